@@ -1,0 +1,48 @@
+# `make help` lists what there is. Everything runs in .venv, which the first target that needs it makes.
+# P2P_GPU=1 says that python3 already has every package (a GPU machine without network): nothing is installed.
+PYTHON ?= python3
+ifeq ($(P2P_GPU),1)
+  PY := $(PYTHON)
+  INSTALLED :=
+else
+  PY := .venv/bin/python
+  INSTALLED := .venv/.installed
+endif
+# Torch-TensorRT and CV-CUDA do not even import without a driver.
+EXTRAS := $(if $(shell command -v nvidia-smi 2>/dev/null),dev$(comma)gpu,dev)
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-gpu bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out images: runs/demo/index.html
+	$(PY) train.py name=demo
+	$(PY) export.py name=demo
+	$(PY) infer.py +pipeline=overlap batch_size=8 name=demo
+
+test: lint ## ruff and the tests that need no GPU
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2
+
+lint: $(INSTALLED) ## ruff alone
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
+	$(PY) -m pytest -q -m gpu
+
+bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
+	$(PY) benchmarks/pipeline.py
+
+clean: ## remove .venv and caches, but no run
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: p2p needs Python 3.10 to 3.13, and $(PYTHON) is another: use make PYTHON=python3.12, say"; exit 1; }
+	test -d .venv || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	touch $@
