@@ -1,0 +1,49 @@
+"""The PatchGAN discriminator of pix2pix (Isola et al. 2017, sec. 3.2.2 and appendix 6.1.2)."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from p2p.models.norm import norm_layer
+
+
+class PatchGAN(nn.Sequential):
+    """Judges every patch of an image on its own: a fully convolutional classifier without a final sigmoid.
+
+    With 3 layers, each logit sees 70x70 pixels; an image of 256x256 gives 30x30 logits, by 2.769 M parameters.
+
+    Args:
+        input_channels: channels of the input image, the condition.
+        target_channels: channels of the image to be judged.
+        layers: convolutions between the first and the last, all but one of stride 2. 3 sees 70x70, 1 16x16,
+            5 286x286 (Table 3 of the paper).
+        width: channels of the first convolution, `ndf` in the reference.
+        norm: "batch", "instance" or "none".
+        conditional: show it the input beside the image; False gives the "GAN" rows of the paper's Table 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_channels: int = 3,
+        target_channels: int = 3,
+        layers: int = 3,
+        width: int = 64,
+        norm: str = "batch",
+        conditional: bool = True,
+    ):
+        channels = [target_channels + (input_channels if conditional else 0)]
+        channels += [width * min(2**layer, 8) for layer in range(layers + 1)]  # 6, 64, 128, 256, 512
+        modules: list[nn.Module] = []
+        for layer, (into, out) in enumerate(pairwise(channels)):
+            first, stride = layer == 0, 1 if layer == layers else 2
+            normed = norm if not first else "none"
+            modules += [nn.Conv2d(into, out, 4, stride, padding=1, bias=normed != "batch"), norm_layer(normed, out)]
+            modules += [nn.LeakyReLU(0.2)]
+        super().__init__(*modules, nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1))
+        self.conditional = conditional
+
+    def forward(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor) -> torch.Tensor:
+        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H', W'), high for real."""
+        return super().forward(torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW)
