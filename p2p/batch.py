@@ -1,0 +1,60 @@
+"""The one record that travels: from the loader to the networks and from the engine to the files.
+
+Shape suffixes, here and everywhere: N images, C channels, H rows, W columns. `input_NCHW` is a float
+tensor in [-1, 1] as the networks see it; `frames_NHWC` and `frame_HWC` are uint8 in [0, 255] as files hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+
+@dataclass
+class Batch:
+    """A few images on their way.
+
+    Attributes:
+        names: one per image: the path of its output, relative and without suffix.
+        input_NCHW: float32 (N, C, H, W) in [-1, 1].
+        target_NCHW: the same for the images to be reproduced, or None where none are known.
+    """
+
+    names: list[str]
+    input_NCHW: torch.Tensor
+    target_NCHW: torch.Tensor | None = None
+
+    @classmethod
+    def collate(cls, samples: list[Batch]) -> Batch:
+        """Join samples of one image each, (1, C, H, W), in their order."""
+        targets = [sample.target_NCHW for sample in samples]
+        return cls(
+            names=[name for sample in samples for name in sample.names],
+            input_NCHW=torch.cat([sample.input_NCHW for sample in samples]),
+            target_NCHW=None if None in targets else torch.cat(targets),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """A copy on `device`; from pinned memory without waiting."""
+        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory, as the data loader asks for."""
+        return self._each_tensor(torch.Tensor.pin_memory)
+
+    def _each_tensor(self, function) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: function(v) for k, v in tensors.items() if isinstance(v, torch.Tensor)})
+
+
+def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:
+    """float (N, C, H, W) in [-1, 1], clipped -> uint8 (N, H, W, C) on the same device, contiguous.
+
+    Rounds to the nearest; the reference truncates, which darkens every image by half a level.
+    """
+    frames = images_NCHW.float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    return frames.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

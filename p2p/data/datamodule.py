@@ -1,0 +1,88 @@
+"""Train and validation loaders over folders of pairs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from p2p.batch import Batch
+from p2p.data.dataset import PairDataset
+from p2p.data.pairs import Direction, find_pairs
+from p2p.data.transforms.torchvision import Torchvision
+
+MAX_WORKERS = 8
+
+
+class PairedImages(LightningDataModule):
+    """Image pairs below `root`, in one folder for each split.
+
+    Args:
+        root: the folder of the data set.
+        transform: turns frames into tensors.
+        batch_size: images per training and validation batch.
+        direction: "AtoB" or "BtoA".
+        input_channels, target_channels: 3 for RGB, 1 for grey.
+        train, val: names of the two split folders.
+        workers: loader processes; None means none on a CPU, where the networks need every core and decoding
+            takes a hundredth of a step, and up to 8 beside a GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        transform: Torchvision,
+        batch_size: int = 1,
+        direction: Direction = "AtoB",
+        input_channels: int = 3,
+        target_channels: int = 3,
+        train: str = "train",
+        val: str = "val",
+        workers: int | None = None,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
+        self.root = Path(root)
+        self._transform = transform
+        self._direction = direction
+        self._splits = {"train": train, "val": val}
+        self._channels = {"input_channels": input_channels, "target_channels": target_channels}
+        if workers is None:
+            workers = min(MAX_WORKERS, os.cpu_count() - 1) if torch.cuda.is_available() else 0
+        self._loader = {
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": Batch.collate,
+        }
+
+    def dataset(self, split: str) -> PairDataset:
+        """The pairs of "train", augmented, or of "val", as they are.
+
+        Raises:
+            ValueError: the folder is missing or empty, or an image has no partner.
+        """
+        if not self.root.is_dir():
+            raise ValueError(f"there is no folder {self.root}, named by data.root: point it at a folder of image pairs")
+        folder = self.root / self._splits[split]
+        if not folder.is_dir():
+            raise ValueError(
+                f"there is no folder {folder}: put the {split} pairs there, or name another folder of"
+                f" {self.root} with data.{split}=..."
+            )
+        pairs = find_pairs(folder, direction=self._direction)
+        return PairDataset(pairs, self._transform, augment=split == "train", **self._channels)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled, augmented batches; a last one that is not full is kept."""
+        return DataLoader(self.dataset("train"), shuffle=True, **self._loader)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation pairs in order of name, resized and nothing else."""
+        return DataLoader(self.dataset("val"), **self._loader)

@@ -1,0 +1,39 @@
+"""Pairs as a torch dataset."""
+
+from __future__ import annotations
+
+from torch.utils.data import Dataset
+
+from p2p.batch import Batch
+from p2p.codecs.pillow import decode
+from p2p.data.images import read_pair
+from p2p.data.pairs import Pair
+from p2p.data.transforms.torchvision import Torchvision
+
+
+class PairDataset(Dataset):
+    """One `Batch` of a single image for each pair.
+
+    Args:
+        pairs: what to load.
+        transform: `train` or `eval` of it is applied.
+        augment: random crops and flips, for training.
+        input_channels, target_channels: 1 or 3 each.
+    """
+
+    def __init__(
+        self, pairs: list[Pair], transform: Torchvision, *, augment: bool, input_channels: int, target_channels: int
+    ):
+        self._pairs = pairs
+        self._transform = transform
+        self._augment = augment
+        self._channels = {"input_channels": input_channels, "target_channels": target_channels}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Batch:
+        pair = self._pairs[index]
+        frames = read_pair(pair, decode, **self._channels)
+        a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
+        return Batch([pair.name], a[None], b[None])

@@ -1,0 +1,127 @@
+"""Which images there are: pairs to train on, inputs to translate."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+Direction = Literal["AtoB", "BtoA"]
+Layout = Literal["side_by_side", "two_folders", "inputs"]
+
+
+class Source(NamedTuple):
+    """Where an image is: a file, or the left or right half of one."""
+
+    path: Path
+    half: Literal["left", "right"] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An input and, where it is known, the target that the generator should make of it.
+
+    `name` is the input's path below the folder that was searched, without suffix: outputs mirror it.
+    """
+
+    name: str
+    input: Source
+    target: Source | None = None
+
+
+def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pair]:
+    """The training pairs in a folder, sorted by name.
+
+    Two layouts are told apart by themselves: folders `A/` and `B/` whose images have equal stems, or else
+    images that hold A in their left half and B in their right half.
+
+    Raises:
+        ValueError: no such folder, no images in it, or an image of one side without its partner.
+    """
+    folder = Path(folder)
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"direction={direction} is not known: use AtoB or BtoA")
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give one that holds A|B pairs, or folders A and B")
+    if (folder / "A").is_dir() and (folder / "B").is_dir():
+        return _two_folders(folder, direction)
+    return [_split(pair, direction) for pair in _inputs(_images_below(folder), folder)]
+
+
+def find_inputs(source: str, *, layout: Layout | None = None, direction: Direction = "AtoB") -> list[Pair]:
+    """The images to translate, sorted by name.
+
+    Args:
+        source: a folder (searched recursively), a file, or a glob such as `photos/*.jpg`.
+        layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
+            folder holds `A/` and `B/`. None: two folders if it has them, else inputs.
+        direction: which side of a pair is the input.
+
+    Raises:
+        ValueError: nothing is there, no image is among it, or the layout does not fit.
+    """
+    if layout not in (None, "inputs", "side_by_side", "two_folders"):
+        raise ValueError(f"layout={layout} is not known: use inputs, side_by_side or two_folders")
+    folder = Path(source)
+    if layout is None and (folder / "A").is_dir() and (folder / "B").is_dir():
+        layout = "two_folders"
+    if layout == "two_folders":
+        return find_pairs(folder, direction=direction)
+    if folder.is_dir():
+        pairs = _inputs(_images_below(folder), folder)
+    elif folder.is_file():
+        pairs = _inputs([folder], folder.parent)
+    else:
+        matches = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        files = sorted(path for path in matches if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not files:
+            raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
+        pairs = _inputs(files, _glob_root(source))
+    return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ValueError(f"there is no image in {folder}: it should hold files that end in {', '.join(SUFFIXES)}")
+    return files
+
+
+def _inputs(files: list[Path], root: Path) -> list[Pair]:
+    """Name each file by its path below `root`; where two differ in their suffix alone, both keep it."""
+    stems = Counter(path.with_suffix("") for path in files)
+    named = [path.with_suffix("") if stems[path.with_suffix("")] == 1 else path for path in files]
+    return [Pair(name.relative_to(root).as_posix(), Source(path)) for name, path in zip(named, files, strict=True)]
+
+
+def _glob_root(pattern: str) -> Path:
+    """The folder that a glob starts from: its parts before the first one with a wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _split(pair: Pair, direction: Direction) -> Pair:
+    a, b = Source(pair.input.path, "left"), Source(pair.input.path, "right")
+    return replace(pair, input=a, target=b) if direction == "AtoB" else replace(pair, input=b, target=a)
+
+
+def _two_folders(folder: Path, direction: Direction) -> list[Pair]:
+    sides = {}
+    for side in "AB":
+        pairs = _inputs(_images_below(folder / side), folder / side)
+        sides[side] = {pair.name: pair.input for pair in pairs}
+    for this, other in ("AB", "BA"):
+        alone = sorted(sides[this].keys() - sides[other].keys())
+        if alone:
+            path = sides[this][alone[0]].path
+            raise ValueError(
+                f"{path} has no partner of the same name in {folder / other}"
+                f" ({len(alone)} of {len(sides[this])} images in {folder / this} have none)"
+            )
+    first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
+    return [Pair(name, first[name], second[name]) for name in sorted(first)]

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def from_the_repository(monkeypatch):
+    """Relative paths of the configs, such as data/samples, start at the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth random RGB image: JPEG and resizing change it little, unlike noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pair_folder(tmp_path):
+    """A data set of 4 + 3 A|B pairs, 128x64."""
+    for split, count in (("train", 4), ("val", 3)):
+        folder = tmp_path / "pairs" / split
+        folder.mkdir(parents=True)
+        for index in range(count):
+            picture(128, 64, seed=index).save(folder / f"{index}.png")
+    return tmp_path / "pairs"

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from p2p.codecs.pillow import decode
+from p2p.data.images import read_input, read_pair
+from p2p.data.pairs import Pair, Source, find_pairs
+
+
+def read(pair, **channels):
+    return read_pair(pair, decode, **{"input_channels": 3, "target_channels": 3} | channels)
+
+
+def test_halves_are_the_halves(tmp_path):
+    image = np.zeros((4, 10, 3), np.uint8)
+    image[:, :5] = 10
+    image[:, 5:] = 200
+    Image.fromarray(image).save(tmp_path / "x.png")
+    (pair,) = find_pairs(tmp_path)
+    a, b = read(pair)
+    assert a.shape == b.shape == (4, 5, 3)
+    assert (a == 10).all()
+    assert (b == 200).all()
+    grey, colour = read(pair, input_channels=1)
+    assert grey.shape == (4, 5, 1)
+    assert (colour == b).all()
+    assert (read_input(pair, decode, channels=3) == a).all()
+
+
+def test_an_odd_width_is_no_pair(tmp_path):
+    Image.new("RGB", (7, 4)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png is 7 pixels wide"):
+        read(find_pairs(tmp_path)[0])
+
+
+def test_unequal_sizes_are_named(tmp_path):
+    for side, size in (("A", (8, 4)), ("B", (6, 4))):
+        (tmp_path / side).mkdir()
+        Image.new("RGB", size).save(tmp_path / side / "x.png")
+    with pytest.raises(ValueError, match=r"A.x\.png is 8x4 but its partner .*B.x\.png is 6x4"):
+        read(find_pairs(tmp_path)[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "half"])
+def test_an_unreadable_file_is_named(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    if content == "half":
+        Image.new("RGB", (64, 64)).save(path)
+        content = path.read_bytes()[:400]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*broken\.jpg: it is (not an image|damaged)"):
+        read_input(Pair("broken", Source(path)), decode, channels=3)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read .*gone\.jpg: No such file"):
+        read_input(Pair("gone", Source(tmp_path / "gone.jpg")), decode, channels=3)

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from p2p.data.pairs import SUFFIXES, Source, find_inputs, find_pairs
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def test_side_by_side_in_both_directions(tmp_path):
+    touch(tmp_path, "b.png", "a.jpg", "notes.txt")
+    a, b = find_pairs(tmp_path)
+    assert (a.name, b.name) == ("a", "b")
+    assert a.input == Source(tmp_path / "a.jpg", "left")
+    assert a.target == Source(tmp_path / "a.jpg", "right")
+    (back, _) = find_pairs(tmp_path, direction="BtoA")
+    assert (back.input, back.target) == (a.target, a.input)
+
+
+def test_two_folders_are_matched_by_stem_not_by_suffix(tmp_path):
+    touch(tmp_path, "A/x.png", "A/y.jpg", "B/x.jpg", "B/y.webp")
+    x, y = find_pairs(tmp_path, direction="BtoA")
+    assert (x.input.path.name, x.target.path.name) == ("x.jpg", "x.png")
+    assert (y.input.path.name, y.target.path.name) == ("y.webp", "y.jpg")
+    assert x.input.half is None
+
+
+@pytest.mark.parametrize("side", "AB")
+def test_an_image_without_partner_is_named(tmp_path, side):
+    touch(tmp_path, "A/x.png", "B/x.png", f"{side}/alone.png")
+    with pytest.raises(ValueError, match=rf"{side}.alone\.png has no partner .* \(1 of 2 images"):
+        find_pairs(tmp_path)
+
+
+def test_an_empty_and_a_missing_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match=f"there is no image in {tmp_path}"):
+        find_pairs(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
+        find_pairs(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="direction=AB"):
+        find_pairs(tmp_path, direction="AB")
+
+
+def test_every_image_format_is_found_whatever_its_case(tmp_path):
+    touch(tmp_path, *(f"{i}{suffix}" for i, suffix in enumerate(SUFFIXES)), "upper.JPG", "readme.md")
+    assert len(find_inputs(str(tmp_path))) == len(SUFFIXES) + 1
+
+
+def test_inputs_mirror_the_folder_they_are_in(tmp_path):
+    touch(tmp_path, "one/a.jpg", "two/deep/b.jpg", "c.jpg")
+    assert [pair.name for pair in find_inputs(str(tmp_path))] == ["c", "one/a", "two/deep/b"]
+    assert all(pair.target is None for pair in find_inputs(str(tmp_path)))
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/**/*.jpg")] == ["c", "one/a", "two/deep/b"]
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/o*/*.jpg")] == ["one/a"]
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/one/a.jpg")] == ["a"]
+
+
+def test_names_stay_different_where_only_the_suffix_differs(tmp_path):
+    touch(tmp_path, "a.jpg", "a.png", "b.png")
+    assert [pair.name for pair in find_inputs(str(tmp_path))] == ["a.jpg", "a.png", "b"]
+
+
+def test_layouts_of_inputs(tmp_path):
+    touch(tmp_path / "flat", "x.png")
+    touch(tmp_path / "split", "A/x.png", "B/x.png")
+    (pair,) = find_inputs(str(tmp_path / "flat"), layout="side_by_side", direction="BtoA")
+    assert (pair.input.half, pair.target.half) == ("right", "left")
+    (pair,) = find_inputs(str(tmp_path / "split"))
+    assert pair.target.path == tmp_path / "split/B/x.png"
+    (a, b) = find_inputs(str(tmp_path / "split"), layout="inputs")
+    assert (a.name, b.name) == ("A/x", "B/x")
+    with pytest.raises(ValueError, match="layout=pairs"):
+        find_inputs(str(tmp_path / "flat"), layout="pairs")
+
+
+def test_a_pattern_without_match_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"input=.*\*\.jpg is no folder, no file, and no pattern"):
+        find_inputs(f"{tmp_path}/*.jpg")
