@@ -1,0 +1,47 @@
+"""Pictures of how far the generator is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from p2p.batch import Batch, to_frames
+from p2p.report.picture import contact_sheet
+
+
+class Samples(Callback):
+    """After validation, a picture of input, output and target for the same few validation pairs.
+
+    Written as `epoch_0001.png`, ... and to every logger that takes images (TensorBoard).
+
+    Args:
+        folder: where the pictures go.
+        count: pairs in a picture.
+        every_n_epochs: epochs between two pictures.
+    """
+
+    def __init__(self, *, folder: str, count: int = 4, every_n_epochs: int = 1):
+        self._folder = Path(folder)
+        self._count = count
+        self._every_n_epochs = every_n_epochs
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Translate, draw, write."""
+        epoch = trainer.current_epoch + 1
+        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
+            return
+        dataset = trainer.datamodule.dataset("val")
+        batch = Batch.collate([dataset[i] for i in range(min(self._count, len(dataset)))]).to(pl_module.device)
+        columns = (batch.input_NCHW, pl_module(batch.input_NCHW), batch.target_NCHW)
+        rows = zip(*(to_frames(column).cpu().numpy() for column in columns), strict=True)
+        sheet = contact_sheet(list(rows), header=["input", "output", "target"])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        sheet.save(self._folder / f"epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")

@@ -1,0 +1,154 @@
+"""The training step against one that is written down from the paper, without modules, optimizers or Lightning."""
+
+from functools import partial
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from p2p.batch import Batch
+from p2p.losses.adversarial import Vanilla
+from p2p.models.patchgan import PatchGAN
+from p2p.models.unet import UNet
+from p2p.pix2pix import Pix2Pix
+from p2p.schedules import linear
+
+LR, BETAS, EPS, LAMBDA = 1e-3, (0.5, 0.999), 1e-8, 100.0
+
+
+class TinyGenerator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return torch.tanh(self.conv(x))
+
+
+class TinyDiscriminator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 1, 4, stride=2)
+
+    def forward(self, a, b):
+        return self.conv(torch.cat([a, b], 1))
+
+
+def pix2pix(generator, discriminator, **options):
+    return Pix2Pix(
+        generator=generator,
+        discriminator=discriminator,
+        adversarial=Vanilla(),
+        reconstruction=nn.L1Loss(),
+        optimizer=partial(torch.optim.Adam, lr=LR, betas=BETAS, eps=EPS),
+        scheduler=partial(linear, epochs=1000, decay_fraction=0.0),
+        lambda_l1=LAMBDA,
+        **options,
+    )
+
+
+def fit(model, batches, tmp_path, **options):
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 1} | options,
+    )
+    trainer.fit(model, DataLoader(batches, batch_size=None))
+    return trainer
+
+
+def adam(parameters, gradients, state):
+    """Algorithm 1 of Kingma and Ba 2015."""
+    state["t"] += 1
+    for i, gradient in enumerate(gradients):
+        m = state["m"][i] = BETAS[0] * state["m"].get(i, 0) + (1 - BETAS[0]) * gradient
+        v = state["v"][i] = BETAS[1] * state["v"].get(i, 0) + (1 - BETAS[1]) * gradient**2
+        m, v = m / (1 - BETAS[0] ** state["t"]), v / (1 - BETAS[1] ** state["t"])
+        parameters[i] = (parameters[i] - LR * m / (v.sqrt() + EPS)).detach().requires_grad_()
+
+
+def bce(logits, real):
+    probability = torch.sigmoid(logits)
+    return -torch.log(probability if real else 1 - probability).mean()
+
+
+def test_d_then_g_step_equals_the_formulas_in_float64(tmp_path):
+    torch.manual_seed(0)
+    generator, discriminator = TinyGenerator().double(), TinyDiscriminator().double()
+    model = pix2pix(generator, discriminator)
+    data = torch.rand(3, 2, 2, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    g = [p.detach().clone().requires_grad_() for p in generator.parameters()]
+    d = [p.detach().clone().requires_grad_() for p in discriminator.parameters()]
+    start = [p.detach().clone() for p in (*g, *d)]
+    batches = [Batch(["x"] * 2, a, b) for a, b in data]
+    fit(model, batches, tmp_path, precision="64-true")
+
+    def judge(a, b):
+        return F.conv2d(torch.cat([a, b], 1), *d, stride=2)
+
+    g_state, d_state = ({"t": 0, "m": {}, "v": {}} for _ in "gd")
+    for a, b in data:
+        fake = torch.tanh(F.conv2d(a, *g, padding=1))
+        loss = 0.5 * (bce(judge(a, fake.detach()), False) + bce(judge(a, b), True))
+        adam(d, torch.autograd.grad(loss, d), d_state)
+        loss = bce(judge(a, fake), True) + LAMBDA * (fake - b).abs().mean()  # by the updated discriminator
+        adam(g, torch.autograd.grad(loss, g), g_state)
+
+    for ours, expected, before in zip(
+        [*generator.parameters(), *discriminator.parameters()], [*g, *d], start, strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+        assert not torch.allclose(ours, before, atol=1e-4)
+
+
+def test_global_step_counts_batches_and_the_rates_follow_the_schedule(tmp_path):
+    model = pix2pix(TinyGenerator(), TinyDiscriminator())
+    model._scheduler = partial(linear, epochs=3, decay_fraction=1.0)
+    batches = [Batch(["x"], *torch.rand(2, 1, 3, 16, 16)) for _ in range(3)]
+    trainer = fit(model, batches, tmp_path, max_epochs=2)
+    assert trainer.global_step == 6
+    assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [pytest.approx(LR / 4)] * 2
+
+
+def test_it_can_overfit_one_pair(tmp_path):
+    lightning.seed_everything(0, verbose=False)
+    model = pix2pix(UNet(image_size=32, width=8, dropout=0.0), PatchGAN(width=8, layers=1))
+    coarse = torch.rand(2, 1, 3, 4, 4) * 2 - 1
+    a, b = (F.interpolate(image, size=32, mode="bilinear") for image in coarse)
+    before = F.l1_loss(model(a), b).item()
+    fit(model, [Batch(["x"], a, b)] * 150, tmp_path)
+    model.eval()
+    assert F.l1_loss(model(a), b).item() < 0.15 * before
+
+
+def test_validation_sees_each_image_alone_if_training_did():
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 32, 32)
+    for options, alone in (({"batch_size": 1}, True), ({"batch_size": 4}, False), ({"norm_stats": "running"}, False)):
+        model = pix2pix(UNet(image_size=32, width=4), PatchGAN(width=4), **options)
+        assert model._norm_stats == ("instance" if alone else "running")
+        together = model(images)
+        torch.testing.assert_close(together, torch.cat([model(image[None]) for image in images]))
+        model.generator.train()(images * 0.3 + 0.2)  # moves the running averages
+        assert torch.allclose(model(images), together) == alone
+
+
+def test_scores_equal_their_formulas(tmp_path):
+    """L1 and PSNR by hand, SSIM of scikit-image's definition for equal images, identity beside them."""
+    a, b = torch.rand(2, 4, 3, 32, 32) * 2 - 1
+    model = pix2pix(nn.Identity(), TinyDiscriminator())
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    loader = DataLoader([Batch(["x", "y"], a[:2], b[:2]), Batch(["z"], a[2:3], b[2:3])], batch_size=None)
+    (scores,) = trainer.validate(model, loader, verbose=False)
+    psnr = [10 * torch.log10(4 / ((x - y) ** 2).mean()).item() for x, y in zip(a[:3], b[:3], strict=True)]
+    assert scores["val/L1"] == pytest.approx((a[:3] - b[:3]).abs().mean().item(), rel=1e-5)
+    assert scores["val/PSNR"] == pytest.approx(sum(psnr) / 3, rel=1e-5)
+    assert scores["unchanged/PSNR"] == pytest.approx(scores["val/PSNR"])
+    assert abs(scores["val/SSIM"]) < 0.1  # independent noise
