@@ -1,0 +1,147 @@
+import hashlib
+import json
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from p2p.deploy import auto, exported_program, torch_tensorrt
+from p2p.deploy.engine import load_engine
+from p2p.deploy.export import export, load_generator, psnr_db
+from p2p.deploy.manifest import sha256
+from p2p.models.init import initialize
+from p2p.models.unet import UNet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(1)
+    return torch.rand(3, 3, 32, 64) * 2 - 1
+
+
+def network():
+    torch.manual_seed(0)
+    unet = UNet(image_size=32, width=4)
+    initialize(unet, std=0.2)
+    return unet.train()
+
+
+def run_export(folder, images, *, backend=exported_program.export, **options):
+    checkpoint = folder.parent / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    options = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU} | options
+    return export(network(), images, folder, backend=backend, **options)
+
+
+def test_a_fresh_process_runs_the_program_without_this_project(tmp_path, images):
+    folder = tmp_path / "export"
+    run_export(folder, images)
+    torch.save(images, tmp_path / "images.pt")
+    script = """
+import sys, torch
+sys.modules["p2p"] = None  # importing it fails
+program = torch.export.load("export/generator.pt2").module()
+torch.save([program(images) for images in torch.load("images.pt").split([1, 2])], "outputs.pt")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    # At batch 1, BatchNorm in training mode is what the paper tests with; dropout off.
+    expected = network()
+    for module in expected.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    expected = torch.cat([expected(image[None]) for image in images]).detach()
+    torch.testing.assert_close(torch.cat(torch.load(tmp_path / "outputs.pt")), expected, rtol=0, atol=1e-5)
+
+
+def test_the_manifest_says_what_was_exported(tmp_path, images):
+    folder = tmp_path / "export"
+    run_export(folder, images, backend=partial(exported_program.export, max_batch=4))
+    record = json.loads((folder / "manifest.json").read_text())
+    assert record["program"]["backend"] == "exported_program"
+    assert record["program"]["max_batch"] == 4
+    assert record["program"]["versions"]["torch"] == torch.__version__
+    assert record["program_sha256"] == sha256(folder / "generator.pt2")
+    assert record["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (record["input_shape"], record["output_shape"]) == ([3, 32, 64], [3, 32, 64])
+    assert record["psnr_db"]["images"] == 3
+    assert record["psnr_db"]["worst"] > 100
+
+
+def test_an_engine_takes_any_batch_up_to_its_largest(tmp_path, images):
+    run_export(tmp_path / "export", images, backend=partial(exported_program.export, max_batch=4))
+    engine = load_engine(tmp_path / "export", device=CPU)
+    assert engine(images).shape == (3, 3, 32, 64)
+    engine.check_batch_size(4)
+    with pytest.raises(ValueError, match=r"batch_size=5 .* 1 to 4 .* backend\.max_batch=5"):
+        engine.check_batch_size(5)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        engine.check_batch_size(0)
+
+
+def test_a_program_too_far_from_fp32_leaves_nothing_and_keeps_the_old_one(tmp_path, images):
+    folder = tmp_path / "export"
+    with pytest.raises(ValueError, match=r"too far from fp32: .* dB .* min_psnr=100"):
+        run_export(folder, images, backend=partial(exported_program.export, precision="bf16"), min_psnr=100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt"]
+    run_export(folder, images)
+    before = sha256(folder / "manifest.json")
+    with pytest.raises(ValueError, match="too far"):
+        run_export(folder, images, backend=partial(exported_program.export, precision="bf16"), min_psnr=100)
+    assert sha256(folder / "manifest.json") == before
+
+
+def test_loading_refuses_what_is_missing_or_damaged(tmp_path, images):
+    folder = tmp_path / "export"
+    with pytest.raises(ValueError, match=r"no exported generator in .*export: run export\.py first"):
+        load_engine(folder, device=CPU)
+    run_export(folder, images)
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest[:50])
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        load_engine(folder, device=CPU)
+    (folder / "manifest.json").write_text(manifest.replace('"gpu": null', '"gpu": "NVIDIA H100"'))
+    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100\), but device=cpu"):
+        load_engine(folder, device=CPU)
+    (folder / "manifest.json").write_text(manifest)
+    with (folder / "generator.pt2").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ValueError, match=r"generator\.pt2 is missing, damaged or was replaced"):
+        load_engine(folder, device=CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is what is tested")
+def test_auto_falls_back_and_says_why(tmp_path, images, caplog):
+    caplog.set_level("INFO")
+    manifest = run_export(tmp_path / "export", images, backend=auto.export)
+    assert manifest.program.backend == "exported_program"
+    assert "backend: exported_program, because there is no CUDA GPU" in caplog.text
+    with pytest.raises(ValueError, match="torch_tensorrt cannot be used, because there is no CUDA GPU"):
+        torch_tensorrt.export(network(), images, tmp_path)
+
+
+def test_checkpoints_that_are_none_are_named(tmp_path):
+    unet = UNet(image_size=32, width=4)
+    path = tmp_path / "x.ckpt"
+    with pytest.raises(ValueError, match=r"no checkpoint .*x\.ckpt: run train.py first"):
+        load_generator(unet, path)
+    for content in (b"", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint of train.py, or is damaged"):
+            load_generator(unet, path)
+    torch.save(
+        {"state_dict": {f"generator.{k}": v for k, v in UNet(image_size=64, width=4).state_dict().items()}}, path
+    )
+    with pytest.raises(ValueError, match=r"x\.ckpt holds another generator"):
+        load_generator(unet, path)
+
+
+def test_psnr_against_its_formula():
+    a = torch.zeros(3, 3, 4, 4)
+    b = a.clone()
+    b[1] += 0.02  # an error of 1% of the range [-1, 1]: 40 dB
+    b[2, 0, 0, 0] = 2.0  # one value of 48 wrong by all of it
+    torch.testing.assert_close(psnr_db(a, b), torch.tensor([120.0, 40.0, 16.812412]))

@@ -1,0 +1,125 @@
+"""Torch-TensorRT on a real GPU, by the same calls as export.py and infer.py."""
+
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from p2p.codecs.pillow import Pillow
+from p2p.data.pairs import find_pairs
+from p2p.data.transforms.torchvision import Torchvision
+from p2p.deploy import auto, torch_tensorrt
+from p2p.deploy.engine import load_engine
+from p2p.deploy.export import export, psnr_db
+from p2p.deploy.rewrite import inference_view
+from p2p.models.init import initialize
+from p2p.models.unet import UNet
+from p2p.pipelines import overlap, sequential
+from p2p.pipelines.stages import Stages
+from p2p.profiling.clock import Clock
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.gpu
+
+CUDA = torch.device("cuda")
+
+
+def trained_like() -> UNet:
+    """A network with the activations of a trained one: running averages that fit its weights."""
+    torch.manual_seed(0)
+    network = UNet(image_size=128, width=32)
+    initialize(network, std=0.05)
+    network.train()
+    for _ in range(50):
+        network(torch.randn(4, 3, 128, 128))
+    return network
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return find_pairs(ROOT / "data/samples/val")
+
+
+@pytest.fixture(scope="module")
+def images(pairs):
+    from p2p.data.dataset import PairDataset
+
+    channels = {"input_channels": 3, "target_channels": 3}
+    dataset = PairDataset(pairs, Torchvision(image_size=128), augment=False, **channels)
+    return torch.cat([dataset[i].input_NCHW for i in range(len(dataset))])
+
+
+@pytest.fixture(scope="module", params=["instance", "running"])
+def exported(request, tmp_path_factory, images):
+    folder = tmp_path_factory.mktemp(request.param) / "export"
+    checkpoint = folder.parent / "last.ckpt"
+    checkpoint.touch()
+    facts = {"norm_stats": request.param, "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
+    manifest = export(trained_like(), images, folder, backend=partial(auto.export, max_batch=8), **facts)
+    return folder, manifest
+
+
+def test_auto_chooses_it_and_it_is_close_to_fp32(exported):
+    _, manifest = exported
+    assert manifest.program.backend == "torch_tensorrt"
+    assert manifest.program.dtype == "float16"
+    assert manifest.program.gpu == torch.cuda.get_device_name()
+    assert any(package.startswith("torch-tensorrt") for package in manifest.program.versions)
+    assert manifest.psnr_db["worst"] > 40
+
+
+def test_every_batch_size_gives_the_same_images(exported, images):
+    folder, manifest = exported
+    engine = load_engine(folder, device=CUDA)
+    expected = inference_view(trained_like(), norm_stats=manifest.norm_stats)(images)
+    for size in (1, 3, 8):
+        outputs = torch.cat([engine(batch).cpu() for batch in images.split(size)])
+        assert psnr_db(outputs, expected).min() > 40
+
+
+def test_a_fresh_process_runs_the_program_without_this_project(exported, images, tmp_path):
+    folder, _ = exported
+    torch.save(images[:2].half(), tmp_path / "images.pt")
+    script = f"""
+import sys, torch
+sys.modules["p2p"] = None  # importing it fails
+import torch_tensorrt
+program = torch.export.load({str(folder / "generator.pt2")!r}).module()
+torch.save(program(torch.load("images.pt").cuda()).cpu(), "outputs.pt")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    expected = load_engine(folder, device=CUDA)(images[:2]).cpu()
+    assert psnr_db(torch.load(tmp_path / "outputs.pt"), expected).min() > 50
+
+
+def test_both_pipelines_write_the_same_bytes(exported, pairs, tmp_path):
+    folder, _ = exported
+    written = {}
+    for name, run in (("sequential", sequential.run), ("overlap", overlap.run)):
+        engine = load_engine(folder, device=CUDA)
+        transform, output = Torchvision(image_size=128), tmp_path / name
+        stages = Stages(engine=engine, transform=transform, codec=Pillow(), output=output, clock=Clock())
+        stages.warmup(6)
+        run(pairs, stages, batch_size=6)  # 16 images: the last batch is not full
+        written[name] = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert len(written["overlap"]) == 16
+    assert written["sequential"] == written["overlap"]
+
+
+@pytest.mark.parametrize(("precision", "dtype", "least"), [("bf16", "bfloat16", 25), ("fp32", "float32", 50)])
+def test_other_precisions(precision, dtype, least, images, tmp_path):
+    """TensorRT-RTX 1.4 builds no transposed convolution in bf16; then a sentence says what to do."""
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.touch()
+    backend = partial(torch_tensorrt.export, precision=precision, max_batch=4)
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
+    try:
+        manifest = export(trained_like(), images, tmp_path / "export", backend=backend, min_psnr=least, **facts)
+    except ValueError as error:
+        assert precision == "bf16"
+        assert "TensorRT cannot build this generator in torch.bfloat16: choose another" in str(error)
+        assert not (tmp_path / "export").exists()
+    else:
+        assert manifest.program.dtype == dtype
