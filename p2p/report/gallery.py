@@ -1,0 +1,133 @@
+"""A page and a picture of what was translated."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from p2p.batch import to_frames
+from p2p.codecs.pillow import decode
+from p2p.data.images import read_input, read_pair
+from p2p.data.pairs import Pair
+from p2p.deploy.export import psnr_db
+from p2p.pipelines.stages import Stages
+from p2p.report.picture import contact_sheet
+
+log = logging.getLogger(__name__)
+
+PICTURE_ROWS = 8  # of gallery.png; the page has them all
+
+
+@dataclass
+class Entry:
+    """One translated image: uint8 frames (H, W, C); `target` and the PSNRs in dB where a target is known."""
+
+    name: str
+    input: np.ndarray
+    output: np.ndarray
+    target: np.ndarray | None = None
+    psnr: float | None = None
+
+
+def collect(pairs: list[Pair], stages: Stages, *, count: int) -> list[Entry]:
+    """The first `count` images that were translated, read back from the files that were written."""
+    done = [pair for pair in pairs if pair.name not in stages.failures and stages.path(pair.name).is_file()]
+    return [_entry(pair, stages) for pair in done[:count]]
+
+
+def _entry(pair: Pair, stages: Stages) -> Entry:
+    channels = stages.engine.manifest.output_shape[0]
+    output = decode(stages.path(pair.name).read_bytes(), channels=channels)
+    if pair.target is None:
+        frame = read_input(pair, decode, channels=stages.engine.channels)
+        return Entry(pair.name, _as_seen(frame, stages), output)
+    frames = read_pair(pair, decode, input_channels=stages.engine.channels, target_channels=channels)
+    seen, target = (_as_seen(frame, stages) for frame in frames)
+    return Entry(pair.name, seen, output, target, _psnr(output, target))
+
+
+def _as_seen(frame_HWC: np.ndarray, stages: Stages) -> np.ndarray:
+    return to_frames(stages.transform.eval(frame_HWC)[None])[0].numpy()
+
+
+def _psnr(output: np.ndarray, target: np.ndarray) -> float:
+    a, b = (torch.from_numpy(frame.copy())[None] / 127.5 - 1 for frame in (output, target))
+    return psnr_db(a, b).item()
+
+
+def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None:
+    """Write `index.html`, which needs no other file, and `gallery.png`, its first rows as one picture.
+
+    Args:
+        entries: what to show.
+        folder: where to.
+        title: heading of the page.
+        total: how many images were translated, shown beside the number that is displayed.
+    """
+    header = ["input", "output", "target"] if entries[0].target is not None else ["input", "output"]
+    rows = [[getattr(entry, column) for column in header] for entry in entries]
+    captions = [_caption(entry) for entry in entries]
+    sheet = contact_sheet(rows[:PICTURE_ROWS], header=header, captions=captions[:PICTURE_ROWS], across=2)
+    sheet.save(folder / "gallery.png")
+
+    summary = f"{len(entries)} of {total} images"
+    scores = [entry.psnr for entry in entries if entry.psnr is not None]
+    if scores:
+        summary += f", mean PSNR {np.mean(scores):.2f} dB"
+        if entries[0].input.shape == entries[0].target.shape:
+            unchanged = np.mean([_psnr(entry.input, entry.target) for entry in entries])
+            summary += f" (returning the input unchanged: {unchanged:.2f} dB)"
+    figures = "\n".join(_figure(entry, header, row) for entry, row in zip(entries, rows, strict=True))
+    page = PAGE.format(title=html.escape(title), summary=html.escape(summary), figures=figures)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _caption(entry: Entry) -> str:
+    return entry.name if entry.psnr is None else f"{entry.name}  {entry.psnr:.1f} dB"
+
+
+def _figure(entry: Entry, header: list[str], row: list[np.ndarray]) -> str:
+    images = "".join(
+        f'<div><img src="{_data_uri(frame)}" alt="{column} of {html.escape(entry.name)}"><span>{column}</span></div>'
+        for column, frame in zip(header, row, strict=True)
+    )
+    return f"<figure><div class=row>{images}</div><figcaption>{html.escape(_caption(entry))}</figcaption></figure>"
+
+
+def _data_uri(frame_HWC: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  :root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 15%, transparent) }}
+  body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }}
+  h1 {{ font-size: 1.3rem; margin: 0 }}
+  main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); margin-top: 1.5rem }}
+  figure {{ margin: 0; padding: .75rem; border: 1px solid var(--line); border-radius: .5rem }}
+  .row {{ display: flex; gap: .5rem; text-align: center; font-size: .8rem }}
+  .row div {{ flex: 1 }}
+  img {{ width: 100%; display: block; border-radius: .25rem }}
+  figcaption {{ margin-top: .5rem; font-variant-numeric: tabular-nums }}
+</style>
+<h1>{title}</h1>
+<p>{summary}</p>
+<main>
+{figures}
+</main>
+</html>
+"""

@@ -1,0 +1,47 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from p2p.profiling.clock import COLOURS, Clock
+
+
+def show(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table: first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def show_scores(scores: dict[str, dict[str, float]]) -> None:
+    """Print a row of L1, PSNR and SSIM for each named set of scores."""
+    rows = [[name, f"{s['L1']:.4f}", f"{s['PSNR']:.2f}", f"{s['SSIM']:.3f}"] for name, s in scores.items()]
+    show("validation, images in [-1, 1]", ["", "L1", "PSNR dB", "SSIM"], rows)
+
+
+def show_stages(clock: Clock) -> None:
+    """Print seconds and images/s of each stage that ran, end to end last.
+
+    A stage's seconds are added up over its threads, so where stages overlap they exceed the total.
+    """
+    rows = []
+    for stage in COLOURS:
+        if stage in clock.seconds:
+            seconds, images = clock.seconds[stage], clock.images[stage]
+            counts = ["", ""] if stage in ("init", "warmup") else [str(images), f"{images / seconds:.1f}"]
+            rows.append([stage, counts[0], f"{seconds:.3f}", counts[1]])
+    show("stages", ["", "images", "seconds", "images/s"], rows)
+
+
+def scores_of(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """What `trainer.validate` returns, {"val/L1": ...}, grouped by prefix: {"val": {"L1": ...}}."""
+    grouped: dict[str, dict[str, float]] = {}
+    for key, value in results[0].items():
+        prefix, _, name = key.partition("/")
+        grouped.setdefault(prefix, {})[name] = value
+    return grouped

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from p2p.profiling.clock import Clock
+from p2p.report import gallery
+from p2p.report.picture import contact_sheet
+from p2p.report.tables import scores_of, show_stages
+
+
+def plain(value, channels=3):
+    return np.full((20, 30, channels), value, np.uint8)
+
+
+@pytest.mark.parametrize("across", [1, 2, 5])
+def test_a_contact_sheet_shows_every_frame_whole(across):
+    rows = [[plain(10 * row + column) for column in range(3)] for row in range(3)]
+    sheet = np.asarray(contact_sheet(rows, header=["a", "b", "c"], captions=["x", "y", "z"], across=across))
+    for row in range(3):
+        for column in range(3):
+            where = np.argwhere((sheet == 10 * row + column).all(axis=2))
+            assert len(where) >= 20 * 30
+            top, left = where.min(axis=0)
+            assert (sheet[top : top + 20, left : left + 30] == 10 * row + column).all()
+
+
+def test_grey_frames_stand_beside_colour():
+    sheet = np.asarray(contact_sheet([[plain(7, channels=1), plain(9)]], header=["", ""]))
+    assert (sheet == 7).all(axis=2).sum() == 600
+
+
+def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
+    entries = [gallery.Entry(f"<{i}>", plain(100), plain(120), plain(110), 22.1) for i in range(3)]
+    gallery.write(entries, tmp_path, title="a & b", total=7)
+    page = (tmp_path / "index.html").read_text()
+    assert "a &amp; b" in page and "&lt;1&gt;  22.1 dB" in page
+    assert "3 of 7 images, mean PSNR 22.10 dB (returning the input unchanged: 28.13 dB)" in page  # 20 log10(255 / 10)
+    assert page.count('src="data:image/png;base64,') == 9
+    assert "http" not in page
+    gallery.write([gallery.Entry("x", plain(1), plain(2))], tmp_path, title="t", total=1)
+    assert "PSNR" not in (tmp_path / "index.html").read_text()
+
+
+def test_scores_are_grouped_by_prefix():
+    assert scores_of([{"val/L1": 1.0, "val/PSNR": 2.0, "unchanged/L1": 3.0}]) == {
+        "val": {"L1": 1.0, "PSNR": 2.0},
+        "unchanged": {"L1": 3.0},
+    }
+
+
+def test_the_stage_table(capsys):
+    clock = Clock()
+    clock.seconds.update(init=1.0, encode=2.0, e2e=4.0)
+    clock.images.update(init=1, encode=8, e2e=8)
+    show_stages(clock)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert cells == [["init", "", "1.000", ""], ["encode", "8", "2.000", "4.0"], ["e2e", "8", "4.000", "2.0"]]
