@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Export a trained generator to a program that runs without its code: `python export.py --help`."""
+
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from p2p.cli import command, pick_device
+from p2p.deploy.export import export, load_generator
+from p2p.deploy.rewrite import resolve_norm_stats
+from p2p.run import read_record
+
+
+@command("export")
+def main(cfg: DictConfig) -> None:
+    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
+    run_dir = Path(cfg.run_dir)
+    record = read_record(run_dir)
+    checkpoint = Path(cfg.ckpt_path)
+    if cfg.ckpt_path in ("last", "best"):
+        checkpoint = run_dir / "checkpoints" / f"{cfg.ckpt_path}.ckpt"
+    generator = instantiate(record.generator, _convert_="all")
+    load_generator(generator, checkpoint)
+    validation = instantiate(record.data, _convert_="all").dataset("val")
+    images = torch.cat([validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))])
+    manifest = export(
+        generator,
+        images,
+        Path(cfg.output),
+        backend=instantiate(cfg.backend),
+        norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
+        direction=record.data.direction,
+        checkpoint=checkpoint,
+        device=pick_device(cfg.device),
+        min_psnr=cfg.min_psnr,
+    )
+    psnr = manifest.psnr_db
+    print(
+        f"{cfg.output}: {manifest.program.backend}, {manifest.program.dtype}, norm_stats={manifest.norm_stats},"
+        f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
+    )
+    print(f"next: python infer.py +pipeline=overlap batch_size=8 name={cfg.name}")
+
+
+if __name__ == "__main__":
+    main()

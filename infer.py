@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Translate images with an exported generator: `python infer.py --help`."""
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from p2p.cli import command, pick_device
+from p2p.data.pairs import find_inputs, find_pairs
+from p2p.deploy.engine import load_engine
+from p2p.pipelines.stages import Stages, progress_bar
+from p2p.profiling.clock import Clock
+from p2p.report import gallery
+from p2p.report.tables import show_stages
+from p2p.run import read_record
+
+SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
+
+
+@command("infer")
+def main(cfg: DictConfig) -> None:
+    """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
+    clock, run_dir = Clock(), Path(cfg.run_dir)
+    with clock("init"):
+        engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
+        engine.check_batch_size(cfg.batch_size)
+        direction = engine.manifest.direction
+        if cfg.input is None:
+            data = read_record(run_dir).data
+            pairs = find_pairs(Path(data.root, data.val), direction=direction)
+        else:
+            pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction)
+        transform = instantiate(cfg.transform, image_size=engine.image_size)
+        stages = Stages(
+            engine=engine, transform=transform, codec=instantiate(cfg.codec), output=Path(cfg.output), clock=clock
+        )
+        todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
+        pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
+    stages.warmup(cfg.batch_size)
+    try:
+        with progress_bar(len(todo)) as bar, clock("e2e", len(todo)):
+            stages.on_image = bar.update
+            pipeline(todo, stages, batch_size=cfg.batch_size)
+    finally:
+        show_stages(clock)
+    done = len(todo) - len(stages.failures)
+    print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
+    entries = gallery.collect(pairs, stages, count=cfg.gallery)
+    if entries:
+        gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=done)
+        print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
+    if stages.failures:
+        reasons = "; ".join(stages.failures.values())
+        raise ValueError(f"{len(stages.failures)} of {len(todo)} images failed: {reasons}")
+
+
+if __name__ == "__main__":
+    main()

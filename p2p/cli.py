@@ -1,0 +1,167 @@
+"""What a command does around its work: compose the config, and turn a user's mistake into one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `main(cfg)` a program that is configured by `conf/<config_name>.yaml` and the command line.
+
+    What a user can do wrong ends it with one sentence on stderr and exit status 1: a ValueError, which this
+    project raises for that alone, an error of the operating system, or anything that Hydra has to say about the
+    command line. Ctrl-C ends it with 130. Any other exception is a bug and keeps its stack trace.
+    """
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        def program() -> None:
+            full = os.environ.get(FULL_ERROR) == "1"
+
+            def job(cfg: DictConfig) -> None:
+                with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
+                    quiet_libraries()
+                    main(cfg)
+
+            with one_sentence(config_name, full=full), hydra_raises():
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+
+        return program
+
+    return decorate
+
+
+def auto_precision(accelerator: str) -> str:
+    """Lightning's name for the precision to train in: bfloat16 on an NVIDIA GPU, else float32."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+OmegaConf.register_new_resolver("auto_precision", auto_precision, replace=True)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" -> the device.
+
+    Raises:
+        ValueError: another name, or a GPU that is not there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name} is not known: use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda cannot be used: torch finds no GPU here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def quiet_libraries() -> None:
+    """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        # A filter, not a level, which Lightning sets anew when it is imported.
+        logger = logging.getLogger(f"{package}.utilities.rank_zero")
+        logger.addFilter(lambda record: record.levelno >= logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*Found .* module\(s\) in eval mode at the start of training.*",
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6
+        r".*predict.* returned None.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def hydra_raises() -> Iterator[None]:
+    """Let Hydra raise what it would otherwise print in several lines before it exits by itself."""
+    before = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        os.environ[FULL_ERROR] = before
+
+
+@contextmanager
+def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
+    """Leave the program with a sentence where one can be said; `full` keeps the stack trace as well."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        message = explain(error, config_name)
+        if full or message is None:
+            raise
+        sys.exit(f"error: {message}")
+
+
+def explain(error: Exception, config_name: str) -> str | None:
+    """The sentence for a user's mistake; None for a bug."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        key = str(error).rpartition("full_key: ")[2]
+        cause = error.__cause__
+        return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "the GPU's memory is full: use a smaller batch_size or image_size"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: put quotes around special characters, as in 'key=\"a b\"'"
+    if isinstance(error, HydraException) and (match := re.match(r"Could not override '([^']+)'", str(error))):
+        return _unknown_key(match[1], config_name)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, ValueError):
+        # A loader process wraps its exception in a whole stack trace, of which the last line is the message.
+        return str(error).strip().rpartition("\n")[2].removeprefix("ValueError: ")
+    return None
+
+
+def _unknown_key(key: str, config_name: str) -> str:
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    if key in groups:
+        return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        keys = list(_keys(hydra.compose(config_name)))
+    hint = _nearest(key, list(dict.fromkeys([*keys, *groups])))
+    return f"{key} is not in the config{hint}; see all of it with python {config_name}.py --cfg job"
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of a config, dotted, interpolations left alone."""
+    for name in cfg:
+        yield prefix + name
+        if OmegaConf.is_dict(node := cfg._get_node(name)) and not OmegaConf.is_interpolation(cfg, name):
+            yield from _keys(node, f"{prefix}{name}.")
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    """ ", did you mean ..." with up to two of the words, those first that differ only in what stands before the dot."""
+    last = word.rpartition(".")[2]
+    near = [w for w in words if w.rpartition(".")[2] == last] + difflib.get_close_matches(word, words, n=2, cutoff=0.7)
+    return f", did you mean {' or '.join(dict.fromkeys(near[:2]))}" if near else ""

@@ -1,0 +1,222 @@
+"""The three commands as a user starts them, each in a process of its own, on a small network."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT
+
+SMALL = ["image_size=32", "generator.width=8", "discriminator.width=8", "discriminator.layers=1"]
+
+
+def start(command, *overrides):
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, str(ROOT / f"{command}.py"), *overrides]
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(command, *overrides, code=0):
+    process = start(command, *overrides)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in err
+    return out, err
+
+
+def fails(command, *overrides):
+    """The one sentence with which the command refuses."""
+    _, err = run(command, *overrides, code=1)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory):
+    """A trained and exported run; `runs/<name>` leads to a temporary folder."""
+    return train_in(tmp_path_factory.mktemp("run"), "epochs=2", export=True)
+
+
+def train_in(folder, *overrides, export=False):
+    name = os.path.relpath(folder, ROOT / "runs")
+    out, err = run("train", f"name={name}", *SMALL, *overrides)
+    assert err.strip() == ""
+    assert "input unchanged" in out and "after training" in out
+    if export:
+        run("export", f"name={name}", "min_psnr=60")
+    return name
+
+
+def folder_of(name):
+    return (ROOT / "runs" / name).resolve()
+
+
+def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
+    folder = folder_of(name)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "train.yaml", "csv/version_0/metrics.csv"} <= found
+    assert {"samples/epoch_0001.png", "samples/epoch_0002.png"} <= found
+    assert any(path.startswith("tensorboard/version_0/events") for path in found)
+    header = (folder / "csv/version_0/metrics.csv").read_text().splitlines()[0]
+    assert {"train/D", "train/G_gan", "train/G_l1", "val/L1", "val/PSNR", "val/SSIM"} <= set(header.split(","))
+    record = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert (record["epoch"], record["global_step"]) == (1, 128)
+
+
+def test_infer_by_both_pipelines(name):
+    folder = folder_of(name)
+    out, _ = run("infer", f"name={name}", "batch_size=8")
+    assert "16 images written" in out and "0 failed" in out
+    for stage in ("init", "warmup", "decode", "preprocess", "generate", "postprocess", "encode", "write", "e2e"):
+        assert stage in out
+    run("infer", f"name={name}", "+pipeline=overlap", "batch_size=8", f"output={folder}/overlapped")
+    for pair in sorted((ROOT / "data/samples/val").glob("*.jpg")):
+        one, other = ((folder / kind / f"{pair.stem}.png").read_bytes() for kind in ("images", "overlapped"))
+        assert one == other
+    page = (folder / "index.html").read_text()
+    assert page.count("<figure>") == 16
+    assert page.count("data:image/png;base64,") == 48
+    assert "http" not in page
+    assert Image.open(folder / "gallery.png").width > 3 * 32
+
+
+def test_infer_on_a_folder_with_a_broken_file(name, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    Image.new("RGB", (50, 40), "red").save(folder / "deep/a.bmp")
+    (folder / "b.jpg").write_bytes(b"no image")
+    arguments = [f"name={name}", f"input={folder}", f"output={tmp_path}/out", "codec.format=jpg"]
+    out, err = run("infer", *arguments, code=1)
+    assert err.strip().startswith("error: 1 of 2 images failed: cannot read")
+    assert "b.jpg: it is not an image" in err
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["a.jpg"]
+    assert Image.open(tmp_path / "out/deep/a.jpg").size == (32, 32)
+    (folder / "b.jpg").unlink()
+    out, _ = run("infer", *arguments, "skip_existing=true")
+    assert "0 images written" in out and "1 skipped" in out
+
+
+def test_resume_goes_on_and_keeps_the_logs(tmp_path):
+    name = train_in(tmp_path, "epochs=1")
+    out, _ = run("train", f"name={name}", *SMALL, "epochs=2", "ckpt_path=last")
+    assert "epoch   2/2" in out and "epoch   1/2" not in out
+    assert (tmp_path / "csv/version_0").is_dir() and (tmp_path / "csv/version_1").is_dir()
+    record = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert record["global_step"] == 128
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_and_exports(tmp_path):
+    name = os.path.relpath(tmp_path, ROOT / "runs")
+    process = start("train", f"name={name}", *SMALL, "epochs=500")
+    while not (tmp_path / "checkpoints/last.ckpt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    time.sleep(0.5)  # into the next epoch
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "stopped by Ctrl-C" in err and "ckpt_path=last" in out
+    step = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert step > 64
+    run("export", f"name={name}")
+    epochs = -(-step // 64)
+    run("train", f"name={name}", *SMALL, f"epochs={epochs}", "ckpt_path=last")
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs
+
+
+def test_a_sweep_gives_each_job_a_folder(tmp_path):
+    name = os.path.relpath(tmp_path, ROOT / "runs")
+    fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
+    run("train", "-m", f"name={name}", *SMALL, *fast, "model.lambda_l1=10,100")
+    jobs = {path.parent.parent.name: path for path in tmp_path.rglob("last.ckpt")}
+    assert len(jobs) == 2
+    for weight in (10, 100):
+        (job,) = (job for job in jobs if job.endswith(f"model.lambda_l1-{weight}"))
+        assert f"lambda_l1: {weight}\n" in (tmp_path / job / "train.yaml").read_text()
+        run("export", f"name={name}/{job}")
+
+
+def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path):
+    for split in ("train", "val"):
+        for side, colour in (("A", "red"), ("B", "grey")):
+            (tmp_path / "pairs" / split / side).mkdir(parents=True)
+            Image.new("RGB", (40, 40), colour).save(tmp_path / "pairs" / split / side / "x.png")
+    data = ["data=folder", f"data.root={tmp_path}/pairs", "data.direction=BtoA", "data.input_channels=1"]
+    name = os.path.relpath(tmp_path / "run", ROOT / "runs")
+    out, _ = run("train", f"name={name}", *SMALL, *data, "epochs=1")
+    assert "input unchanged" not in out  # 1 and 3 channels cannot be compared
+    run("export", f"name={name}")
+    run("infer", f"name={name}", "+pipeline=overlap")
+    manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
+    assert (manifest["input_shape"][0], manifest["output_shape"][0], manifest["direction"]) == (1, 3, "BtoA")
+    assert Image.open(tmp_path / "run/images/x.png").mode == "RGB"
+
+
+MISTAKES = {
+    ("train", "model.lamda_l1=3"): "model.lamda_l1 is not in the config, did you mean model.lambda_l1",
+    ("train", "lambda_l1=3"): "did you mean model.lambda_l1",
+    ("train", "genrator=unet"): "did you mean generator",
+    ("train", "generator=unett"): "generator=unett is not known, did you mean unet",
+    ("train", "data=folder"): "data.root has no value",
+    ("train", "data.root=nowhere"): "there is no folder nowhere, named by data.root",
+    ("train", "+generator.foo=1"): "unexpected keyword argument 'foo'",
+    ("train", "name=a b("): "name=a b( cannot be read",
+    ("train", "image_size=100"): "image_size=100 does not suit a U-Net",
+    ("train", "ckpt_path=last"): "there is no checkpoint",
+    ("export", "backend=onx"): "known are auto, exported_program, torch_tensorrt",
+    ("export", "ckpt_path=best"): "there is no trained run in",
+    ("infer", "device=tpu"): "device=tpu is not known: use auto, cpu or cuda",
+    ("infer", "batch_size=8"): "no exported generator in",
+    ("infer", "pipeline=overlap"): "add it with a plus, as in +pipeline=",
+}
+
+
+@pytest.mark.parametrize(("command", "override"), MISTAKES)
+def test_a_mistake_gets_one_sentence(command, override, tmp_path, monkeypatch, capsys):
+    """In this process, for speed; that the exit status is 1 and nothing else is printed is tested below."""
+    name = [] if override.startswith("name=") else [f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"]
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", *name, override])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / f"{command}.py"), run_name="__main__")
+    assert stopped.value.code.startswith("error: ")
+    assert MISTAKES[command, override] in stopped.value.code
+    assert "\n" not in stopped.value.code
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["train", "export", "infer"])
+def test_a_mistake_is_all_that_is_printed(command):
+    assert f"see all of it with python {command}.py --cfg job" in fails(command, "nmae=x")
+
+
+def test_the_stack_trace_can_be_had(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    process = start("infer", "device=tpu")
+    assert "Traceback" in process.communicate()[1]
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_training_data_is_named(tmp_path, workers):
+    arguments = [f"name={os.path.relpath(tmp_path / 'run', ROOT / 'runs')}", *SMALL, f"data.workers={workers}"]
+    arguments += ["data=folder", f"data.root={tmp_path}", "epochs=1"]
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    assert f"there is no image in {tmp_path}/val" in fails("train", *arguments)
+    Image.new("RGB", (64, 32)).save(tmp_path / "val/x.png")
+    Image.new("RGB", (64, 32)).save(tmp_path / "train/x.png")
+    (tmp_path / "train/y.png").write_bytes(b"broken")
+    assert f"cannot read {tmp_path}/train/y.png: it is not an image" in fails("train", *arguments)

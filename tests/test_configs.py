@@ -1,0 +1,68 @@
+"""Every YAML of conf/ composes into the command it belongs to, and what it describes can be made."""
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from p2p.cli import CONF
+
+COMMANDS = ("train", "export", "infer")
+HOME = {"backend": "export", "codec": "infer", "pipeline": "infer"}  # the command of a group, else train
+SMALL = {
+    "generator": ["generator.width=4"],
+    "discriminator": ["discriminator.width=4"],
+    "model": ["generator.width=4", "discriminator.width=4"],
+    "data": ["data.root=data/samples"],
+}
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "experiment")
+)
+
+
+def compose_command(command, overrides=(), folder="unused"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, overrides=[f"run_dir={folder}", *overrides])
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
+def test_every_option_instantiates(group, option, tmp_path):
+    command = HOME.get(group, "train")
+    plus = "+" if group == "pipeline" else ""
+    overrides = [f"{plus}{group}={option}", *SMALL.get(group, [])]
+    if group == "trainer" and option == "gpu":
+        overrides.append("trainer.accelerator=cpu")  # the rest of it; the GPU itself is for make test-gpu
+    cfg = compose_command(command, overrides, tmp_path)
+    made = instantiate(cfg[group], _convert_="all")
+    assert all(made.values()) if isinstance(made, dict) else made is not None
+    if group == "data":
+        assert made.dataset("val")[0].input_NCHW.shape == (1, 3, 128, 128)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_interpolation_is_left_open(command):
+    OmegaConf.to_container(compose_command(command), resolve=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_group_and_every_key(command):
+    text = "\n" + yaml.safe_load((CONF / f"hydra/help/{command}.yaml").read_text())["template"]
+    cfg = compose_command(command)
+    groups = [key for key in cfg if (CONF / key).is_dir()]
+    missing = [name for name in groups if f"\n  {name} " not in text]
+    assert not missing
+    plain = set(cfg) - set(groups) - {"run_dir", "export", "seed"}
+    assert not [key for key in plain if key not in text]
+
+
+def test_root_keys_reach_every_part():
+    cfg = compose_command("train", ["image_size=64", "batch_size=3", "epochs=7"])
+    assert cfg.generator.image_size == cfg.transform.image_size == cfg.model.generator.image_size == 64
+    assert cfg.data.batch_size == cfg.model.batch_size == 3
+    assert cfg.trainer.max_epochs == cfg.scheduler.epochs == 7
+
+
+def test_a_pipelines_own_keys_can_be_overridden():
+    cfg = compose_command("infer", ["+pipeline=overlap", "pipeline.slots=6", "batch_size=8"])
+    assert instantiate(cfg.pipeline).keywords["slots"] == 6
