@@ -35,6 +35,7 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *args: object) -> None:
         """Start counting."""
         super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}")
         self._images, self._seconds, self._started = 0, 0.0, time.perf_counter()
 
     def on_train_batch_end(

@@ -56,7 +56,7 @@ class Stages:
         """Run the engine once on zeros, so that no image pays for its first-time work."""
         size = self.engine.image_size
         with self.clock("warmup"):
-            self._frames(torch.zeros(batch_size, self.engine.channels, size, size))
+            to_frames(self.engine(torch.zeros(batch_size, self.engine.channels, size, size))).cpu()
 
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
@@ -98,9 +98,6 @@ class Stages:
             finally:
                 partial.unlink(missing_ok=True)
         self.on_image()
-
-    def _frames(self, input_NCHW: torch.Tensor) -> np.ndarray:
-        return to_frames(self.engine(input_NCHW)).cpu().numpy()
 
 
 def progress_bar(images: int) -> tqdm:
