@@ -9,8 +9,8 @@ else
   INSTALLED := .venv/.installed
 endif
 # Torch-TensorRT and CV-CUDA do not even import without a driver.
-EXTRAS := $(if $(shell command -v nvidia-smi 2>/dev/null),dev$(comma)gpu,dev)
 comma := ,
+EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-gpu bench clean
@@ -43,6 +43,7 @@ clean: ## remove .venv and caches, but no run
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: p2p needs Python 3.10 to 3.13, and $(PYTHON) is another: use make PYTHON=python3.12, say"; exit 1; }
-	test -d .venv || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
-	touch $@
+	@echo "installing into .venv; PyTorch and its CUDA libraries are 5 GB"
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	@touch $@

@@ -49,6 +49,13 @@ def test_modes_are_converted():
         assert decode(buffer.getvalue(), channels=1).shape == (8, 8, 1)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"])
+def test_every_format_is_read(kind):
+    buffer = io.BytesIO()
+    picture(32, 24).save(buffer, kind)
+    assert np.abs(decode(buffer.getvalue()).astype(int) - np.asarray(picture(32, 24))).mean() < 2
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match=r"codec\.format=gif"):
         Pillow(format="gif")
