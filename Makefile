@@ -34,7 +34,7 @@ test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -q -m gpu
 
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
-	$(PY) benchmarks/pipeline.py
+	$(PY) -m benchmarks.pipeline
 
 clean: ## remove .venv and caches, but no run
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

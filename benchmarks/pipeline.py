@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Disk to disk: how many images a second do the pipelines translate, and what would each stage reach alone?
 
-    python benchmarks/pipeline.py [--images 128] [--repeats 3] [--image-size 128] [--output FILE]
+    python -m benchmarks.pipeline [--images 128] [--repeats 3] [--image-size 128] [--commit ...] [--output FILE]
 
 The shipped pairs, linked as often as needed; a U-Net with its initial weights, since speed does not depend on them;
 exported by backend=auto, so through Torch-TensorRT where it can run. Files are really written.
@@ -71,12 +71,19 @@ def run_once(name: str, engine: Engine, pairs: list[Pair], *, batch_size: int, f
     return {"e2e": len(pairs) / seconds} | {stage: clock.images[stage] / clock.seconds[stage] for stage in STAGES}
 
 
+def commit() -> str:
+    """The checkout's commit, marked where it has uncommitted changes."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
+    parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
     options = parser.parse_args()
 
     found = itertools.cycle(find_pairs(ROOT / "data/samples/train") + find_pairs(ROOT / "data/samples/val"))
@@ -94,11 +101,10 @@ def main() -> None:
                 median = {key: round(statistics.median(r[key] for r in results), 1) for key in results[0]}
                 rows.append({"pipeline": name, "batch_size": batch_size, "format": format, "images_per_s": median})
                 print(f"{name:12}{batch_size:>6}{format:>8}" + "".join(f"{value:>12}" for value in median.values()))
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     program = engine.manifest.program
     record = {
         "created": now(),
-        "commit": commit.stdout.strip(),
+        "commit": options.commit,
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "gpu": program.gpu},
         "program": {"backend": program.backend, "dtype": program.dtype, "versions": program.versions},
         "images": options.images,

@@ -72,10 +72,9 @@ def pick_device(name: str) -> torch.device:
 
 def quiet_libraries() -> None:
     """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
-    for package in ("lightning.pytorch", "lightning.fabric"):
+    for module in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.rank_zero"):
         # A filter, not a level, which Lightning sets anew when it is imported.
-        logger = logging.getLogger(f"{package}.utilities.rank_zero")
-        logger.addFilter(lambda record: record.levelno >= logging.WARNING)
+        logging.getLogger(f"lightning.{module}").addFilter(lambda record: record.levelno >= logging.WARNING)
     for message in (
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
         r".*number of training batches .* is smaller than the logging interval.*",
