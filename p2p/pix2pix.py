@@ -9,13 +9,13 @@ from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from p2p.batch import Batch
 from p2p.deploy.rewrite import NormStats, inference_view, resolve_norm_stats
-from p2p.losses.adversarial import Vanilla
+from p2p.losses.adversarial import Adversarial
 from p2p.models.init import initialize
 
 
@@ -25,40 +25,54 @@ class Pix2Pix(LightningModule):
     Args:
         generator: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1].
         discriminator: (input, image) -> logits of any shape.
-        adversarial: the game between the two.
-        reconstruction: distance of an output from its target, such as `torch.nn.L1Loss()`.
+        adversarial: the game between the two; None trains the generator on the reconstruction alone, and the
+            discriminator is dropped.
+        reconstruction: distance of an output from its target, such as `torch.nn.L1Loss()`; None leaves it out.
         optimizer: parameters -> optimizer; called once for each network.
-        scheduler: optimizer -> learning-rate scheduler, stepped at the end of each epoch.
+        scheduler: optimizer -> learning-rate scheduler, stepped at the end of each epoch; ReduceLROnPlateau is
+            given the metric val/L1.
         lambda_l1: weight of `reconstruction` against the adversarial loss; 100 in the paper.
+        init, init_gain: of the weights, see `p2p.models.init`.
         norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.deploy.rewrite`.
         batch_size: of the training batches; decides what norm_stats="auto" means.
+
+    Logs train/D, train/G_gan and train/G_l1, the last before its weight and whatever the distance; what is not
+    played for is not logged.
+
+    Raises:
+        ValueError: neither `adversarial` nor `reconstruction` is there.
     """
 
     def __init__(
         self,
         *,
         generator: nn.Module,
-        discriminator: nn.Module,
-        adversarial: Vanilla,
-        reconstruction: nn.Module,
+        discriminator: nn.Module | None,
+        adversarial: Adversarial | None,
+        reconstruction: nn.Module | None,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
         lambda_l1: float = 100.0,
+        init: str = "normal",
+        init_gain: float = 0.02,
         norm_stats: NormStats = "auto",
         batch_size: int = 1,
     ):
         super().__init__()
+        if adversarial is None and reconstruction is None:
+            raise ValueError("adversarial=none and reconstruction=none leave nothing to learn from: choose one of them")
         self.automatic_optimization = False
         self.generator = generator
-        self.discriminator = discriminator
+        self.discriminator = discriminator if adversarial is not None else None
         self.adversarial = adversarial
         self.reconstruction = reconstruction
         self.lambda_l1 = lambda_l1
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
-        initialize(generator)
-        initialize(discriminator)
+        for network in (self.generator, self.discriminator):
+            if network is not None:
+                initialize(network, init=init, gain=init_gain)
         # Per image, then averaged: the usual figure, and the one that identity's 20.7 dB is given in.
         psnr = PeakSignalNoiseRatio(data_range=(-1.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean")
         ssim = StructuralSimilarityIndexMeasure(data_range=(-1.0, 1.0))
@@ -71,35 +85,50 @@ class Pix2Pix(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against the updated discriminator."""
-        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts batches, not both.
-        optimizer_g, _ = self.optimizers()
-        _, optimizer_d = self.optimizers(use_pl_optimizer=False)
-        real_input, real_target = batch.input_NCHW, batch.target_NCHW
-        fake_target = self.generator(real_input)
-
-        loss_d = self.adversarial.discriminator_loss(
-            fake_logits=self.discriminator(real_input, fake_target.detach()),
-            real_logits=self.discriminator(real_input, real_target),
-        )
-        optimizer_d.zero_grad()
-        self.manual_backward(loss_d)
-        optimizer_d.step()
-
-        self.discriminator.requires_grad_(False)  # its weights need no gradient in the generator's step
-        loss_gan = self.adversarial.generator_loss(self.discriminator(real_input, fake_target))
-        loss_l1 = self.reconstruction(fake_target, real_target)
-        optimizer_g.zero_grad()
-        self.manual_backward(loss_gan + self.lambda_l1 * loss_l1)
-        optimizer_g.step()
-        self.discriminator.requires_grad_(True)
-
-        losses = {"train/D": loss_d, "train/G_gan": loss_gan, "train/G_l1": loss_l1}
+        fake_target = self.generator(batch.input_NCHW)
+        losses = {}
+        if self.adversarial is not None:
+            losses["train/D"] = self._discriminator_step(batch, fake_target.detach())
+        losses |= self._generator_step(batch, fake_target)
         self.log_dict(losses, batch_size=len(batch))
 
+    def _discriminator_step(self, batch: Batch, fake_target: torch.Tensor) -> torch.Tensor:
+        real_input, real_target = batch.input_NCHW, batch.target_NCHW
+        loss = self.adversarial.discriminator_loss(
+            fake_logits=self.discriminator(real_input, fake_target),
+            real_logits=self.discriminator(real_input, real_target),
+        )
+        loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake_target)
+        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts batches, not both.
+        optimizer = self.optimizers(use_pl_optimizer=False)[1]
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+    def _generator_step(self, batch: Batch, fake_target: torch.Tensor) -> dict[str, torch.Tensor]:
+        losses, total = {}, 0.0
+        if self.adversarial is not None:
+            self.discriminator.requires_grad_(False)  # its weights need none, nor autocast's copies of before its step
+            losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake_target))
+            self.discriminator.requires_grad_(True)
+            total = total + losses["train/G_gan"]
+        if self.reconstruction is not None:
+            losses["train/G_l1"] = self.reconstruction(fake_target, batch.target_NCHW)
+            total = total + self.lambda_l1 * losses["train/G_l1"]
+        optimizer = _as_list(self.optimizers())[0]
+        optimizer.zero_grad()
+        self.manual_backward(total)
+        optimizer.step()
+        return losses
+
     def on_train_epoch_end(self) -> None:
-        """Both learning rates follow their schedule."""
-        for scheduler in self.lr_schedulers():
-            scheduler.step()
+        """The learning rates follow their schedule, which may go by the last validation."""
+        for scheduler in _as_list(self.lr_schedulers()):
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+            elif (score := self.trainer.callback_metrics.get("val/L1")) is not None:
+                scheduler.step(score)
 
     def on_validation_start(self) -> None:
         """Freeze the structure of what is validated: the generator as it will be deployed."""
@@ -116,6 +145,12 @@ class Pix2Pix(LightningModule):
                 self.log_dict(self.unchanged, batch_size=len(batch))
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """One optimizer and one scheduler for each network, generator first."""
-        optimizers = [self._optimizer(network.parameters()) for network in (self.generator, self.discriminator)]
+        """One optimizer and one scheduler for each network that is trained, generator first."""
+        networks = [network for network in (self.generator, self.discriminator) if network is not None]
+        optimizers = [self._optimizer(network.parameters()) for network in networks]
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+
+def _as_list(found: object) -> list:
+    """Lightning hands out the only optimizer or scheduler by itself, several in a list."""
+    return found if isinstance(found, list) else [found]

@@ -35,7 +35,7 @@ def test_every_option_instantiates(group, option, tmp_path):
         overrides.append("trainer.accelerator=cpu")  # the rest of it; the GPU itself is for make test-gpu
     cfg = compose_command(command, overrides, tmp_path)
     made = instantiate(cfg[group], _convert_="all")
-    assert all(made.values()) if isinstance(made, dict) else made is not None
+    assert all(made.values()) if isinstance(made, dict) else (made is None) == (option == "none")
     if group == "data":
         assert made.dataset("val")[0].input_NCHW.shape == (1, 3, 128, 128)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
-from p2p.losses.adversarial import Vanilla
+from p2p.losses.adversarial import Hinge, LeastSquares, Vanilla, WassersteinGP
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from p2p.pix2pix import Pix2Pix
@@ -38,19 +38,17 @@ class TinyDiscriminator(nn.Module):
 
 
 def pix2pix(generator, discriminator, **options):
-    return Pix2Pix(
-        generator=generator,
-        discriminator=discriminator,
-        adversarial=Vanilla(),
-        reconstruction=nn.L1Loss(),
-        optimizer=partial(torch.optim.Adam, lr=LR, betas=BETAS, eps=EPS),
-        scheduler=partial(linear, epochs=1000, decay_fraction=0.0),
-        lambda_l1=LAMBDA,
-        **options,
-    )
+    parts = {
+        "adversarial": Vanilla(),
+        "reconstruction": nn.L1Loss(),
+        "optimizer": partial(torch.optim.Adam, lr=LR, betas=BETAS, eps=EPS),
+        "scheduler": partial(linear, epochs=1000, decay_fraction=0.0),
+        "lambda_l1": LAMBDA,
+    }
+    return Pix2Pix(generator=generator, discriminator=discriminator, **(parts | options))
 
 
-def fit(model, batches, tmp_path, **options):
+def fit(model, batches, tmp_path, validate=(), **options):
     trainer = lightning.Trainer(
         accelerator="cpu",
         default_root_dir=tmp_path,
@@ -60,7 +58,7 @@ def fit(model, batches, tmp_path, **options):
         enable_model_summary=False,
         **{"max_epochs": 1} | options,
     )
-    trainer.fit(model, DataLoader(batches, batch_size=None))
+    trainer.fit(model, *(DataLoader(part, batch_size=None) for part in (batches, validate) if part))
     return trainer
 
 
@@ -79,10 +77,38 @@ def bce(logits, real):
     return -torch.log(probability if real else 1 - probability).mean()
 
 
-def test_d_then_g_step_equals_the_formulas_in_float64(tmp_path):
+def slope_of_a_tiny_discriminator(weight, bias):
+    """That of the mean of its 7x7 logits in the pair: it is linear, so the slope is the same everywhere."""
+    return F.conv_transpose2d(torch.full((1, 1, 7, 7), 1 / 49, dtype=torch.float64), weight, stride=2)
+
+
+GAMES = {  # the discriminator's loss, the generator's
+    Vanilla: (
+        lambda real, fake, d: 0.5 * (bce(fake, False) + bce(real, True)),
+        lambda fake: bce(fake, True),
+    ),
+    LeastSquares: (
+        lambda real, fake, d: 0.5 * ((real - 1).square().mean() + fake.square().mean()),
+        lambda fake: (fake - 1).square().mean(),
+    ),
+    Hinge: (
+        lambda real, fake, d: (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean(),
+        lambda fake: -fake.mean(),
+    ),
+    WassersteinGP: (
+        lambda real, fake, d: (
+            fake.mean() - real.mean() + 10 * (slope_of_a_tiny_discriminator(*d).square().sum().sqrt() - 1).square()
+        ),
+        lambda fake: -fake.mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_d_then_g_step_equals_the_formulas_in_float64(game, tmp_path):
     torch.manual_seed(0)
     generator, discriminator = TinyGenerator().double(), TinyDiscriminator().double()
-    model = pix2pix(generator, discriminator)
+    model = pix2pix(generator, discriminator, adversarial=game())
     data = torch.rand(3, 2, 2, 3, 16, 16, dtype=torch.float64) * 2 - 1
     g = [p.detach().clone().requires_grad_() for p in generator.parameters()]
     d = [p.detach().clone().requires_grad_() for p in discriminator.parameters()]
@@ -93,19 +119,24 @@ def test_d_then_g_step_equals_the_formulas_in_float64(tmp_path):
     def judge(a, b):
         return F.conv2d(torch.cat([a, b], 1), *d, stride=2)
 
+    loss_of_d, loss_of_g = GAMES[game]
     g_state, d_state = ({"t": 0, "m": {}, "v": {}} for _ in "gd")
     for a, b in data:
         fake = torch.tanh(F.conv2d(a, *g, padding=1))
-        loss = 0.5 * (bce(judge(a, fake.detach()), False) + bce(judge(a, b), True))
+        loss = loss_of_d(judge(a, b), judge(a, fake.detach()), d)
         adam(d, torch.autograd.grad(loss, d), d_state)
-        loss = bce(judge(a, fake), True) + LAMBDA * (fake - b).abs().mean()  # by the updated discriminator
+        loss = loss_of_g(judge(a, fake)) + LAMBDA * (fake - b).abs().mean()  # by the updated discriminator
         adam(g, torch.autograd.grad(loss, g), g_state)
 
-    for ours, expected, before in zip(
-        [*generator.parameters(), *discriminator.parameters()], [*g, *d], start, strict=True
-    ):
-        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
-        assert not torch.allclose(ours, before, atol=1e-4)
+    names = ["G weight", "G bias", "D weight", "D bias"]
+    ours = [*generator.parameters(), *discriminator.parameters()]
+    for name, after, expected, before in zip(names, ours, [*g, *d], start, strict=True):
+        if name != "D bias" or game in (
+            Vanilla,
+            LeastSquares,
+        ):  # else its gradient is 1 - 1: Adam steps by the rounding
+            torch.testing.assert_close(after, expected, rtol=1e-9, atol=1e-12)
+            assert not torch.allclose(after, before, atol=1e-4)
 
 
 def test_global_step_counts_batches_and_the_rates_follow_the_schedule(tmp_path):
@@ -115,6 +146,63 @@ def test_global_step_counts_batches_and_the_rates_follow_the_schedule(tmp_path):
     trainer = fit(model, batches, tmp_path, max_epochs=2)
     assert trainer.global_step == 6
     assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [pytest.approx(LR / 4)] * 2
+
+
+def test_without_a_game_there_is_no_discriminator(tmp_path):
+    """The generator alone, against plain Adam on the reconstruction."""
+    torch.manual_seed(0)
+    generator = TinyGenerator().double()
+    model = pix2pix(generator, TinyDiscriminator().double(), adversarial=None, reconstruction=nn.MSELoss())
+    g = [p.detach().clone().requires_grad_() for p in generator.parameters()]
+    data = torch.rand(3, 2, 2, 3, 16, 16, dtype=torch.float64)
+    trainer = fit(model, [Batch(["x"] * 2, a, b) for a, b in data], tmp_path, precision="64-true")
+    state = {"t": 0, "m": {}, "v": {}}
+    for a, b in data:
+        loss = LAMBDA * (torch.tanh(F.conv2d(a, *g, padding=1)) - b).square().mean()
+        adam(g, torch.autograd.grad(loss, g), state)
+    for ours, expected in zip(generator.parameters(), g, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    assert not [name for name in model.state_dict() if name.startswith("discriminator")]
+    assert len(trainer.optimizers) == 1
+    assert trainer.global_step == 3
+    assert {key for key in trainer.callback_metrics if key.startswith("train/")} == {"train/G_l1"}
+
+
+def test_without_any_loss_there_is_nothing_to_learn():
+    with pytest.raises(ValueError, match="leave nothing to learn from"):
+        pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, reconstruction=None)
+
+
+@pytest.mark.parametrize("adversarial", [Vanilla(), None])
+def test_the_plateau_goes_by_val_l1(adversarial, tmp_path):
+    """A generator that does not learn stands still from the second epoch on, one that learns goes on at full rate."""
+    a, b = torch.rand(2, 2, 3, 16, 16)
+    scheduler = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=1, threshold=0.0)
+    batches = [Batch(["x", "y"], a, b)]
+    for lr, epochs, expected in ((0.0, 6, 0.5**2), (1e-3, 6, 1.0)):
+        model = pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=adversarial, scheduler=scheduler)
+        model.lambda_l1 = 1e4
+        model._optimizer = lambda parameters, lr=lr: torch.optim.Adam(
+            [{"params": list(parameters)}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}], lr=lr
+        )
+        trainer = fit(model, batches, tmp_path, validate=batches, max_epochs=epochs, num_sanity_val_steps=0)
+        assert [optimizer.param_groups[1]["lr"] for optimizer in trainer.optimizers] == [expected] * len(
+            trainer.optimizers
+        )
+
+
+def test_the_generator_plays_against_the_updated_discriminator_under_autocast(tmp_path):
+    """Autocast keeps 16-bit copies of weights that need a gradient, which the discriminator's step makes stale."""
+    torch.manual_seed(0)
+    discriminator = TinyDiscriminator()
+    model = pix2pix(TinyGenerator(), discriminator, optimizer=partial(torch.optim.Adam, lr=0.1))
+    a, b = torch.rand(2, 1, 3, 16, 16)
+    fake = model.generator(a).detach()
+    stale = bce(discriminator(a, fake), True).item()
+    trainer = fit(model, [Batch(["x"], a, b)], tmp_path, precision="bf16-mixed")
+    updated = bce(discriminator(a, fake), True).item()
+    assert abs(updated - stale) > 0.2 * stale
+    assert trainer.callback_metrics["train/G_gan"].item() == pytest.approx(updated, rel=0.02)
 
 
 def test_it_can_overfit_one_pair(tmp_path):

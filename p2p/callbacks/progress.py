@@ -13,7 +13,7 @@ from p2p.batch import Batch
 
 
 class Progress(TQDMProgressBar):
-    """A bar with both losses and images/s, and after each validation one line that stays.
+    """A bar with the losses there are and images/s, and after each validation one line that stays.
 
     Where the output is no terminal there is no bar, and the lines make a readable log.
 

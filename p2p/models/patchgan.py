@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator of pix2pix (Isola et al. 2017, sec. 3.2.2 and appendix 6.1.2)."""
+"""The discriminators of pix2pix (Isola et al. 2017, sec. 3.2.2 and appendix 6.1.2): patches, and single pixels."""
 
 from itertools import pairwise
 
@@ -16,8 +16,8 @@ class PatchGAN(nn.Sequential):
     Args:
         input_channels: channels of the input image, the condition.
         target_channels: channels of the image to be judged.
-        layers: convolutions between the first and the last, all but one of stride 2. 3 sees 70x70, 1 16x16,
-            5 286x286 (Table 3 of the paper).
+        layers: convolutions of stride 2, 1 or more; two of stride 1 follow. 1 sees 16x16 pixels, 3 70x70,
+            5 286x286 (Table 3 of the paper). Images need a side of 3 * 2**layers.
         width: channels of the first convolution, `ndf` in the reference.
         norm: "batch", "instance" or "none".
         conditional: show it the input beside the image; False gives the "GAN" rows of the paper's Table 1.
@@ -33,6 +33,8 @@ class PatchGAN(nn.Sequential):
         norm: str = "batch",
         conditional: bool = True,
     ):
+        if layers < 1:
+            raise ValueError(f"discriminator.layers={layers} is too small: use 1 or more, or discriminator=pixel")
         channels = [target_channels + (input_channels if conditional else 0)]
         channels += [width * min(2**layer, 8) for layer in range(layers + 1)]  # 6, 64, 128, 256, 512
         modules: list[nn.Module] = []
@@ -43,7 +45,56 @@ class PatchGAN(nn.Sequential):
             modules += [nn.LeakyReLU(0.2)]
         super().__init__(*modules, nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1))
         self.conditional = conditional
+        self.layers = layers
 
     def forward(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor) -> torch.Tensor:
-        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H', W'), high for real."""
+        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H', W'), high for real.
+
+        Raises:
+            ValueError: the images are too small for as many layers.
+        """
+        side, needed = min(image_NCHW.shape[-2:]), 3 * 2**self.layers
+        if side < needed:
+            raise ValueError(
+                f"discriminator.layers={self.layers} needs images of {needed} pixels and got {side}: "
+                "use a larger image_size or fewer layers"
+            )
+        return super().forward(torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW)
+
+
+class PixelGAN(nn.Sequential):
+    """Judges every pixel on its own, by 1x1 convolutions: C64-C128, then one logit.
+
+    It can make colours plausible, but no texture (Table 3 of the paper, 1x1). As in the reference, the last
+    convolution has no bias under batch norm.
+
+    Args:
+        input_channels: channels of the input image, the condition.
+        target_channels: channels of the image to be judged.
+        width: channels of the first convolution, `ndf` in the reference.
+        norm: "batch", "instance" or "none".
+        conditional: show it the input beside the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_channels: int = 3,
+        target_channels: int = 3,
+        width: int = 64,
+        norm: str = "batch",
+        conditional: bool = True,
+    ):
+        super().__init__(
+            nn.Conv2d(target_channels + (input_channels if conditional else 0), width, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 1, bias=norm != "batch"),
+            norm_layer(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 1, bias=norm != "batch"),
+        )
+        self.conditional = conditional
+
+    def forward(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor) -> torch.Tensor:
+        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H, W), high for real."""
         return super().forward(torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW)

@@ -9,21 +9,30 @@ MAX_DEPTH = 8  # unet_256, the deepest network of the paper; larger images keep 
 MIN_DEPTH = 5
 
 
-def depth_for(image_size: int) -> int:
-    """Downsamplings that bring a side of `image_size` pixels to 1, at most 8.
+def depth_for(image_size: int, depth: int | None = None) -> int:
+    """Downsamplings that bring a side of `image_size` pixels to 1, at most 8; or `depth`, if the side allows it.
 
     256 gives 8 and 128 gives 7, the reference's unet_256 and unet_128. A side that is no power of two is
     halved while it stays whole: 96 gives 5 and a bottleneck of 3x3.
 
     Raises:
-        ValueError: the side cannot be halved five times.
+        ValueError: the side cannot be halved `depth` times, or five times where no depth is asked for.
     """
     halvings = (image_size & -image_size).bit_length() - 1
+    if depth is not None:
+        if depth < 1:
+            raise ValueError(f"generator.depth={depth} is too small: use 1 or more")
+        if image_size <= 0 or depth > halvings:
+            raise ValueError(
+                f"generator.depth={depth} halves a side {depth} times, which image_size={image_size} does not allow: "
+                f"use a multiple of {2**depth} or a smaller depth"
+            )
+        return depth
     if image_size <= 0 or halvings < MIN_DEPTH:
         below = max(32, image_size // 32 * 32)
         raise ValueError(
             f"image_size={image_size} does not suit a U-Net, whose side must be a multiple of {2**MIN_DEPTH}: "
-            f"use {below} or {below + 32}"
+            f"use {below} or {below + 32}, or choose generator.depth"
         )
     return min(halvings, MAX_DEPTH)
 
@@ -52,11 +61,14 @@ class Up(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """An encoder and a decoder with a skip connection between layers of equal size.
+    """An encoder and a decoder, with a skip connection between layers of equal size or without.
 
     With `image_size=256` these are the 54.414 M parameters of the reference's `unet_256`, with 128 the
     41.829 M of `unet_128`. Dropout stands in the decoder's blocks of 8 * width channels, but the
     innermost: three of them in unet_256, two in unet_128.
+
+    Without skips it is the encoder-decoder of the paper's Table 2: the same layers, of which the decoder's
+    see half as many channels.
 
     Args:
         in_channels: channels of the input image.
@@ -65,6 +77,8 @@ class UNet(nn.Module):
         width: channels of the first convolution, `ngf` in the reference.
         norm: "batch", "instance" or "none".
         dropout: probability in the inner decoder blocks; 0 turns it off.
+        depth: downsamplings, 1 or more; None leaves it to image_size.
+        skips: hand each of the encoder's outputs to the decoder's layer of the same size.
     """
 
     def __init__(
@@ -76,11 +90,14 @@ class UNet(nn.Module):
         width: int = 64,
         norm: str = "batch",
         dropout: float = 0.5,
+        depth: int | None = None,
+        skips: bool = True,
     ):
         super().__init__()
-        depth = depth_for(image_size)
+        depth = depth_for(image_size, depth)
         channels = [width * min(2**level, 8) for level in range(depth)]  # 64, 128, 256, 512, 512, ...
         self.stride = 2**depth
+        self.skips = skips
 
         self.down = nn.ModuleList()
         for level, out in enumerate(channels):
@@ -91,7 +108,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         for level in reversed(range(depth)):
             outermost, innermost = level == 0, level == depth - 1
-            into = channels[level] if innermost else 2 * channels[level]  # the skip doubles the channels
+            into = 2 * channels[level] if skips and not innermost else channels[level]  # the skip doubles the channels
             if outermost:
                 self.up.append(Up(into, out_channels, norm="none"))
             else:
@@ -100,11 +117,11 @@ class UNet(nn.Module):
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """float (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]; H and W are multiples of `stride`."""
-        skips = []
+        encoded = []
         for down in self.down:
             x_NCHW = down(x_NCHW)
-            skips.append(x_NCHW)
-        x_NCHW = self.up[0](skips.pop())
+            encoded.append(x_NCHW)
+        x_NCHW = self.up[0](encoded.pop())
         for up in self.up[1:]:
-            x_NCHW = up(torch.cat([skips.pop(), x_NCHW], dim=1))
+            x_NCHW = up(torch.cat([encoded.pop(), x_NCHW], dim=1) if self.skips else x_NCHW)
         return torch.tanh(x_NCHW)

@@ -26,7 +26,7 @@ def images():
 def network():
     torch.manual_seed(0)
     unet = UNet(image_size=32, width=4)
-    initialize(unet, std=0.2)
+    initialize(unet, gain=0.2)
     return unet.train()
 
 

@@ -11,7 +11,7 @@ from p2p.models.unet import UNet
 def unet():
     torch.manual_seed(0)
     network = UNet(image_size=32, width=4, dropout=0.0)
-    initialize(network, std=0.3)
+    initialize(network, gain=0.3)
     network.train()(torch.randn(4, 3, 32, 32) * 2)  # running averages far from their start
     return network
 

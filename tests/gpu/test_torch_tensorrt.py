@@ -30,7 +30,7 @@ def trained_like() -> UNet:
     """A network with the activations of a trained one: running averages that fit its weights."""
     torch.manual_seed(0)
     network = UNet(image_size=128, width=32)
-    initialize(network, std=0.05)
+    initialize(network, gain=0.05)
     network.train()
     for _ in range(50):
         network(torch.randn(4, 3, 128, 128))

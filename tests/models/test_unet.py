@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -26,6 +28,50 @@ def test_depth_follows_the_image_size():
             depth_for(size)
 
 
+@pytest.mark.parametrize(("size", "depth"), [(16, 4), (36, 2), (2, 1), (512, 9), (64, 3)])
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_chosen_depth(size, depth, skips):
+    network = UNet(image_size=size, depth=depth, width=1, in_channels=1, out_channels=7, skips=skips)
+    assert (len(network.down), len(network.up), network.stride) == (depth, depth, 2**depth)
+    bottleneck = torch.rand(1, 1, size, size)
+    for down in network.down:
+        bottleneck = down(bottleneck)
+    assert bottleneck.shape[-2:] == (size >> depth, size >> depth)
+    assert network(torch.rand(1, 1, size, size)).shape == (1, 7, size, size)
+
+
+def test_a_depth_that_the_side_does_not_allow():
+    for size, depth in ((36, 3), (33, 1), (0, 1)):
+        with pytest.raises(ValueError, match=f"image_size={size} does not allow: use a multiple of {2**depth} "):
+            UNet(image_size=size, depth=depth)
+    with pytest.raises(ValueError, match=r"generator\.depth=0 is too small"):
+        UNet(image_size=64, depth=0)
+
+
+def test_the_encoder_decoder_has_the_layers_of_the_papers_appendix():
+    """C64-C128-C256-C512-C512-C512-C512-C512, then CD512-CD512-CD512-C512-C256-C128-C64 (6.1.1), then 3 channels."""
+    encoder = [3, 64, 128, 256, 512, 512, 512, 512, 512]
+    decoder = [512, 512, 512, 512, 512, 256, 128, 64, 3]
+    weights = sum(16 * a * b for row in (encoder, decoder) for a, b in itertools.pairwise(row))
+    norms = 2 * sum(encoder[2:-1]) + 2 * sum(decoder[1:-1])
+    biases = encoder[1] + encoder[-1] + decoder[-1]  # where no norm follows
+    network = UNet(image_size=256, skips=False)
+    assert parameters(network) == weights + norms + biases
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5] * 3
+
+
+def test_the_encoder_decoder_is_a_chain():
+    torch.manual_seed(0)
+    network = UNet(image_size=32, width=4, skips=False, dropout=0.0, norm="none").double()
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    expected = network.down[0][1](x)
+    for down in network.down[1:]:
+        expected = down[1](F.leaky_relu(expected, 0.2))
+    for up in network.up:
+        expected = up[1](F.relu(expected))
+    torch.testing.assert_close(network(x), torch.tanh(expected))
+
+
 def nested(network: UNet, x: torch.Tensor, level: int = 0) -> torch.Tensor:
     """The same weights in the reference's recursive form: skip and inner block, concatenated."""
     down, up = network.down[level], network.up[len(network.up) - 1 - level]
@@ -48,7 +94,7 @@ def nested(network: UNet, x: torch.Tensor, level: int = 0) -> torch.Tensor:
 def test_forward_equals_the_nested_form(size):
     torch.manual_seed(0)
     network = UNet(image_size=size, width=4, in_channels=2, out_channels=5, dropout=0.0).double()
-    initialize(network, std=0.2)
+    initialize(network, gain=0.2)
     x = torch.rand(3, 2, size, 2 * size, dtype=torch.float64) * 2 - 1
     out = network(x)
     assert out.shape == (3, 5, size, 2 * size)
@@ -63,6 +109,13 @@ def test_biases_stand_where_no_batch_norm_follows():
         assert all(block[1].bias is not None for block in UNet(image_size=64, width=4, norm=norm).down)
     with pytest.raises(ValueError, match="norm=group"):
         UNet(image_size=64, norm="group")
+
+
+def test_dropout_can_be_turned_off():
+    x = torch.rand(1, 3, 128, 128)
+    for dropout, same in ((0.0, True), (0.5, False)):
+        network = UNet(image_size=128, width=4, dropout=dropout)
+        assert torch.equal(network(x), network(x)) == same
 
 
 def test_initialization():

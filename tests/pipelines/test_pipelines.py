@@ -30,7 +30,7 @@ def engine(tmp_path_factory):
     checkpoint.touch()
     torch.manual_seed(0)
     network = UNet(image_size=32, width=8)
-    initialize(network, std=0.2)
+    initialize(network, gain=0.2)
     facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU}
     export(network, torch.rand(1, 3, 32, 32), folder, backend=exported_program.export, **facts)
     return load_engine(folder, device=CPU)
