@@ -1,4 +1,4 @@
-"""The ResNet generator of the reference (after Johnson et al. 2016, "Perceptual losses for real-time style transfer")."""
+"""The ResNet generator of the reference, after Johnson et al. 2016 (arXiv 1603.08155)."""
 
 import torch
 from torch import nn
