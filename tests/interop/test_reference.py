@@ -41,14 +41,15 @@ def settle(network):
     return network.eval()
 
 
-def image(channels=3):
-    return torch.rand(1, channels, 256, 256, generator=torch.Generator().manual_seed(1)) * 2 - 1
+def image(channels=3, side=256):
+    return torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_generator_comes_in_and_goes_out(name, norm, tmp_path):
     make, size = NETWORKS[name]
+    x = image(1, side=256 if make is theirs.unet else 64)
     reference = settle(make(**size, norm=norm, width=6, into=1, out=2))
     torch.save(reference.state_dict(), tmp_path / "x.pth")
     weights = read(tmp_path / "x.pth")
@@ -57,18 +58,18 @@ def test_a_generator_comes_in_and_goes_out(name, norm, tmp_path):
     network = instantiate(found.config).eval()
     load(network, weights, tmp_path / "x.pth")
     with torch.no_grad():
-        expected = reference(image(1))
+        expected = reference(x)
         assert expected.std() > 0.1
-        torch.testing.assert_close(network(image(1)), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-6)
         # The paper's test mode: each image by its own statistics. Dropout off, for it is random.
         reference.train().apply(lambda module: module.eval() if isinstance(module, nn.Dropout) else None)
-        outputs = inference_view(network, norm_stats="instance")(image(1))
-        torch.testing.assert_close(outputs, reference(image(1)), rtol=0, atol=1e-5)
+        outputs = inference_view(network, norm_stats="instance")(x)
+        torch.testing.assert_close(outputs, reference(x), rtol=0, atol=1e-5)
 
     other = make(**size, norm=norm, width=6, into=1, out=2).eval()
     other.load_state_dict(to_reference(network), strict=True)
     with torch.no_grad():
-        torch.testing.assert_close(other(image(1)), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(other(x), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
