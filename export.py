@@ -8,22 +8,26 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.cli import command, pick_device
-from p2p.deploy.export import export, load_generator
+from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
-from p2p.run import read_record
+from p2p.run import read_record, reference_record
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     run_dir = Path(cfg.run_dir)
-    record = read_record(run_dir)
     checkpoint = Path(cfg.ckpt_path)
     if cfg.ckpt_path in ("last", "best"):
         checkpoint = run_dir / "checkpoints" / f"{cfg.ckpt_path}.ckpt"
+    if checkpoint.suffix == ".pth":
+        record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction)
+    else:
+        record = read_record(run_dir, instead=", or export a .pth of the reference with ckpt_path=")
     generator = instantiate(record.generator, _convert_="all")
-    load_generator(generator, checkpoint)
-    validation = instantiate(record.data, _convert_="all").dataset("val")
+    load_weights(generator, checkpoint)
+    data = instantiate(record.data, _convert_="all")
+    validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
     images = torch.cat([validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))])
     manifest = export(
         generator,
@@ -41,7 +45,8 @@ def main(cfg: DictConfig) -> None:
         f"{cfg.output}: {manifest.program.backend}, {manifest.program.dtype}, norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
-    print(f"next: python infer.py +pipeline=overlap batch_size=8 name={cfg.name}")
+    what = " input=your/images" if checkpoint.suffix == ".pth" else ""
+    print(f"next: python infer.py +pipeline=overlap batch_size=8 name={cfg.name}{what}")
 
 
 if __name__ == "__main__":

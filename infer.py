@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
         engine.check_batch_size(cfg.batch_size)
         direction = engine.manifest.direction
         if cfg.input is None:
-            data = read_record(run_dir).data
+            data = read_record(run_dir, instead=", or say what to translate with input=").data
             pairs = find_pairs(Path(data.root, data.val), direction=direction)
         else:
             pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction)

@@ -8,8 +8,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.cli import command
+from p2p.interop import reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
+from p2p.run import start_from_reference
 
 
 @command("train")
@@ -18,8 +20,11 @@ def main(cfg: DictConfig) -> None:
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = Path(cfg.run_dir)
+    start = start_from_reference(cfg) if cfg.init_from else {}
     data = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all")
+    for part, weights in start.items():
+        reference.load(getattr(model, part), weights, Path(cfg.init_from))
     trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),

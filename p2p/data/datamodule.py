@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
 from p2p.data.dataset import PairDataset
-from p2p.data.pairs import Direction, find_pairs
+from p2p.data.pairs import Direction, find_inputs, find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 
 MAX_WORKERS = 8
@@ -78,6 +78,11 @@ class PairedImages(LightningDataModule):
             )
         pairs = find_pairs(folder, direction=self._direction)
         return PairDataset(pairs, self._transform, augment=split == "train", **self._channels)
+
+    def inputs(self, source: str) -> PairDataset:
+        """Other images as inputs without targets, resized and nothing else: see `p2p.data.pairs.find_inputs`."""
+        pairs = find_inputs(source, direction=self._direction)
+        return PairDataset(pairs, self._transform, augment=False, **self._channels)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented batches; a last one that is not full is kept."""

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from p2p.batch import Batch
 from p2p.codecs.pillow import decode
-from p2p.data.images import read_pair
+from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
 
@@ -15,7 +15,7 @@ class PairDataset(Dataset):
     """One `Batch` of a single image for each pair.
 
     Args:
-        pairs: what to load.
+        pairs: what to load; a pair without a target gives its input, resized and nothing else.
         transform: `train` or `eval` of it is applied.
         augment: random crops and flips, for training.
         input_channels, target_channels: 1 or 3 each.
@@ -34,6 +34,9 @@ class PairDataset(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         pair = self._pairs[index]
+        if pair.target is None:
+            frame = read_input(pair, decode, channels=self._channels["input_channels"])
+            return Batch([pair.name], self._transform.eval(frame)[None])
         frames = read_pair(pair, decode, **self._channels)
         a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
         return Batch([pair.name], a[None], b[None])

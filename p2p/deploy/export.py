@@ -12,28 +12,34 @@ from torch import nn
 from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest, Program, sha256
 from p2p.deploy.rewrite import inference_view
+from p2p.interop import reference
 
 PSNR_CEILING = 120.0  # dB, for images that do not differ at all
 
 
-def load_generator(generator: nn.Module, checkpoint: Path) -> None:
-    """Fill a generator with the weights of a training checkpoint, in place.
+def load_weights(network: nn.Module, checkpoint: Path, *, part: str = "generator") -> None:
+    """Fill the generator, or another `part` of the model, with a checkpoint's weights, in place.
+
+    A checkpoint is one of train.py or, by its suffix .pth, a file of the reference.
 
     Raises:
         ValueError: no such file, not a checkpoint of this project, or one of another network.
     """
+    if checkpoint.suffix == ".pth":
+        reference.load(network, reference.read(checkpoint), checkpoint)
+        return
     try:
         record = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        prefix = "generator."
+        prefix = f"{part}."
         weights = {k.removeprefix(prefix): v for k, v in record["state_dict"].items() if k.startswith(prefix)}
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint {checkpoint}: run train.py first, with the same name=") from None
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
         raise ValueError(f"{checkpoint} is not a checkpoint of train.py, or is damaged") from error
     try:
-        generator.load_state_dict(weights)
+        network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{checkpoint} holds another generator than the run's train.yaml describes") from error
+        raise ValueError(f"{checkpoint} holds another {part} than the run's train.yaml describes") from error
 
 
 def export(

@@ -40,10 +40,10 @@ def depth_for(image_size: int, depth: int | None = None) -> int:
 class Down(nn.Sequential):
     """(N, C, H, W) -> (N, C', H/2, W/2): LeakyReLU(0.2) unless first, 4x4 convolution of stride 2, norm if any."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str | None, first: bool = False):
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str | None, bias: bool, first: bool = False):
         super().__init__(
             nn.Identity() if first else nn.LeakyReLU(0.2),
-            nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm != "batch"),
+            nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias),
             norm_layer(norm, out_channels),
         )
 
@@ -103,7 +103,9 @@ class UNet(nn.Module):
         for level, out in enumerate(channels):
             outermost, innermost = level == 0, level == depth - 1
             into = in_channels if outermost else channels[level - 1]
-            self.down.append(Down(into, out, norm="none" if outermost or innermost else norm, first=outermost))
+            normed = "none" if outermost or innermost else norm
+            # Under batch norm the reference's first and innermost convolutions have no bias either.
+            self.down.append(Down(into, out, norm=normed, bias=norm != "batch", first=outermost))
 
         self.up = nn.ModuleList()
         for level in reversed(range(depth)):

@@ -9,7 +9,7 @@ import torch
 
 from p2p.deploy import auto, exported_program, torch_tensorrt
 from p2p.deploy.engine import load_engine
-from p2p.deploy.export import export, load_generator, psnr_db
+from p2p.deploy.export import export, load_weights, psnr_db
 from p2p.deploy.manifest import sha256
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -127,16 +127,16 @@ def test_checkpoints_that_are_none_are_named(tmp_path):
     unet = UNet(image_size=32, width=4)
     path = tmp_path / "x.ckpt"
     with pytest.raises(ValueError, match=r"no checkpoint .*x\.ckpt: run train.py first"):
-        load_generator(unet, path)
+        load_weights(unet, path)
     for content in (b"", b"hello"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint of train.py, or is damaged"):
-            load_generator(unet, path)
+            load_weights(unet, path)
     torch.save(
         {"state_dict": {f"generator.{k}": v for k, v in UNet(image_size=64, width=4).state_dict().items()}}, path
     )
     with pytest.raises(ValueError, match=r"x\.ckpt holds another generator"):
-        load_generator(unet, path)
+        load_weights(unet, path)
 
 
 def test_psnr_against_its_formula():

@@ -1,0 +1,133 @@
+"""Weights of the reference through the commands, in this process."""
+
+import importlib.util
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from p2p.deploy.rewrite import inference_view
+from p2p.interop import __main__ as interop
+from tests.conftest import ROOT, picture
+
+spec = importlib.util.spec_from_file_location("networks", Path(__file__).parent / "reference_networks.py")
+theirs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(theirs)
+
+FAST = ["trainer=cpu", "epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1", "batch_size=1"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Start a command for the run that lies in tmp_path/run: what it prints, or the sentence it refuses with."""
+
+    def start(command, *overrides):
+        name = os.path.relpath(tmp_path / "run", ROOT / "runs")
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", f"name={name}", *map(str, overrides)])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        GlobalHydra.instance().clear()
+        try:
+            runpy.run_path(str(ROOT / f"{command}.py"), run_name="__main__")
+        except SystemExit as stopped:
+            assert "\n" not in stopped.code
+            return stopped.code
+        return capsys.readouterr().out
+
+    return start
+
+
+def save(folder, *, generator=None, discriminator=None):
+    """The reference's two files, of seeded networks with outputs that are not grey."""
+    torch.manual_seed(0)
+    for letter, network in (("G", generator), ("D", discriminator)):
+        if network is not None:
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+            torch.save(network.state_dict(), folder / f"latest_net_{letter}.pth")
+    return folder / "latest_net_G.pth"
+
+
+def test_a_reference_model_is_exported_and_translates_without_a_run(run, tmp_path):
+    reference = theirs.unet(depth=5)
+    path = save(tmp_path, generator=reference)
+    (tmp_path / "photos").mkdir()
+    for index in range(3):
+        picture(32, 32, seed=index).save(tmp_path / f"photos/{index}.png")
+    out = run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "direction=BtoA", "device=cpu")
+    assert f"{path}: unet_32, width 4, norm batch, 3 to 3 channels" in out
+    assert "norm_stats=instance" in out and "over 3 validation images" in out and "input=your/images" in out
+    manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
+    assert (manifest["input_shape"], manifest["direction"]) == ([3, 32, 32], "BtoA")
+
+    run("infer", f"input={tmp_path}/photos", "batch_size=2", "device=cpu")
+    view = inference_view(reference, norm_stats="instance")  # what the reference computes when it tests at batch 1
+    for index in range(3):
+        frame = pil_to_tensor(Image.open(tmp_path / f"photos/{index}.png"))
+        with torch.no_grad():
+            output = view(frame[None] / 127.5 - 1)[0]
+        written = pil_to_tensor(Image.open(tmp_path / f"run/images/{index}.png"))
+        assert (written - (output + 1) * 127.5).abs().max() <= 0.51  # rounded, not truncated
+    sentence = run("infer", "device=cpu")
+    assert "there is no trained run in" in sentence and sentence.endswith("or say what to translate with input=")
+
+
+def test_image_size_and_data_of_a_reference_model(run, tmp_path):
+    path = save(tmp_path, generator=theirs.resnet(blocks=1, into=1))
+    out = run("export", f"ckpt_path={path}", "image_size=20", "images=2", "device=cpu")
+    assert "resnet_1blocks, width 4, norm batch, 1 to 3 channels" in out and "over 2 validation images" in out
+    manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
+    assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 20, 20], [3, 20, 20])
+    assert "image_size=30 is none, use 28" in run("export", f"ckpt_path={path}", "image_size=30")
+    path.write_bytes(b"hello")
+    assert f"{path} is not a state dict of the reference" in run("export", f"ckpt_path={path}")
+
+
+def test_training_starts_from_both_files_and_goes_out_again(run, tmp_path):
+    generator, discriminator = theirs.unet(depth=5, width=6), theirs.patchgan(layers=2, norm="batch")
+    path = save(tmp_path, generator=generator, discriminator=discriminator)
+    still = ["optimizer.lr=0", "image_size=32", f"init_from={path}"]
+    out = run("train", *FAST, *still, "generator.dropout=0.25")
+    assert f"{path}: unet_32, width 6, norm batch, 3 to 3 channels" in out
+    assert "latest_net_D.pth: PatchGAN of 2 layers, width 4, norm batch" in out
+    run("export", "device=cpu")
+    assert "dropout: 0.25" in (tmp_path / "run/train.yaml").read_text()
+
+    interop.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
+    for letter, made in (("G", theirs.unet(depth=5, width=6)), ("D", theirs.patchgan(layers=2))):
+        state = torch.load(tmp_path / f"back/latest_net_{letter}.pth", weights_only=True)
+        made.load_state_dict(state, strict=True)
+        before = torch.load(tmp_path / f"latest_net_{letter}.pth", weights_only=True)
+        # At a learning rate of 0 only the running averages move.
+        kept = [key for key in before if key.rpartition(".")[2] in ("weight", "bias")]
+        assert kept and all(torch.equal(state[key], before[key]) for key in kept)
+
+
+def test_mistakes_in_init_from(run, tmp_path):
+    path = save(tmp_path, generator=theirs.unet(depth=6))
+    assert "multiple of 64: image_size=96 is none, use 64" in run("train", f"init_from={path}", "image_size=96")
+    path = save(tmp_path, generator=theirs.unet(depth=5, into=1))
+    assert "set data.input_channels=1" in run("train", f"init_from={path}")
+    assert "there is no file nowhere.pth" in run("train", "init_from=nowhere.pth")
+
+
+def test_going_out_says_how_to_load_it(run, tmp_path, capsys):
+    small = ["image_size=32", "generator.width=4", "discriminator.width=4"]
+    run("train", *FAST, *small, "generator.dropout=0", "discriminator.conditional=false")
+    interop.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
+    out = capsys.readouterr().out
+    assert "--netG unet_32 --ngf 4 --norm batch --input_nc 3 --output_nc 3 --no_dropout --direction AtoB" in out
+    assert "no latest_net_D.pth: the reference's is conditional" in out
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["latest_net_G.pth"]
+
+
+def test_the_command_line_of_interop(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["p2p.interop", "to-reference", f"{tmp_path}/x/y.ckpt", f"{tmp_path}/out"])
+    with pytest.raises(SystemExit, match="error: there is no trained run in"):
+        interop.main()
