@@ -53,7 +53,8 @@ def write_reference(checkpoint: Path, folder: Path) -> None:
         if not judge["conditional"] or judge["norm"] != norm:
             raise ValueError("the reference's is conditional and has the generator's norm")
         torch.save(weights, folder / "latest_net_D.pth")
-        options += f" --netD n_layers --n_layers_D {judge['layers']} --ndf {judge['width']}"
+        kind = f"n_layers --n_layers_D {judge['layers']}" if "layers" in judge else "pixel"
+        options += f" --netD {kind} --ndf {judge['width']}"
     except ValueError as error:
         print(f"no latest_net_D.pth: {error}")
     print(f"{folder}/latest_net_G.pth: test it with {options} --direction {record.data.direction}")

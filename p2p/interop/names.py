@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from p2p.models.patchgan import PatchGAN
+from p2p.models.patchgan import PatchGAN, PixelGAN
 from p2p.models.resnet import Block, ResNet
 from p2p.models.unet import UNet
 
@@ -15,12 +15,14 @@ def names(network: nn.Module) -> list[tuple[str, str]]:
     Raises:
         ValueError: the reference has no such network.
     """
-    if isinstance(network, UNet):
+    if isinstance(network, UNet) and network.skips:
         return _unet_names(len(network.down))
     if isinstance(network, ResNet):
         return _resnet_names(network)
     if isinstance(network, PatchGAN):
         return _patchgan_names(sum(isinstance(module, nn.Conv2d) for module in network) - 2)
+    if isinstance(network, PixelGAN):
+        return [(str(index), f"net.{index}") for index in (0, 2, 3, 5)]
     raise ValueError(f"the reference has no counterpart of a {type(network).__name__}")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from p2p.interop.names import OUTERMOST, names
-from p2p.models.patchgan import PatchGAN
+from p2p.models.patchgan import PatchGAN, PixelGAN
 from p2p.models.resnet import STRIDE as RESNET_STRIDE
 from p2p.models.resnet import ResNet
 from p2p.models.unet import MAX_DEPTH, MIN_DEPTH, UNet
@@ -80,28 +80,33 @@ def recognize_generator(weights: Weights, path: Path) -> Architecture:
 
 
 def recognize_discriminator(weights: Weights, path: Path, *, input_channels: int, target_channels: int) -> Architecture:
-    """The PatchGAN that the weights are of; unconditional if it sees only as many channels as a target has.
+    """The PatchGAN or PixelGAN that the weights are of; unconditional if it sees only as many channels as a target has.
 
     Raises:
-        ValueError: they are of none, or of one for other channels.
+        ValueError: they are of neither, or of one for other channels.
     """
     layers = sum(tensor.ndim == 4 for tensor in weights.values()) - 2
-    if layers < 1 or "model.0.weight" not in weights:
-        raise ValueError(f"{path} holds no PatchGAN of the reference, as its latest_net_D.pth does")
-    width, channels = weights["model.0.weight"].shape[:2]
+    pixel = "net.0.weight" in weights
+    first = weights.get("net.0.weight" if pixel else "model.0.weight")
+    if layers < 1 or first is None or first.ndim != 4:
+        raise ValueError(f"{path} holds no discriminator of the reference, as its latest_net_D.pth does")
+    width, channels = first.shape[:2]
     if channels not in (target_channels, input_channels + target_channels):
         raise ValueError(
             f"{path} judges {channels} channels, which are not the {input_channels} + {target_channels} of input and"
             " target: leave it out, or give the one that belongs to the generator"
         )
+    prefix = "net" if pixel else "model"
     arguments = {
         "input_channels": input_channels,
         "target_channels": target_channels,
-        "layers": layers,
         "width": width,
-        "norm": _norm(weights, convolution="model.2", norm="model.3"),
+        "norm": _norm(weights, convolution=f"{prefix}.2", norm=f"{prefix}.3"),
         "conditional": channels != target_channels,
     }
+    if pixel:
+        return _checked(Architecture(PixelGAN, arguments, "PixelGAN"), weights, path)
+    arguments["layers"] = layers
     return _checked(Architecture(PatchGAN, arguments, f"PatchGAN of {layers} layers"), weights, path)
 
 

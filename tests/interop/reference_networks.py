@@ -75,3 +75,22 @@ def patchgan(*, layers=3, width=4, channels=6, norm="batch"):
         a, b, stride = sizes[layer - 1], sizes[layer], 1 if layer == layers else 2
         made += [nn.Conv2d(a, b, 4, stride, 1, bias=norm == "instance"), norm_of(norm, b), nn.LeakyReLU(0.2, True)]
     return Holder(*made, nn.Conv2d(sizes[-1], 1, 4, 1, 1))
+
+
+class PixelHolder(nn.Module):
+    """As Holder, below the attribute `net`."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def pixelgan(*, width=4, channels=6, norm="batch"):
+    bias = norm == "instance"
+    middle = [nn.Conv2d(width, 2 * width, 1, bias=bias), norm_of(norm, 2 * width), nn.LeakyReLU(0.2, True)]
+    return PixelHolder(
+        nn.Conv2d(channels, width, 1), nn.LeakyReLU(0.2, True), *middle, nn.Conv2d(2 * width, 1, 1, bias=bias)
+    )

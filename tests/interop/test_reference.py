@@ -30,7 +30,7 @@ NETWORKS = {
 def settle(network):
     """Weights and running averages far from their start, and eval mode."""
     torch.manual_seed(0)
-    initialize(network, std=0.2)
+    initialize(network, gain=0.2)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean)
@@ -88,6 +88,19 @@ def test_a_discriminator_comes_in_and_goes_out(layers, channels, norm, tmp_path)
     other.load_state_dict(to_reference(network), strict=True)
     for key, value in reference.state_dict().items():
         assert torch.equal(other.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_pixel_discriminator_comes_in_and_goes_out(norm, tmp_path):
+    reference = settle(theirs.pixelgan(norm=norm))
+    found = recognize_discriminator(reference.state_dict(), tmp_path, input_channels=3, target_channels=3)
+    assert str(found) == f"PixelGAN, width 4, norm {norm}"
+    network = instantiate(found.config).eval()
+    load(network, reference.state_dict(), tmp_path)
+    a, b = image(side=16), image(side=16).flip(-1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(a, b), reference(torch.cat([a, b], 1)), rtol=0, atol=1e-5)
+    theirs.pixelgan(norm=norm).load_state_dict(to_reference(network), strict=True)
 
 
 @pytest.mark.parametrize("dropout", [True, False])
@@ -161,7 +174,7 @@ def test_files_that_are_none_are_named(tmp_path):
             recognize_generator(weights, path)
     generator = theirs.unet(depth=5).state_dict()
     for weights in (generator, {}, theirs.resnet(blocks=6).state_dict()):
-        with pytest.raises(ValueError, match=r"x\.pth holds no PatchGAN of the reference"):
+        with pytest.raises(ValueError, match=r"x\.pth holds no discriminator of the reference"):
             recognize_discriminator(weights, path, input_channels=3, target_channels=3)
     with pytest.raises(ValueError, match=r"x\.pth judges 6 channels, which are not the 1 \+ 3"):
         recognize_discriminator(discriminator, path, input_channels=1, target_channels=3)
@@ -175,5 +188,7 @@ def test_files_that_are_none_are_named(tmp_path):
         recognize_generator(theirs.unet(depth=9, width=2).state_dict(), path)
     with pytest.raises(ValueError, match=r"x\.pth does not fit the UNet"):
         load(UNet(image_size=64, width=4), theirs.unet(depth=5).state_dict(), path)
+    with pytest.raises(ValueError, match="no counterpart of a UNet"):
+        to_reference(UNet(image_size=32, width=4, skips=False))
     with pytest.raises(ValueError, match="no counterpart of a BatchNorm2d"):
         to_reference(nn.BatchNorm2d(1))

@@ -55,7 +55,7 @@ def functional(weights: dict[str, torch.Tensor], x: torch.Tensor, *, norm: str, 
 def test_forward_equals_the_functional_form(norm, shape):
     torch.manual_seed(0)
     network = ResNet(in_channels=shape[1], out_channels=2, blocks=3, width=4, norm=norm, dropout=0.0).double()
-    initialize(network, std=0.2)
+    initialize(network, gain=0.2)
     x = torch.rand(*shape, dtype=torch.float64) * 2 - 1
     out = network(x)
     assert out.shape == (shape[0], 2, *shape[2:])
@@ -86,7 +86,7 @@ def test_sides_that_do_not_fit_are_named():
 def test_it_exports_for_any_batch(norm_stats, tmp_path):
     torch.manual_seed(0)
     network = ResNet(blocks=1, width=4)
-    initialize(network, std=0.2)
+    initialize(network, gain=0.2)
     images = torch.rand(5, 3, 16, 24) * 2 - 1
     network.train()(images * 2)  # running averages far from their start
     view = inference_view(network, norm_stats=norm_stats)
