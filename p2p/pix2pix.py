@@ -109,7 +109,7 @@ class Pix2Pix(LightningModule):
     def _generator_step(self, batch: Batch, fake_target: torch.Tensor) -> dict[str, torch.Tensor]:
         losses, total = {}, 0.0
         if self.adversarial is not None:
-            self.discriminator.requires_grad_(False)  # its weights need none, nor autocast's copies of before its step
+            self.discriminator.requires_grad_(False)  # its weights need no gradient here
             losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake_target))
             self.discriminator.requires_grad_(True)
             total = total + losses["train/G_gan"]

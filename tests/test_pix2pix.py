@@ -192,7 +192,7 @@ def test_the_plateau_goes_by_val_l1(adversarial, tmp_path):
 
 
 def test_the_generator_plays_against_the_updated_discriminator_under_autocast(tmp_path):
-    """Autocast keeps 16-bit copies of weights that need a gradient, which the discriminator's step makes stale."""
+    """torch.autocast by default keeps 16-bit copies of weights, which the discriminator's step would make stale."""
     torch.manual_seed(0)
     discriminator = TinyDiscriminator()
     model = pix2pix(TinyGenerator(), discriminator, optimizer=partial(torch.optim.Adam, lr=0.1))
