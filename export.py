@@ -24,7 +24,8 @@ def main(cfg: DictConfig) -> None:
     generator = instantiate(record.generator, _convert_="all")
     load_generator(generator, checkpoint)
     validation = instantiate(record.data, _convert_="all").dataset("val")
-    images = torch.cat([validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))])
+    images = [validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))]
+    images = torch.cat([image for image in images if image.shape == images[0].shape])  # a program has one size
     manifest = export(
         generator,
         images,

@@ -25,7 +25,7 @@ class PairedImages(LightningDataModule):
         transform: turns frames into tensors.
         batch_size: images per training and validation batch.
         direction: "AtoB" or "BtoA".
-        input_channels, target_channels: 3 for RGB, 1 for grey.
+        input_channels, target_channels: 3 for RGB, 1 for grey, of .npy files any number.
         train, val: names of the two split folders.
         workers: loader processes; None means none on a CPU, where the networks need every core and decoding
             takes a hundredth of a step, and up to 8 beside a GPU.
