@@ -12,7 +12,7 @@ from torch.nn import functional as F
 ACROSS = ((0, 1), (1, 1), (1, 0), (1, -1))
 
 
-def line_drawing(frame_HWC: np.ndarray, *, sigma: float = 1.5, low: float = 0.04, high: float = 0.1) -> np.ndarray:
+def line_drawing(frame_HWC: np.ndarray, *, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> np.ndarray:
     """Black lines one pixel wide on white where a photo has edges.
 
     Args:

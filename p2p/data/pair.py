@@ -16,7 +16,7 @@ from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, find_inputs, match
 
 
-def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.04, high: float = 0.1) -> int:
+def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
     """Write (line drawing | photo) for every photo below a folder, under its own relative path; returns how many.
 
     Raises:
@@ -90,8 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     drawing = commands.add_parser("edges", help="line drawing | photo, from a folder of photos")
     drawing.add_argument("photos", type=Path, metavar="PHOTOS", help="searched with all its folders")
     drawing.add_argument("--sigma", type=float, default=1.5, help="pixels; more leaves out finer detail (%(default)s)")
-    drawing.add_argument("--low", type=float, default=0.04, help="slope down to which a line goes on (%(default)s)")
-    drawing.add_argument("--high", type=float, default=0.1, help="slope from which a line begins (%(default)s)")
+    drawing.add_argument("--low", type=float, default=0.02, help="slope down to which a line goes on (%(default)s)")
+    drawing.add_argument("--high", type=float, default=0.05, help="slope from which a line begins (%(default)s)")
     joining = commands.add_parser("combine", help="A | B, from two folders of images with equal names")
     for side in "AB":
         joining.add_argument(side.lower(), type=Path, metavar=side, help="searched with all its folders")

@@ -80,5 +80,5 @@ def test_hysteresis_is_flood_fill():
 def test_arguments_out_of_range():
     with pytest.raises(ValueError, match="sigma must be above 0"):
         line_drawing(np.zeros((8, 8, 3), np.uint8), sigma=0)
-    with pytest.raises(ValueError, match=r"low=0\.5, high=0\.1"):
+    with pytest.raises(ValueError, match=r"low=0\.5, high=0\.05"):
         line_drawing(np.zeros((8, 8, 3), np.uint8), low=0.5)

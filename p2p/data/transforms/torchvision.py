@@ -132,7 +132,7 @@ def _resize(frame_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:
     else:
         planes = [Image.fromarray(plane) for plane in np.moveaxis(frame_HWC, 2, 0).astype(np.float32)]
     resized = [F.resize(plane, [height, width], v2.InterpolationMode.BICUBIC) for plane in planes]
-    return torch.cat([F.pil_to_tensor(plane) for plane in resized])
+    return torch.cat([F.pil_to_tensor(plane) for plane in resized]) if len(planes) > 1 else F.pil_to_tensor(resized[0])
 
 
 def _crop(image_CHW: torch.Tensor, top: int, left: int, size: int) -> torch.Tensor:
@@ -141,4 +141,5 @@ def _crop(image_CHW: torch.Tensor, top: int, left: int, size: int) -> torch.Tens
 
 def _normalize(image_CHW: torch.Tensor, dtype: np.dtype) -> torch.Tensor:
     """To [-1, 1] from the range of the frame's dtype, which bicubic overshoots where it is not held to 8 bits."""
-    return image_CHW.float().div_(LEVELS[dtype] / 2).sub_(1.0).clamp_(-1.0, 1.0)
+    normal_CHW = image_CHW.float().div_(LEVELS[dtype] / 2).sub_(1.0)
+    return normal_CHW if image_CHW.dtype == torch.uint8 else normal_CHW.clamp_(-1.0, 1.0)
