@@ -28,7 +28,8 @@ def main(cfg: DictConfig) -> None:
     load_weights(generator, checkpoint)
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
-    images = torch.cat([validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))])
+    images = [validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))]
+    images = torch.cat([image for image in images if image.shape == images[0].shape])  # a program has one size
     manifest = export(
         generator,
         images,

@@ -1,7 +1,8 @@
 """The one record that travels: from the loader to the networks and from the engine to the files.
 
 Shape suffixes, here and everywhere: N images, C channels, H rows, W columns. `input_NCHW` is a float
-tensor in [-1, 1] as the networks see it; `frames_NHWC` and `frame_HWC` are uint8 in [0, 255] as files hold it.
+tensor in [-1, 1] as the networks see it; `frames_NHWC` and `frame_HWC` are as files hold it:
+uint8 in [0, 255]; what is read may also be uint16 in [0, 65535] or float32 in [0, 1] (`p2p.codecs.pillow.decode`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ class Batch:
 
     @classmethod
     def collate(cls, samples: list[Batch]) -> Batch:
-        """Join samples of one image each, (1, C, H, W), in their order."""
+        """Join samples of one image each, (1, C, H, W), in their order.
+
+        Raises:
+            ValueError: their sizes differ, as `transform.preprocess=scale_width` and `none` leave them.
+        """
+        first = samples[0]
+        for sample in samples:
+            if sample.input_NCHW.shape != first.input_NCHW.shape:
+                sizes = ["x".join(map(str, each.input_NCHW.shape[:1:-1])) for each in (first, sample)]
+                raise ValueError(
+                    f"{first.names[0]} is {sizes[0]} and {sample.names[0]} is {sizes[1]} pixels, which makes no batch:"
+                    " use batch_size=1 or transform.preprocess=resize_and_crop"
+                )
         targets = [sample.target_NCHW for sample in samples]
         return cls(
             names=[name for sample in samples for name in sample.names],

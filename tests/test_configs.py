@@ -66,3 +66,15 @@ def test_root_keys_reach_every_part():
 def test_a_pipelines_own_keys_can_be_overridden():
     cfg = compose_command("infer", ["+pipeline=overlap", "pipeline.slots=6", "batch_size=8"])
     assert instantiate(cfg.pipeline).keywords["slots"] == 6
+
+
+@pytest.mark.parametrize("name", ["facades", "maps", "cityscapes", "edges2shoes", "edges2handbags", "night2day"])
+def test_the_papers_sets_come_from_the_authors_server(name, tmp_path, monkeypatch):
+    """What would be downloaded, and where to; nothing is, because in the other tests the folder is there."""
+    asked = []
+    monkeypatch.setattr("p2p.data.download.download", lambda url, path, **_: asked.append((url, path)))
+    data = instantiate(compose_command("train", [f"data={name}", f"data.root={tmp_path}/{name}"]).data, _convert_="all")
+    with pytest.raises(FileNotFoundError):  # the file that was not downloaded
+        data.prepare_data()
+    server = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
+    assert asked == [(f"{server}/{name}.tar.gz", tmp_path / f"{name}.tar.gz.partial")]

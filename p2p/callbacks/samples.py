@@ -16,6 +16,7 @@ from p2p.report.picture import contact_sheet
 class Samples(Callback):
     """After validation, a picture of input, output and target for the same few validation pairs.
 
+    Of images with many channels it shows the first three, of two channels the first, as grey.
     Written as `epoch_0001.png`, ... and to every logger that takes images (TensorBoard).
 
     Args:
@@ -36,12 +37,15 @@ class Samples(Callback):
         if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
             return
         dataset = trainer.datamodule.dataset("val")
-        batch = Batch.collate([dataset[i] for i in range(min(self._count, len(dataset)))]).to(pl_module.device)
-        columns = (batch.input_NCHW, pl_module(batch.input_NCHW), batch.target_NCHW)
-        rows = zip(*(to_frames(column).cpu().numpy() for column in columns), strict=True)
-        sheet = contact_sheet(list(rows), header=["input", "output", "target"])
+        rows = [self._row(dataset[i].to(pl_module.device), pl_module) for i in range(min(self._count, len(dataset)))]
+        sheet = contact_sheet(rows, header=["input", "output", "target"])
         self._folder.mkdir(parents=True, exist_ok=True)
         sheet.save(self._folder / f"epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")
+
+    def _row(self, image: Batch, pl_module: LightningModule) -> list[np.ndarray]:
+        """One at a time: transform.preprocess=none leaves images of different sizes."""
+        columns = (image.input_NCHW, pl_module(image.input_NCHW), image.target_NCHW)
+        return [to_frames(column)[0].cpu().numpy() for column in columns]

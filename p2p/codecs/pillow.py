@@ -8,37 +8,84 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Format = Literal["png", "jpg", "webp"]
+Format = Literal["png", "jpg", "webp", "npy"]
 MODES = {1: "L", 3: "RGB"}
+DEEP_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
+NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
 
 
 def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
-    """The bytes of an image file -> uint8 (H, W, channels) in [0, 255], turned upright as its EXIF says.
+    """The bytes of a file -> a frame (H, W, channels), in the depth that the file has.
+
+    - Images of 8 bits: uint8 in [0, 255], converted to grey or RGB, turned upright as their EXIF says. Pillow reads
+      colour of 16 bits as 8 bits, too.
+    - Grey images of 16 bits (PNG, TIFF): uint16 in [0, 65535]; of floats (TIFF): float32 in [0, 1]. As RGB, three
+      equal channels.
+    - Arrays (.npy), (H, W) or (H, W, C): uint8, uint16, or float32 in [0, 1], with as many channels as asked for,
+      since they are not converted. Other floats become float32.
 
     Args:
-        data: a whole file in any format that Pillow reads.
-        channels: 3 for RGB, 1 for grey; the image is converted.
+        data: a whole file: an array, or any image format that Pillow reads.
+        channels: of an image 3 (RGB) or 1 (grey), of an array any number.
 
     Raises:
-        ValueError: the bytes are no image, or only a part of one.
+        ValueError: the bytes are neither, only a part of one, or have other channels or values.
     """
+    if data.startswith(NUMPY):
+        return _array(data, channels)
     if channels not in MODES:
-        raise ValueError(f"channels={channels} is not supported: use 1 (grey) or 3 (RGB)")
+        raise ValueError(
+            f"it is an image, of which channels={channels} is not supported: use 1 (grey), 3 (RGB) or an .npy file"
+        )
     try:
-        image = Image.open(io.BytesIO(data))
-        frame_HWC = np.asarray(ImageOps.exif_transpose(image).convert(MODES[channels]))
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        deep = image.mode in DEEP_MODES or image.mode.startswith("I;16")
+        frame_HWC = np.asarray(image if deep else image.convert(MODES[channels]))
     except UnidentifiedImageError:
         raise ValueError("it is not an image") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
         raise ValueError(f"it is damaged: {error}") from error
-    return frame_HWC.reshape(*frame_HWC.shape[:2], channels)
+    frame_HWC = frame_HWC.reshape(*frame_HWC.shape[:2], -1)
+    return np.repeat(_in_range(frame_HWC), channels, axis=2) if deep else frame_HWC
+
+
+def _array(data: bytes, channels: int) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(f"it is an array of shape {array.shape}: an image is (H, W) or (H, W, C)")
+    frame_HWC = array.reshape(*array.shape[:2], -1)
+    if frame_HWC.shape[2] != channels:
+        raise ValueError(
+            f"it has {frame_HWC.shape[2]} channels and {channels} are asked for: set data.input_channels or"
+            " data.target_channels"
+        )
+    return _in_range(frame_HWC)
+
+
+def _in_range(frame_HWC: np.ndarray) -> np.ndarray:
+    """Checked and brought to uint8, uint16 or float32 in the machine's byte order."""
+    if frame_HWC.dtype == np.uint8:
+        return frame_HWC
+    if frame_HWC.dtype.kind == "f":
+        if not (frame_HWC.min() >= 0 and frame_HWC.max() <= 1):  # also catches NaN
+            raise ValueError("it holds floats outside of [0, 1]: scale them to that range")
+        return frame_HWC.astype(np.float32, copy=False)
+    low, high = frame_HWC.min(), frame_HWC.max()
+    if frame_HWC.dtype.newbyteorder("=") not in (np.uint16, np.int32) or low < 0 or high > 65535:
+        raise ValueError(
+            f"it holds {frame_HWC.dtype.name} from {low} to {high}: use uint8, uint16, or float32 in [0, 1]"
+        )
+    return frame_HWC.astype(np.uint16, copy=False)
 
 
 class Pillow:
     """Files in and out.
 
     Args:
-        format: "png" (lossless), "jpg" or "webp".
+        format: "png" (lossless), "jpg", "webp", or "npy", an array for any number of channels.
         quality: of JPEG and WebP, 1 to 100.
         png_level: zlib's effort, 0 to 9. 1 is 3 times as fast as Pillow's own 6, for files a tenth larger.
     """
@@ -53,8 +100,10 @@ class Pillow:
                 self._options = {"format": "JPEG", "quality": quality, "subsampling": "4:4:4"}
             case "webp":
                 self._options = {"format": "WEBP", "quality": quality}
+            case "npy":
+                self._options = None
             case _:
-                raise ValueError(f"codec.format={format} is not known: use png, jpg or webp")
+                raise ValueError(f"codec.format={format} is not known: use png, jpg, webp or npy")
         if not 1 <= quality <= 100:
             raise ValueError(f"codec.quality={quality} is out of range: use 1 to 100")
 
@@ -63,7 +112,17 @@ class Pillow:
         return decode(data, channels=channels)
 
     def encode(self, frame_HWC: np.ndarray) -> bytes:
-        """uint8 (H, W, 1 or 3) -> the bytes of a file."""
+        """uint8 (H, W, 1 or 3), as npy (H, W, C) -> the bytes of a file.
+
+        Raises:
+            ValueError: the format has no images of so many channels.
+        """
         buffer = io.BytesIO()
-        Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC).save(buffer, **self._options)
+        if self._options is None:
+            np.save(buffer, frame_HWC)
+            return buffer.getvalue()
+        channels = frame_HWC.shape[2]
+        if channels not in MODES:
+            raise ValueError(f"{self.suffix} files have no {channels} channels: use codec.format=npy")
+        Image.fromarray(frame_HWC.squeeze(2) if channels == 1 else frame_HWC).save(buffer, **self._options)
         return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,8 +26,9 @@ class PairedImages(LightningDataModule):
         transform: turns frames into tensors.
         batch_size: images per training and validation batch.
         direction: "AtoB" or "BtoA".
-        input_channels, target_channels: 3 for RGB, 1 for grey.
+        input_channels, target_channels: 3 for RGB, 1 for grey, of .npy files any number.
         train, val: names of the two split folders.
+        source: makes the folder `root` where it is missing, such as `p2p.data.download.fetch_archive`; None: never.
         workers: loader processes; None means none on a CPU, where the networks need every core and decoding
             takes a hundredth of a step, and up to 8 beside a GPU.
     """
@@ -42,12 +44,14 @@ class PairedImages(LightningDataModule):
         target_channels: int = 3,
         train: str = "train",
         val: str = "val",
+        source: Callable[[Path], None] | None = None,
         workers: int | None = None,
     ):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
         self.root = Path(root)
+        self._source = source
         self._transform = transform
         self._direction = direction
         self._splits = {"train": train, "val": val}
@@ -62,12 +66,22 @@ class PairedImages(LightningDataModule):
             "collate_fn": Batch.collate,
         }
 
+    def prepare_data(self) -> None:
+        """Fetch the data set if it has a source and is not there. Lightning calls this in one process a machine.
+
+        Raises:
+            ValueError: it cannot be had, and why.
+        """
+        if self._source is not None and not self.root.is_dir():
+            self._source(self.root)
+
     def dataset(self, split: str) -> PairDataset:
-        """The pairs of "train", augmented, or of "val", as they are.
+        """The pairs of "train", augmented, or of "val", as they are; fetched if need be.
 
         Raises:
             ValueError: the folder is missing or empty, or an image has no partner.
         """
+        self.prepare_data()  # for callers without a Trainer, such as export.py
         if not self.root.is_dir():
             raise ValueError(f"there is no folder {self.root}, named by data.root: point it at a folder of image pairs")
         folder = self.root / self._splits[split]

@@ -18,7 +18,10 @@ class PairDataset(Dataset):
         pairs: what to load; a pair without a target gives its input, resized and nothing else.
         transform: `train` or `eval` of it is applied.
         augment: random crops and flips, for training.
-        input_channels, target_channels: 1 or 3 each.
+        input_channels, target_channels: of the frames, see `p2p.codecs.pillow.decode`.
+
+    Raises:
+        ValueError: an image cannot be read or is too small, and which.
     """
 
     def __init__(
@@ -38,5 +41,8 @@ class PairDataset(Dataset):
             frame = read_input(pair, decode, channels=self._channels["input_channels"])
             return Batch([pair.name], self._transform.eval(frame)[None])
         frames = read_pair(pair, decode, **self._channels)
-        a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
+        try:
+            a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
+        except ValueError as error:
+            raise ValueError(f"cannot use {pair.input.path}: {error}") from error
         return Batch([pair.name], a[None], b[None])

@@ -12,7 +12,7 @@ Decode = Callable[..., np.ndarray]
 
 
 def read_input(pair: Pair, decode: Decode, *, channels: int) -> np.ndarray:
-    """The input of a pair alone: uint8 (H, W, channels).
+    """The input of a pair alone, (H, W, channels), as `decode` gives it.
 
     Raises:
         ValueError: the file cannot be read, and why.
@@ -23,7 +23,7 @@ def read_input(pair: Pair, decode: Decode, *, channels: int) -> np.ndarray:
 def read_pair(
     pair: Pair, decode: Decode, *, input_channels: int, target_channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target: uint8 (H, W, input_channels) and (H, W, target_channels).
+    """Input and target, (H, W, input_channels) and (H, W, target_channels), as `decode` gives them.
 
     Raises:
         ValueError: a file cannot be read, or the two differ in size.

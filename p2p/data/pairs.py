@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 
 Direction = Literal["AtoB", "BtoA"]
 Layout = Literal["side_by_side", "two_folders", "inputs"]
@@ -111,17 +112,22 @@ def _split(pair: Pair, direction: Direction) -> Pair:
 
 
 def _two_folders(folder: Path, direction: Direction) -> list[Pair]:
-    sides = {}
-    for side in "AB":
-        pairs = _inputs(_images_below(folder / side), folder / side)
-        sides[side] = {pair.name: pair.input for pair in pairs}
-    for this, other in ("AB", "BA"):
-        alone = sorted(sides[this].keys() - sides[other].keys())
+    pairs = match(folder / "A", folder / "B")
+    return pairs if direction == "AtoB" else [Pair(pair.name, pair.target, pair.input) for pair in pairs]
+
+
+def match(a: Path, b: Path) -> list[Pair]:
+    """Pairs of the images of two folders that have equal relative paths without suffix; those of `a` are the inputs.
+
+    Raises:
+        ValueError: no image in a folder, or one without its partner.
+    """
+    sides = [{pair.name: pair.input for pair in _inputs(_images_below(folder), folder)} for folder in (a, b)]
+    for (this, inputs), (other, partners) in permutations(zip((a, b), sides, strict=True)):
+        alone = sorted(inputs.keys() - partners.keys())
         if alone:
-            path = sides[this][alone[0]].path
             raise ValueError(
-                f"{path} has no partner of the same name in {folder / other}"
-                f" ({len(alone)} of {len(sides[this])} images in {folder / this} have none)"
+                f"{inputs[alone[0]].path} has no partner of the same name in {other}"
+                f" ({len(alone)} of {len(inputs)} images in {this} have none)"
             )
-    first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
-    return [Pair(name, first[name], second[name]) for name in sorted(first)]
+    return [Pair(name, sides[0][name], sides[1][name]) for name in sorted(sides[0])]

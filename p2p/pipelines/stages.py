@@ -54,9 +54,8 @@ class Stages:
 
     def warmup(self, batch_size: int) -> None:
         """Run the engine once on zeros, so that no image pays for its first-time work."""
-        size = self.engine.image_size
         with self.clock("warmup"):
-            to_frames(self.engine(torch.zeros(batch_size, self.engine.channels, size, size))).cpu()
+            to_frames(self.engine(torch.zeros(batch_size, *self.engine.manifest.input_shape))).cpu()
 
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
@@ -64,7 +63,7 @@ class Stages:
             with self.clock("decode"):
                 frame_HWC = read_input(pair, self.codec.decode, channels=self.engine.channels)
             with self.clock("preprocess"):
-                return Batch([pair.name], self.transform.eval(frame_HWC)[None])
+                return Batch([pair.name], self._preprocess(pair, frame_HWC)[None])
         except ValueError as error:
             self.failures[pair.name] = str(error)
             self.on_image()
@@ -98,6 +97,21 @@ class Stages:
             finally:
                 partial.unlink(missing_ok=True)
         self.on_image()
+
+    def _preprocess(self, pair: Pair, frame_HWC: np.ndarray) -> torch.Tensor:
+        try:
+            image_CHW = self.transform.eval(frame_HWC)
+        except ValueError as error:
+            raise ValueError(f"cannot use {pair.input.path}: {error}") from error
+        if list(image_CHW.shape) != self.engine.manifest.input_shape:
+            found, expected = (
+                "x".join(map(str, s[:0:-1])) for s in (image_CHW.shape, self.engine.manifest.input_shape)
+            )
+            raise ValueError(
+                f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
+                f" takes {expected}: use transform.preprocess=resize_and_crop"
+            )
+        return image_CHW
 
 
 def progress_bar(images: int) -> tqdm:

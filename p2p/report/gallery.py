@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from p2p.batch import to_frames
 from p2p.codecs.pillow import decode
@@ -19,7 +18,7 @@ from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
 from p2p.deploy.export import psnr_db
 from p2p.pipelines.stages import Stages
-from p2p.report.picture import contact_sheet
+from p2p.report.picture import as_picture, contact_sheet
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +65,8 @@ def _psnr(output: np.ndarray, target: np.ndarray) -> float:
 def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None:
     """Write `index.html`, which needs no other file, and `gallery.png`, its first rows as one picture.
 
+    Of images with many channels both show the first three, see `p2p.report.picture.as_picture`.
+
     Args:
         entries: what to show.
         folder: where to.
@@ -104,7 +105,7 @@ def _figure(entry: Entry, header: list[str], row: list[np.ndarray]) -> str:
 
 def _data_uri(frame_HWC: np.ndarray) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC).save(buffer, "PNG")
+    as_picture(frame_HWC).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

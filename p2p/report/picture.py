@@ -11,18 +11,23 @@ MARGIN = 8
 INK, PAPER = "#222222", "white"
 
 
+def as_picture(frame_HWC: np.ndarray) -> Image.Image:
+    """A uint8 frame (H, W, C) -> RGB from its first three channels, or grey from the first of one or two."""
+    return Image.fromarray(frame_HWC[..., 0] if frame_HWC.shape[2] < 3 else np.ascontiguousarray(frame_HWC[..., :3]))
+
+
 def contact_sheet(
     rows: list[list[np.ndarray]], *, header: list[str], captions: list[str] | None = None, across: int = 1
 ) -> Image.Image:
-    """Rows of equally sized uint8 frames (H, W, 1 or 3) -> one RGB picture.
+    """Rows of uint8 frames (H, W, C) -> one RGB picture. Of many channels it shows the first three, see `as_picture`.
 
     Args:
-        rows: each as long as `header`.
+        rows: each as long as `header`; frames may differ in size and then stand at the top left of their cell.
         header: a title for each frame of a row.
         captions: a line below each row, or None.
         across: rows beside each other.
     """
-    height, width = rows[0][0].shape[:2]
+    height, width = (max(frame.shape[axis] for row in rows for frame in row) for axis in (0, 1))
     across = min(across, len(rows))
     font = ImageFont.load_default(size=max(12, width // 10))
     line = round(font.size) + MARGIN
@@ -35,7 +40,7 @@ def contact_sheet(
         for title, frame in zip(header, row, strict=True):
             if index < across:
                 draw.text((left + width / 2, MARGIN), title, INK, font, anchor="ma")
-            sheet.paste(Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame), (left, top))
+            sheet.paste(as_picture(frame), (left, top))
             left += width + MARGIN
         if captions:
             draw.text((left - block[0] / 2, top + height + 2), captions[index], INK, font, anchor="ma")

@@ -63,3 +63,64 @@ def test_mistakes():
         Pillow(quality=0)
     with pytest.raises(ValueError, match="channels=4"):
         decode(b"", channels=4)
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_precision(format):
+    grey = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, format)
+    frame = decode(buffer.getvalue(), channels=1)
+    assert frame.dtype == np.uint16 and (frame[..., 0] == grey).all()
+    assert (decode(buffer.getvalue()) == grey[..., None]).all() and decode(buffer.getvalue()).shape == (5, 7, 3)
+
+
+def test_other_byte_orders_and_grey_floats():
+    grey = np.array([[0, 258, 65535]], np.uint16)
+    assert (decode(npy(grey.astype(">u2")), channels=1)[..., 0] == grey).all()
+    buffer = io.BytesIO()
+    Image.fromarray((grey / 65535).astype(np.float32)).save(buffer, "TIFF")
+    frame = decode(buffer.getvalue(), channels=1)
+    assert frame.dtype == np.float32
+    np.testing.assert_allclose(frame[0, :, 0], grey[0] / 65535, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_arrays_come_back_as_they_are(dtype):
+    array = (np.random.default_rng(0).random((4, 6, 5)) * (1 if dtype == np.float32 else 200)).astype(dtype)
+    frame = decode(npy(array), channels=5)
+    assert frame.dtype == dtype and (frame == array).all()
+    assert (decode(npy(array[..., 0]), channels=1) == array[..., :1]).all()
+    assert decode(npy(array.astype(np.float64) / 255), channels=5).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(np.zeros((2, 2, 4), np.uint8)), "it has 4 channels and 3 are asked for: set data.input_channels"),
+        (npy(np.zeros(3, np.uint8)), r"an array of shape \(3,\): an image is \(H, W\)"),
+        (npy(np.full((2, 2, 3), 1.5)), r"floats outside of \[0, 1\]"),
+        (npy(np.full((2, 2, 3), np.nan)), r"floats outside of \[0, 1\]"),
+        (npy(np.full((2, 2, 3), -1)), "it holds int64 from -1 to -1: use uint8"),
+        (npy(np.zeros((20, 20, 3)))[:200], "it is damaged"),
+        (npy(np.array([[object()]])), "it is damaged"),
+    ],
+)
+def test_wrong_arrays(data, message):
+    with pytest.raises(ValueError, match=message):
+        decode(data)
+
+
+def test_arrays_can_be_written_and_images_of_five_channels_cannot():
+    frame = np.random.default_rng(0).integers(0, 256, (5, 7, 5), dtype=np.uint8)
+    codec = Pillow(format="npy")
+    assert codec.suffix == ".npy"
+    assert (codec.decode(codec.encode(frame), channels=5) == frame).all()
+    with pytest.raises(ValueError, match=r"\.png files have no 5 channels: use codec\.format=npy"):
+        Pillow().encode(frame)

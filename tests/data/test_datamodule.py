@@ -1,8 +1,15 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image
 
+from p2p.callbacks.samples import Samples
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
+from tests.conftest import picture
 
 
 def paired_images(root, **options):
@@ -40,3 +47,40 @@ def test_missing_folders_are_named(pair_folder):
         paired_images(pair_folder, val="holdout").dataset("val")
     with pytest.raises(ValueError, match="batch_size=0"):
         paired_images(pair_folder, batch_size=0)
+
+
+def test_an_image_that_is_too_small_is_named(pair_folder):
+    data = PairedImages(root=str(pair_folder), transform=Torchvision(image_size=128, preprocess="crop"))
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match=rf"cannot use .*{split}.0\.png: it is 64x64 pixels, smaller"):
+            data.dataset(split)[0]
+
+
+def test_sizes_that_make_no_batch_are_named(pair_folder):
+    picture(256, 64).save(pair_folder / "val/1.png")
+    transform = Torchvision(image_size=64, preprocess="none")
+    loader = PairedImages(root=str(pair_folder), transform=transform, batch_size=3).val_dataloader()
+    with pytest.raises(ValueError, match="0 is 64x64 and 1 is 128x64 pixels, which makes no batch: use batch_size=1"):
+        list(loader)
+
+
+def test_training_on_arrays_of_five_channels_draws_sample_pictures(tmp_path):
+    """Through the callback, with a module that is no network: output is the first three channels."""
+    for split in ("train", "val"):
+        for side, channels in (("A", 5), ("B", 3)):
+            (tmp_path / split / side).mkdir(parents=True)
+            np.save(tmp_path / split / side / "x.npy", np.zeros((16, 16, channels), np.uint16))
+    data = PairedImages(root=str(tmp_path), transform=Torchvision(image_size=16), input_channels=5)
+    assert data.dataset("train")[0].input_NCHW.shape == (1, 5, 16, 16)
+    trainer = SimpleNamespace(
+        current_epoch=0,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        is_global_zero=True,
+        datamodule=data,
+        loggers=[],
+    )
+    module = torch.nn.Conv2d(5, 3, 1)
+    module.device = torch.device("cpu")
+    Samples(folder=str(tmp_path / "samples")).on_validation_end(trainer, module)
+    with Image.open(tmp_path / "samples/epoch_0001.png") as sheet:
+        assert sheet.width > 3 * 16

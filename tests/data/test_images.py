@@ -55,3 +55,19 @@ def test_an_unreadable_file_is_named(tmp_path, content):
 def test_a_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*gone\.jpg: No such file"):
         read_input(Pair("gone", Source(tmp_path / "gone.jpg")), decode, channels=3)
+
+
+def test_arrays_of_many_channels_beside_images(tmp_path):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+    array = np.random.default_rng(0).random((4, 6, 5)).astype(np.float32)
+    np.save(tmp_path / "A/x.npy", array)
+    Image.new("RGB", (6, 4), "white").save(tmp_path / "B/x.png")
+    (pair,) = find_pairs(tmp_path)
+    a, b = read(pair, input_channels=5)
+    assert (a == array).all()
+    assert b.shape == (4, 6, 3)
+    with pytest.raises(ValueError, match=r"cannot read .*A.x\.npy: it has 5 channels and 3 are asked for"):
+        read(pair)
+    with pytest.raises(ValueError, match=r"cannot read .*B.x\.png: it is an image, of which channels=5"):
+        read(pair, input_channels=5, target_channels=5)

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.models.unet import UNet
 from tests.conftest import picture
 
 
@@ -50,3 +51,81 @@ def test_the_papers_load_size():
     assert torch.equal(Torchvision(image_size=256, flip=False).train(frame, frame)[0], expected)
     with pytest.raises(ValueError, match="load_size=8 is smaller"):
         Torchvision(image_size=16, load_size=8)
+
+
+def resized(frame, width, height):
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC), np.float32) / 127.5 - 1
+
+
+def hwc(image_CHW):
+    return image_CHW.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "multiple", "size"),
+    [
+        ("scale_width", None, (64, 64)),  # 64 * 60 / 90 = 42.7, to a multiple of 64
+        ("scale_width", 4, (64, 44)),
+        ("none", None, (64, 64)),  # the nearest multiples of 64 to 90 and 60
+        ("none", 4, (88, 60)),  # the reference's rule; 90 / 4 = 22.5 goes to the even 22, as Python rounds
+    ],
+)
+def test_without_a_crop_the_sides_become_multiples(preprocess, multiple, size):
+    frame = np.asarray(picture(90, 60))
+    transform = Torchvision(image_size=64, preprocess=preprocess, multiple=multiple, flip=False)
+    for image in (transform.eval(frame), *transform.train(frame, frame)):
+        np.testing.assert_allclose(hwc(image), resized(frame, *size), atol=1e-6)
+
+
+def test_the_multiple_is_the_unets_stride():
+    for size in (32, 96, 256, 512):
+        side = max(Torchvision(image_size=size, preprocess="none").eval(np.zeros((9, 9, 1), np.uint8)).shape)
+        assert side == UNet(image_size=size, width=1).stride
+
+
+def test_crop_takes_windows_of_the_frame_as_it_is():
+    frame = np.asarray(picture(40, 36))
+    transform = Torchvision(image_size=32, preprocess="crop", flip=False)
+    plain = frame.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(hwc(transform.eval(frame)), plain[2:34, 4:36], atol=1e-6)
+    windows = np.lib.stride_tricks.sliding_window_view(plain, (32, 32), axis=(0, 1))
+    a, b = transform.train(frame, frame)
+    assert torch.equal(a, b)
+    assert np.abs(windows - a.numpy()).max(axis=(2, 3, 4)).min() < 1e-6
+
+
+def test_scale_width_and_crop():
+    frame, wide = np.asarray(picture(64, 96)), np.asarray(picture(100, 20))
+    transform = Torchvision(image_size=32, load_size=40, preprocess="scale_width_and_crop", flip=False)
+    np.testing.assert_allclose(hwc(transform.eval(frame)), resized(frame, 32, 48)[8:40], atol=1e-6)
+    windows = np.lib.stride_tricks.sliding_window_view(resized(frame, 40, 60), (32, 32), axis=(0, 1))
+    assert np.abs(windows - transform.train(frame, frame)[0].numpy()).max(axis=(2, 3, 4)).min() < 1e-6
+    np.testing.assert_allclose(hwc(transform.eval(wide)), resized(wide, 32, 32), atol=1e-6)  # stretched, not refused
+
+
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_other_depths_and_channels_are_pillows_bicubic_of_each_channel(dtype, white):
+    frame = (np.random.default_rng(0).random((21, 30, 5)) * white).astype(dtype)
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(frame, 2, 0)]
+    planes = [np.asarray(plane.resize((16, 16), Image.Resampling.BICUBIC), np.float64) for plane in planes]
+    expected = np.clip(np.stack(planes) / white * 2 - 1, -1, 1)
+    result = Torchvision(image_size=16).eval(frame)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+def test_sixteen_bits_are_kept():
+    frame = np.full((16, 16, 1), 32768, np.uint16)
+    frame[:, 8:] = 32769
+    (row,) = Torchvision(image_size=16, preprocess="crop").eval(frame)[:, 0].unique(dim=0)
+    assert (row[8] - row[7]).item() == pytest.approx(2 / 65535, rel=1e-2)
+
+
+def test_an_image_below_the_crop_and_wrong_options():
+    transform = Torchvision(image_size=32, preprocess="crop")
+    with pytest.raises(ValueError, match="it is 40x31 pixels, smaller than the crop of 32x32"):
+        transform.eval(np.zeros((31, 40, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"transform\.preprocess=resize is not known: use one of resize_and"):
+        Torchvision(image_size=32, preprocess="resize")
+    with pytest.raises(ValueError, match=r"transform\.multiple=-1"):
+        Torchvision(image_size=32, multiple=-1)

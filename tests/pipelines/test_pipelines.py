@@ -176,3 +176,14 @@ def test_overlap_really_overlaps(engine, inputs, tmp_path):
         watch(name)
     overlap.run(find_inputs(str(inputs)), stages, batch_size=1, readers=1, writers=1)
     assert frozenset({"load", "translate", "save"}) in seen
+
+
+def test_an_input_of_another_size_than_the_program_is_named(engine, inputs, tmp_path):
+    stages = stages_for(engine, tmp_path / "out")
+    stages.transform = Torchvision(image_size=32, preprocess="none")
+    overlap.run(find_inputs(str(inputs)), stages, batch_size=4)
+    assert len(stages.failures) == 11
+    assert (
+        "00.png: it is 32x64 after transform.preprocess, and the exported program takes 32x32"
+        in stages.failures["deep/er/00"]
+    )

@@ -55,3 +55,12 @@ def test_the_stage_table(capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert cells == [["init", "", "1.000", ""], ["encode", "8", "2.000", "4.0"], ["e2e", "8", "4.000", "2.0"]]
+
+
+@pytest.mark.parametrize(("channels", "seen"), [(2, (0, 0, 0)), (5, (0, 10, 20))])
+def test_many_channels_are_shown_by_the_first(tmp_path, channels, seen):
+    frame = np.broadcast_to(10 * np.arange(channels, dtype=np.uint8), (20, 30, channels))
+    sheet = np.asarray(contact_sheet([[frame, plain(200)[:8]]], header=["", ""]))
+    assert (sheet == seen).all(axis=2).sum() == 600
+    gallery.write([gallery.Entry("x", frame, plain(1))], tmp_path, title="t", total=1)
+    assert (tmp_path / "index.html").read_text().count("data:image/png;base64,") == 2

@@ -1,0 +1,118 @@
+"""Make training pairs from folders of images: `python -m p2p.data.pair --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from p2p.codecs.pillow import Pillow, decode
+from p2p.data.edges import line_drawing
+from p2p.data.images import read_input, read_pair
+from p2p.data.pairs import Pair, find_inputs, match
+
+
+def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
+    """Write (line drawing | photo) for every photo below a folder, under its own relative path; returns how many.
+
+    Raises:
+        ValueError: no such folder, or an image that cannot be read or has no 8 bits a channel.
+    """
+
+    def draw(pair: Pair) -> list[np.ndarray]:
+        photo = read_input(pair, decode, channels=3)
+        _check_depth(pair, photo)
+        return [np.repeat(line_drawing(photo, sigma=sigma, low=low, high=high), 3, axis=2), photo]
+
+    if not photos.is_dir():
+        raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
+    _check_apart(out, photos)
+    return _write(find_inputs(str(photos), layout="inputs"), draw, out, codec)
+
+
+def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
+    """Write (A | B) for every two images of equal relative path and stem; returns how many.
+
+    Raises:
+        ValueError: no such folder, an image without partner or of another size, or one that cannot be read.
+    """
+
+    def both(pair: Pair) -> list[np.ndarray]:
+        frames = read_pair(pair, decode, input_channels=3, target_channels=3)
+        _check_depth(pair, *frames)
+        return list(frames)
+
+    for folder in (a, b):
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: give two that hold images of equal names")
+        _check_apart(out, folder)
+    return _write(match(a, b), both, out, codec)
+
+
+def _check_depth(pair: Pair, *frames: np.ndarray) -> None:
+    if any(frame.dtype != np.uint8 for frame in frames):
+        raise ValueError(
+            f"{pair.input.path} or its partner has more than 8 bits a channel, which an A|B image has not: train on"
+            " folders A and B instead"
+        )
+
+
+def _check_apart(out: Path, folder: Path) -> None:
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise ValueError(f"{out} is in {folder}, where it would be read the next time: choose another OUT")
+
+
+def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Path, codec: Pillow) -> int:
+    for pair in tqdm(pairs, unit="image", disable=None):
+        path = out / f"{pair.name}{codec.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(codec.encode(np.hstack(join(pair))))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return len(pairs)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m p2p.data.pair",
+        description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
+        epilog="Then: python train.py data=folder data.root=OUT",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("edges", help="line drawing | photo, from a folder of photos")
+    drawing.add_argument("photos", type=Path, metavar="PHOTOS", help="searched with all its folders")
+    drawing.add_argument("--sigma", type=float, default=1.5, help="pixels; more leaves out finer detail (%(default)s)")
+    drawing.add_argument("--low", type=float, default=0.02, help="slope down to which a line goes on (%(default)s)")
+    drawing.add_argument("--high", type=float, default=0.05, help="slope from which a line begins (%(default)s)")
+    joining = commands.add_parser("combine", help="A | B, from two folders of images with equal names")
+    for side in "AB":
+        joining.add_argument(side.lower(), type=Path, metavar=side, help="searched with all its folders")
+    for command in (drawing, joining):
+        command.add_argument("out", type=Path, metavar="OUT", help="where the pairs go")
+        command.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="(%(default)s)")
+        command.add_argument("--quality", type=int, default=95, help="of jpg and webp (%(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        codec = Pillow(format=args.format, quality=args.quality)
+        if args.command == "edges":
+            count = edges(args.photos, args.out, codec=codec, sigma=args.sigma, low=args.low, high=args.high)
+        else:
+            count = combine(args.a, args.b, args.out, codec=codec)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
+        sys.exit(130)
+    print(f"{count} pairs written to {args.out}; train with python train.py data=folder data.root={args.out}")
+
+
+if __name__ == "__main__":
+    main()
