@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch.utils.data import Dataset
 
 from p2p.batch import Batch
@@ -28,6 +32,9 @@ class PairDataset(Dataset):
         self._transform = transform
         self._augment = augment
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
+        # Crops and flips follow from it and the pair's index, not from which process loads the pair, and when.
+        # Below zero, without an `EpochLoader`, they follow from torch's global generator.
+        self.epoch_seed = torch.tensor(-1).share_memory_()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -35,5 +42,22 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> Batch:
         pair = self._pairs[index]
         frames = read_pair(pair, decode, **self._channels)
-        a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
+        if not self._augment:
+            a, b = map(self._transform.eval, frames)
+        elif (seed := self.epoch_seed.item()) < 0:
+            a, b = self._transform.train(*frames)
+        else:
+            with _seeded(seed + index):
+                a, b = self._transform.train(*frames)
         return Batch([pair.name], a[None], b[None])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator, and leave it as it was before."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would start CUDA in a loader process
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
