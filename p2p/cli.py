@@ -36,9 +36,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             full = os.environ.get(FULL_ERROR) == "1"
 
             def job(cfg: DictConfig) -> None:
-                with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
-                    quiet_libraries()
-                    main(cfg)
+                os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
+                try:
+                    with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
+                        quiet_libraries()
+                        main(cfg)
+                finally:
+                    os.environ[FULL_ERROR] = "1"
 
             with one_sentence(config_name, full=full), hydra_raises():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -72,9 +76,9 @@ def pick_device(name: str) -> torch.device:
 
 def quiet_libraries() -> None:
     """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
-    for package in ("lightning.pytorch", "lightning.fabric"):
+    for module in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
         # A filter, not a level, which Lightning sets anew when it is imported.
-        logger = logging.getLogger(f"{package}.utilities.rank_zero")
+        logger = logging.getLogger(f"lightning.{module}")
         logger.addFilter(lambda record: record.levelno >= logging.WARNING)
     for message in (
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
@@ -84,6 +88,7 @@ def quiet_libraries() -> None:
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6
         r".*predict.* returned None.*",
+        r".*Using `DistributedSampler` with the dataloaders.*",  # repeats images where processes do not divide them
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -32,6 +32,10 @@ class Pix2Pix(LightningModule):
         lambda_l1: weight of `reconstruction` against the adversarial loss; 100 in the paper.
         norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.deploy.rewrite`.
         batch_size: of the training batches; decides what norm_stats="auto" means.
+        accumulate: batches that make one step together, as if they were one of so many times the size, in the
+            memory of one. Their images are generated twice: the discriminator must step on all of them before
+            the generator sees it.
+        clip_norm: largest norm of each network's gradient; None leaves it as it is.
     """
 
     def __init__(
@@ -46,14 +50,23 @@ class Pix2Pix(LightningModule):
         lambda_l1: float = 100.0,
         norm_stats: NormStats = "auto",
         batch_size: int = 1,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
     ):
         super().__init__()
+        if accumulate < 1:
+            raise ValueError(f"model.accumulate={accumulate} is too small: use 1 or more")
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(f"model.clip_norm={clip_norm} is too small: use more than 0, or null")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
         self.adversarial = adversarial
         self.reconstruction = reconstruction
         self.lambda_l1 = lambda_l1
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self._held: list[Batch] = []
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
@@ -71,30 +84,49 @@ class Pix2Pix(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against the updated discriminator."""
-        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts batches, not both.
+        self._held.append(batch)
+        if len(self._held) < self.accumulate and not self.trainer.is_last_batch:
+            return
+        batches, self._held = self._held, []
+        size = sum(map(len, batches))
+        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts steps, not both's.
         optimizer_g, _ = self.optimizers()
         _, optimizer_d = self.optimizers(use_pl_optimizer=False)
-        real_input, real_target = batch.input_NCHW, batch.target_NCHW
-        fake_target = self.generator(real_input)
+        losses = dict.fromkeys(("train/D", "train/G_gan", "train/G_l1"), 0.0)
 
-        loss_d = self.adversarial.discriminator_loss(
-            fake_logits=self.discriminator(real_input, fake_target.detach()),
-            real_logits=self.discriminator(real_input, real_target),
-        )
         optimizer_d.zero_grad()
-        self.manual_backward(loss_d)
+        for batch in batches:
+            with torch.set_grad_enabled(len(batches) == 1):  # else it would hold the graphs of all batches
+                fake_target = self.generator(batch.input_NCHW)
+            loss_d = self.adversarial.discriminator_loss(
+                fake_logits=self.discriminator(batch.input_NCHW, fake_target.detach()),
+                real_logits=self.discriminator(batch.input_NCHW, batch.target_NCHW),
+            )
+            share = len(batch) / size
+            self.manual_backward(share * loss_d)
+            losses["train/D"] += share * loss_d.detach()
+        self._clip(self.discriminator)
         optimizer_d.step()
 
         self.discriminator.requires_grad_(False)  # its weights need no gradient in the generator's step
-        loss_gan = self.adversarial.generator_loss(self.discriminator(real_input, fake_target))
-        loss_l1 = self.reconstruction(fake_target, real_target)
         optimizer_g.zero_grad()
-        self.manual_backward(loss_gan + self.lambda_l1 * loss_l1)
+        for batch in batches:
+            if len(batches) > 1:
+                fake_target = self.generator(batch.input_NCHW)
+            loss_gan = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake_target))
+            loss_l1 = self.reconstruction(fake_target, batch.target_NCHW)
+            share = len(batch) / size
+            self.manual_backward(share * (loss_gan + self.lambda_l1 * loss_l1))
+            losses["train/G_gan"] += share * loss_gan.detach()
+            losses["train/G_l1"] += share * loss_l1.detach()
+        self._clip(self.generator)
         optimizer_g.step()
         self.discriminator.requires_grad_(True)
+        self.log_dict(losses, batch_size=size)
 
-        losses = {"train/D": loss_d, "train/G_gan": loss_gan, "train/G_l1": loss_l1}
-        self.log_dict(losses, batch_size=len(batch))
+    def _clip(self, network: nn.Module) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
 
     def on_train_epoch_end(self) -> None:
         """Both learning rates follow their schedule."""
