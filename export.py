@@ -22,7 +22,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.ckpt_path in ("last", "best"):
         checkpoint = run_dir / "checkpoints" / f"{cfg.ckpt_path}.ckpt"
     generator = instantiate(record.generator, _convert_="all")
-    load_generator(generator, checkpoint)
+    validated = "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
+    load_generator(generator, checkpoint, weights=cfg.weights or validated)
     validation = instantiate(record.data, _convert_="all").dataset("val")
     images = torch.cat([validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))])
     manifest = export(

@@ -27,8 +27,8 @@ def resolve_norm_stats(norm_stats: NormStats, *, batch_size: int) -> Literal["in
 def inference_view(network: nn.Module, *, norm_stats: Literal["instance", "running"]) -> nn.Module:
     """The network as it is deployed: in eval mode, and with its parameters shared, not copied.
 
-    With "instance", every BatchNorm2d, also one synchronized between processes, becomes an InstanceNorm2d of the same affine weights. At batch 1 that
-    is exactly what a BatchNorm in training mode computes, and at any batch size no image sees another.
+    With "instance", every BatchNorm2d (or SyncBatchNorm) becomes an InstanceNorm2d of the same affine weights. At
+    batch 1 that is exactly what a BatchNorm in training mode computes, and at any batch size no image sees another.
 
     `network` itself is left as it is; training it goes on to move the view's weights.
     """
