@@ -22,6 +22,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
+EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
+
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make `main(cfg)` a program that is configured by `conf/<config_name>.yaml` and the command line.
@@ -124,6 +126,11 @@ def explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = str(error).rpartition("full_key: ")[2]
         cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            for package, extra in EXTRAS.items():
+                if package in str(cause).lower():
+                    return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
+            return None
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "the GPU's memory is full: use a smaller batch_size or image_size"

@@ -137,8 +137,11 @@ class Pix2Pix(LightningModule):
         """Freeze the structure of what is validated: the generator as it will be deployed."""
         self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged.
+
+        Returns the outputs, float32 (N, C, H, W), to callbacks.
+        """
         output = self._deployed[0](batch.input_NCHW).float()
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 SSIM is off by 0.08
             self.scores.update(output, batch.target_NCHW)
@@ -146,6 +149,7 @@ class Pix2Pix(LightningModule):
             if self.trainer.state.fn == TrainerFn.VALIDATING and batch.input_NCHW.shape == batch.target_NCHW.shape:
                 self.unchanged.update(batch.input_NCHW, batch.target_NCHW)
                 self.log_dict(self.unchanged, batch_size=len(batch))
+        return output
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimizer and one scheduler for each network, generator first."""

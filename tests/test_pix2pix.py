@@ -50,7 +50,7 @@ def pix2pix(generator, discriminator, **options):
     )
 
 
-def fit(model, batches, tmp_path, **options):
+def fit(model, batches, tmp_path, *, val=None, **options):
     trainer = lightning.Trainer(
         accelerator="cpu",
         default_root_dir=tmp_path,
@@ -58,9 +58,10 @@ def fit(model, batches, tmp_path, **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,
         **{"max_epochs": 1} | options,
     )
-    trainer.fit(model, DataLoader(batches, batch_size=None))
+    trainer.fit(model, DataLoader(batches, batch_size=None), val)
     return trainer
 
 
