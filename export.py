@@ -25,7 +25,8 @@ def main(cfg: DictConfig) -> None:
     else:
         record = read_record(run_dir, instead=", or export a .pth of the reference with ckpt_path=")
     generator = instantiate(record.generator, _convert_="all")
-    load_weights(generator, checkpoint)
+    validated = "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
+    load_weights(generator, checkpoint, weights=cfg.weights or validated)
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
     images = [validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.cli import command
@@ -36,12 +37,13 @@ def main(cfg: DictConfig) -> None:
         raise ValueError(f"there is no checkpoint {resume} to resume from: leave ckpt_path out to start anew")
 
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
-    print(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
-    OmegaConf.save(cfg, run_dir / "train.yaml", resolve=True)  # what export.py and infer.py go by
+    say = rank_zero_only(print)  # the first of several processes speaks and writes
+    say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    rank_zero_only(OmegaConf.save)(cfg, run_dir / "train.yaml", resolve=True)  # what export.py and infer.py go by
     try:
         trainer.fit(model, data, ckpt_path=resume)
     except SystemExit:  # what Lightning makes of Ctrl-C
-        print(f"{run_dir / 'checkpoints/last.ckpt'} can be exported, or resumed with ckpt_path=last")
+        say(f"{run_dir / 'checkpoints/last.ckpt'} can be exported, or resumed with ckpt_path=last")
         raise KeyboardInterrupt from None
     after = scores_of(trainer.validate(model, data, verbose=False))
 
@@ -50,8 +52,8 @@ def main(cfg: DictConfig) -> None:
         "before training": before["val"],
         "after training": after["val"],
     }
-    show_scores({name: scores for name, scores in rows.items() if scores})
-    print(f"next: python export.py name={cfg.name}")
+    rank_zero_only(show_scores)({name: scores for name, scores in rows.items() if scores})
+    say(f"next: python export.py name={cfg.name}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
+EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
+
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make `main(cfg)` a program that is configured by `conf/<config_name>.yaml` and the command line.
@@ -36,9 +38,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             full = os.environ.get(FULL_ERROR) == "1"
 
             def job(cfg: DictConfig) -> None:
-                with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
-                    quiet_libraries()
-                    main(cfg)
+                os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
+                try:
+                    with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
+                        quiet_libraries()
+                        main(cfg)
+                finally:
+                    os.environ[FULL_ERROR] = "1"
 
             with one_sentence(config_name, full=full), hydra_raises():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -72,8 +78,13 @@ def pick_device(name: str) -> torch.device:
 
 def quiet_libraries() -> None:
     """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
-    for module in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.rank_zero"):
-        # A filter, not a level, which Lightning sets anew when it is imported.
+    # Filters, not levels, which Lightning sets anew when it is imported.
+    for module in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.accelerators.cuda",
+        "fabric.utilities.rank_zero",
+        "fabric.utilities.distributed",
+    ):
         logging.getLogger(f"lightning.{module}").addFilter(lambda record: record.levelno >= logging.WARNING)
     for message in (
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
@@ -83,6 +94,7 @@ def quiet_libraries() -> None:
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6
         r".*predict.* returned None.*",
+        r".*Using `DistributedSampler` with the dataloaders.*",  # repeats images where processes do not divide them
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -118,6 +130,11 @@ def explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = str(error).rpartition("full_key: ")[2]
         cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            for package, extra in EXTRAS.items():
+                if package in str(cause).lower():
+                    return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
+            return None
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "the GPU's memory is full: use a smaller batch_size or image_size"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -35,12 +36,16 @@ class Pix2Pix(LightningModule):
         init, init_gain: of the weights, see `p2p.models.init`.
         norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.deploy.rewrite`.
         batch_size: of the training batches; decides what norm_stats="auto" means.
+        accumulate: batches that make one step together, as if they were one of so many times the size, in the
+            memory of one. Their images are generated twice: the discriminator must step on all of them before
+            the generator sees it.
+        clip_norm: largest norm of each network's gradient; None leaves it as it is.
 
     Logs train/D, train/G_gan and train/G_l1, the last before its weight and whatever the distance; what is not
     played for is not logged.
 
     Raises:
-        ValueError: neither `adversarial` nor `reconstruction` is there.
+        ValueError: neither `adversarial` nor `reconstruction` is there, or a number is out of range.
     """
 
     def __init__(
@@ -57,16 +62,25 @@ class Pix2Pix(LightningModule):
         init_gain: float = 0.02,
         norm_stats: NormStats = "auto",
         batch_size: int = 1,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
     ):
         super().__init__()
         if adversarial is None and reconstruction is None:
             raise ValueError("adversarial=none and reconstruction=none leave nothing to learn from: choose one of them")
+        if accumulate < 1:
+            raise ValueError(f"model.accumulate={accumulate} is too small: use 1 or more")
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(f"model.clip_norm={clip_norm} is too small: use more than 0, or null")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator if adversarial is not None else None
         self.adversarial = adversarial
         self.reconstruction = reconstruction
         self.lambda_l1 = lambda_l1
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self._held: list[Batch] = []
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
@@ -85,42 +99,65 @@ class Pix2Pix(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against the updated discriminator."""
-        fake_target = self.generator(batch.input_NCHW)
+        self._held.append(batch)
+        if len(self._held) < self.accumulate and not self.trainer.is_last_batch:
+            return
+        batches, self._held = self._held, []
+        # One batch is generated once, for both steps; the graphs of several would fill the memory.
+        fake_target = self.generator(batch.input_NCHW) if len(batches) == 1 else None
         losses = {}
         if self.adversarial is not None:
-            losses["train/D"] = self._discriminator_step(batch, fake_target.detach())
-        losses |= self._generator_step(batch, fake_target)
-        self.log_dict(losses, batch_size=len(batch))
+            losses["train/D"] = self._discriminator_step(batches, fake_target)
+        losses |= self._generator_step(batches, fake_target)
+        self.log_dict(losses, batch_size=sum(map(len, batches)))
 
-    def _discriminator_step(self, batch: Batch, fake_target: torch.Tensor) -> torch.Tensor:
-        real_input, real_target = batch.input_NCHW, batch.target_NCHW
-        loss = self.adversarial.discriminator_loss(
-            fake_logits=self.discriminator(real_input, fake_target),
-            real_logits=self.discriminator(real_input, real_target),
-        )
-        loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake_target)
-        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts batches, not both.
+    def _discriminator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> torch.Tensor:
+        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts steps, not both's.
         optimizer = self.optimizers(use_pl_optimizer=False)[1]
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        mean = 0.0
+        for batch, share in _shares(batches):
+            real_input, real_target = batch.input_NCHW, batch.target_NCHW
+            with torch.no_grad():
+                fake = self.generator(real_input) if fake_target is None else fake_target.detach()
+            loss = self.adversarial.discriminator_loss(
+                fake_logits=self.discriminator(real_input, fake),
+                real_logits=self.discriminator(real_input, real_target),
+            )
+            loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
+            self.manual_backward(share * loss)
+            mean += share * loss.detach()
+        self._clip(self.discriminator)
         optimizer.step()
-        return loss
+        return mean
 
-    def _generator_step(self, batch: Batch, fake_target: torch.Tensor) -> dict[str, torch.Tensor]:
-        losses, total = {}, 0.0
-        if self.adversarial is not None:
-            self.discriminator.requires_grad_(False)  # its weights need no gradient here
-            losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake_target))
-            self.discriminator.requires_grad_(True)
-            total = total + losses["train/G_gan"]
-        if self.reconstruction is not None:
-            losses["train/G_l1"] = self.reconstruction(fake_target, batch.target_NCHW)
-            total = total + self.lambda_l1 * losses["train/G_l1"]
+    def _generator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> dict[str, torch.Tensor]:
         optimizer = _as_list(self.optimizers())[0]
         optimizer.zero_grad()
-        self.manual_backward(total)
+        means = defaultdict(float)
+        if self.adversarial is not None:
+            self.discriminator.requires_grad_(False)  # its weights need no gradient here
+        for batch, share in _shares(batches):
+            fake = self.generator(batch.input_NCHW) if fake_target is None else fake_target
+            losses, total = {}, 0.0
+            if self.adversarial is not None:
+                losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake))
+                total = total + losses["train/G_gan"]
+            if self.reconstruction is not None:
+                losses["train/G_l1"] = self.reconstruction(fake, batch.target_NCHW)
+                total = total + self.lambda_l1 * losses["train/G_l1"]
+            self.manual_backward(share * total)
+            for name, loss in losses.items():
+                means[name] += share * loss.detach()
+        self._clip(self.generator)
         optimizer.step()
-        return losses
+        if self.adversarial is not None:
+            self.discriminator.requires_grad_(True)
+        return means
+
+    def _clip(self, network: nn.Module) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
 
     def on_train_epoch_end(self) -> None:
         """The learning rates follow their schedule, which may go by the last validation."""
@@ -134,8 +171,11 @@ class Pix2Pix(LightningModule):
         """Freeze the structure of what is validated: the generator as it will be deployed."""
         self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged.
+
+        Returns the outputs, float32 (N, C, H, W), to callbacks.
+        """
         output = self._deployed[0](batch.input_NCHW).float()
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 SSIM is off by 0.08
             self.scores.update(output, batch.target_NCHW)
@@ -143,12 +183,19 @@ class Pix2Pix(LightningModule):
             if self.trainer.state.fn == TrainerFn.VALIDATING and batch.input_NCHW.shape == batch.target_NCHW.shape:
                 self.unchanged.update(batch.input_NCHW, batch.target_NCHW)
                 self.log_dict(self.unchanged, batch_size=len(batch))
+        return output
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimizer and one scheduler for each network that is trained, generator first."""
         networks = [network for network in (self.generator, self.discriminator) if network is not None]
         optimizers = [self._optimizer(network.parameters()) for network in networks]
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+
+def _shares(batches: list[Batch]) -> list[tuple[Batch, float]]:
+    """Each batch with the share of all images that it holds."""
+    size = sum(map(len, batches))
+    return [(batch, len(batch) / size) for batch in batches]
 
 
 def _as_list(found: object) -> list:

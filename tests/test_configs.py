@@ -1,15 +1,23 @@
 """Every YAML of conf/ composes into the command it belongs to, and what it describes can be made."""
 
+from importlib.util import find_spec
+
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from p2p.cli import CONF
+from p2p.cli import CONF, explain
 
 COMMANDS = ("train", "export", "infer")
 HOME = {"backend": "export", "codec": "infer", "pipeline": "infer"}  # the command of a group, else train
+NEEDS = {  # packages of extras, without which an option says what to install
+    ("logger", "wandb"): "wandb",
+    ("logger", "mlflow"): "mlflow",
+    ("callbacks", "perceptual"): "torch-fidelity",
+}
 SMALL = {
     "generator": ["generator.width=4"],
     "discriminator": ["discriminator.width=4"],
@@ -34,6 +42,14 @@ def test_every_option_instantiates(group, option, tmp_path):
     if group == "trainer" and option == "gpu":
         overrides.append("trainer.accelerator=cpu")  # the rest of it; the GPU itself is for make test-gpu
     cfg = compose_command(command, overrides, tmp_path)
+    if (group, option) in NEEDS and find_spec(NEEDS[group, option].replace("-", "_")) is None:
+        with pytest.raises(InstantiationException) as raised:
+            instantiate(cfg[group], _convert_="all")
+        sentence = explain(raised.value, command)
+        assert sentence.startswith(f"{group}.{option} needs the package {NEEDS[group, option]}, which is not installed")
+        extra = sentence.partition(".[")[2].rstrip("]'")
+        assert f'{extra} = ["{NEEDS[group, option]}>' in (CONF.parent / "pyproject.toml").read_text()
+        return
     made = instantiate(cfg[group], _convert_="all")
     assert all(made.values()) if isinstance(made, dict) else (made is None) == (option == "none")
     if group == "data":

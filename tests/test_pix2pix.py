@@ -48,7 +48,7 @@ def pix2pix(generator, discriminator, **options):
     return Pix2Pix(generator=generator, discriminator=discriminator, **(parts | options))
 
 
-def fit(model, batches, tmp_path, validate=(), **options):
+def fit(model, batches, tmp_path, *, val=None, **options):
     trainer = lightning.Trainer(
         accelerator="cpu",
         default_root_dir=tmp_path,
@@ -56,9 +56,10 @@ def fit(model, batches, tmp_path, validate=(), **options):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,
         **{"max_epochs": 1} | options,
     )
-    trainer.fit(model, *(DataLoader(part, batch_size=None) for part in (batches, validate) if part))
+    trainer.fit(model, DataLoader(batches, batch_size=None), val)
     return trainer
 
 
@@ -185,7 +186,8 @@ def test_the_plateau_goes_by_val_l1(adversarial, tmp_path):
         model._optimizer = lambda parameters, lr=lr: torch.optim.Adam(
             [{"params": list(parameters)}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}], lr=lr
         )
-        trainer = fit(model, batches, tmp_path, validate=batches, max_epochs=epochs, num_sanity_val_steps=0)
+        val = DataLoader(batches, batch_size=None)
+        trainer = fit(model, batches, tmp_path, val=val, max_epochs=epochs)
         assert [optimizer.param_groups[1]["lr"] for optimizer in trainer.optimizers] == [expected] * len(
             trainer.optimizers
         )
@@ -240,3 +242,51 @@ def test_scores_equal_their_formulas(tmp_path):
     assert scores["val/PSNR"] == pytest.approx(sum(psnr) / 3, rel=1e-5)
     assert scores["unchanged/PSNR"] == pytest.approx(scores["val/PSNR"])
     assert abs(scores["val/SSIM"]) < 0.1  # independent noise
+
+
+def small_networks():
+    torch.manual_seed(0)
+    norm = {"norm": "instance", "width": 4}
+    return UNet(image_size=32, dropout=0.0, **norm).double(), PatchGAN(layers=1, **norm).double()
+
+
+def parameters_of(model):
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    a, b = torch.rand(2, 10, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    ends = []
+    for size, accumulate in ((4, 1), (2, 2), (1, 4)):  # the last step has 2 images
+        model = pix2pix(*small_networks(), accumulate=accumulate)
+        torch.manual_seed(1)
+        before = parameters_of(model)
+        batches = [Batch(["x"] * len(a[i : i + size]), a[i : i + size], b[i : i + size]) for i in range(0, 10, size)]
+        trainer = fit(model, batches, tmp_path, precision="64-true")
+        assert trainer.global_step == 3
+        assert all(not torch.equal(x, y) for x, y in zip(before, model.parameters(), strict=True) if x.dim() > 1)
+        ends.append(parameters_of(model))
+    for other in ends[1:]:
+        for ours, expected in zip(other, ends[0], strict=True):
+            # A bias before an instance norm has no gradient but rounding, which Adam's division makes larger.
+            torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-8)
+
+
+def test_the_gradient_of_each_network_is_clipped(tmp_path):
+    """With plain descent at rate 1, a step is as long as the gradient."""
+    batches = [Batch(["x"], *torch.rand(2, 1, 3, 16, 16))]
+    for clip_norm in (None, 1e-3):
+        model = pix2pix(TinyGenerator(), TinyDiscriminator(), clip_norm=clip_norm)
+        model._optimizer = partial(torch.optim.SGD, lr=1.0)
+        before = [parameters_of(network) for network in (model.generator, model.discriminator)]
+        fit(model, batches, tmp_path)
+        for old, network in zip(before, (model.generator, model.discriminator), strict=True):
+            moved = torch.cat([(x - y).flatten() for x, y in zip(old, network.parameters(), strict=True)]).norm()
+            assert moved > 1e-2 if clip_norm is None else moved.item() == pytest.approx(clip_norm, rel=1e-2)
+
+
+@pytest.mark.parametrize("option", [{"accumulate": 0}, {"clip_norm": 0.0}])
+def test_bad_options_are_named(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"model\.{name}=0.* is too small"):
+        pix2pix(TinyGenerator(), TinyDiscriminator(), **option)

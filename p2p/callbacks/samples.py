@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.batch import Batch, to_frames
@@ -17,7 +18,7 @@ class Samples(Callback):
     """After validation, a picture of input, output and target for the same few validation pairs.
 
     Of images with many channels it shows the first three, of two channels the first, as grey.
-    Written as `epoch_0001.png`, ... and to every logger that takes images (TensorBoard).
+    Written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard, Weights & Biases, MLflow.
 
     Args:
         folder: where the pictures go.
@@ -42,7 +43,11 @@ class Samples(Callback):
         self._folder.mkdir(parents=True, exist_ok=True)
         sheet.save(self._folder / f"epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [sheet], step=trainer.global_step)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_image(logger.run_id, sheet, artifact_file=f"samples/epoch_{epoch:04d}.png")
+            elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")
 
     def _row(self, image: Batch, pl_module: LightningModule) -> list[np.ndarray]:

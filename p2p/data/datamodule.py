@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from p2p.batch import Batch
 from p2p.data.dataset import PairDataset
@@ -100,8 +100,27 @@ class PairedImages(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented batches; a last one that is not full is kept."""
-        return DataLoader(self.dataset("train"), shuffle=True, **self._loader)
+        dataset = self.dataset("train")
+        sampler = RandomSampler(dataset, generator=torch.Generator())
+        return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **self._loader)
 
     def val_dataloader(self) -> DataLoader:
         """The validation pairs in order of name, resized and nothing else."""
-        return DataLoader(self.dataset("val"), **self._loader)
+        # With a generator of its own, which is never used, it leaves the global one alone.
+        return DataLoader(self.dataset("val"), generator=torch.Generator(), **self._loader)
+
+
+class EpochLoader(DataLoader):
+    """A DataLoader whose order, crops and flips follow from one draw of torch's global generator each epoch.
+
+    So they are the same with any number of loader processes, and in a resumed run. Left alone, processes that
+    live from epoch to epoch go on with generators of their own, and draw no seed when an epoch starts.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Draw, and start."""
+        seed = torch.randint(2**62, ()).item()
+        self.dataset.epoch_seed.fill_(seed)  # in shared memory
+        if isinstance(self.sampler, RandomSampler):  # on several devices it is a DistributedSampler, by epoch
+            self.sampler.generator.manual_seed(seed)
+        return super().__iter__()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from p2p.batch import Batch
@@ -31,6 +36,9 @@ class PairDataset(Dataset):
         self._transform = transform
         self._augment = augment
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
+        # Crops and flips follow from it and the pair's index, not from which process loads the pair, and when.
+        # Below zero, without an `EpochLoader`, they follow from torch's global generator.
+        self.epoch_seed = torch.tensor(-1).share_memory_()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -42,7 +50,25 @@ class PairDataset(Dataset):
             return Batch([pair.name], self._transform.eval(frame)[None])
         frames = read_pair(pair, decode, **self._channels)
         try:
-            a, b = self._transform.train(*frames) if self._augment else map(self._transform.eval, frames)
+            a, b = self._augmented(index, frames) if self._augment else map(self._transform.eval, frames)
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
         return Batch([pair.name], a[None], b[None])
+
+    def _augmented(self, index: int, frames: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        seed = self.epoch_seed.item()
+        if seed < 0:
+            return self._transform.train(*frames)
+        with _seeded(seed + index):
+            return self._transform.train(*frames)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator, and leave it as it was before."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would start CUDA in a loader process
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)

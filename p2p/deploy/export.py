@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -17,27 +18,36 @@ from p2p.interop import reference
 PSNR_CEILING = 120.0  # dB, for images that do not differ at all
 
 
-def load_weights(network: nn.Module, checkpoint: Path, *, part: str = "generator") -> None:
+def load_weights(
+    network: nn.Module, checkpoint: Path, *, part: str = "generator", weights: Literal["trained", "ema"] = "trained"
+) -> None:
     """Fill the generator, or another `part` of the model, with a checkpoint's weights, in place.
 
     A checkpoint is one of train.py or, by its suffix .pth, a file of the reference.
 
+    Args:
+        weights: "trained", or "ema" for their average (`p2p.callbacks.ema`).
+
     Raises:
-        ValueError: no such file, not a checkpoint of this project, or one of another network.
+        ValueError: no such file, not a checkpoint of this project, one of another network, or one without average.
     """
+    if weights not in ("trained", "ema"):
+        raise ValueError(f"weights={weights} is not known: use trained or ema")
     if checkpoint.suffix == ".pth":
         reference.load(network, reference.read(checkpoint), checkpoint)
         return
     try:
         record = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         prefix = f"{part}."
-        weights = {k.removeprefix(prefix): v for k, v in record["state_dict"].items() if k.startswith(prefix)}
+        trained = {k.removeprefix(prefix): v for k, v in record["state_dict"].items() if k.startswith(prefix)}
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint {checkpoint}: run train.py first, with the same name=") from None
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
         raise ValueError(f"{checkpoint} is not a checkpoint of train.py, or is damaged") from error
+    if weights == "ema" and "ema" not in record:
+        raise ValueError(f"{checkpoint} holds no averaged weights: train with callbacks=ema, or use weights=trained")
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(record["ema"][part] if weights == "ema" else trained)
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} holds another {part} than the run's train.yaml describes") from error
 

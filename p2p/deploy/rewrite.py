@@ -27,8 +27,8 @@ def resolve_norm_stats(norm_stats: NormStats, *, batch_size: int) -> Literal["in
 def inference_view(network: nn.Module, *, norm_stats: Literal["instance", "running"]) -> nn.Module:
     """The network as it is deployed: in eval mode, and with its parameters shared, not copied.
 
-    With "instance", every BatchNorm2d becomes an InstanceNorm2d of the same affine weights. At batch 1 that
-    is exactly what a BatchNorm in training mode computes, and at any batch size no image sees another.
+    With "instance", every BatchNorm2d (or SyncBatchNorm) becomes an InstanceNorm2d of the same affine weights. At
+    batch 1 that is exactly what a BatchNorm in training mode computes, and at any batch size no image sees another.
 
     `network` itself is left as it is; training it goes on to move the view's weights.
     """
@@ -37,12 +37,12 @@ def inference_view(network: nn.Module, *, norm_stats: Literal["instance", "runni
     if norm_stats == "instance":
         for parent in list(view.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, nn.BatchNorm2d):
+                if isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     setattr(parent, name, _per_image(child))
     return view.eval()
 
 
-def _per_image(batch_norm: nn.BatchNorm2d) -> nn.InstanceNorm2d:
+def _per_image(batch_norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> nn.InstanceNorm2d:
     norm = nn.InstanceNorm2d(batch_norm.num_features, eps=batch_norm.eps, affine=batch_norm.affine)
     norm.weight, norm.bias = batch_norm.weight, batch_norm.bias
     return norm

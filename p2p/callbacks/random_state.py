@@ -1,0 +1,44 @@
+"""What makes a resumed run go on exactly as the uninterrupted one would have."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+KEY = "random_state"
+
+
+class RandomState(Callback):
+    """Keeps the random generators of Python, NumPy and torch in the checkpoint, which Lightning does not.
+
+    Order, crops, flips and dropout then go on where they were: n epochs in one go and in two give the same bits
+    on a CPU. Several processes draw alike, so that the state of the first stands for all of them.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+        """Add the states, as plain types that torch.load accepts with weights_only=True."""
+        name, keys, *rest = np.random.get_state()
+        checkpoint[KEY] = {
+            "python": random.getstate(),
+            "numpy": (name, keys.tolist(), *rest),
+            "torch": torch.get_rng_state(),
+        }
+        if pl_module.device.type == "cuda":
+            checkpoint[KEY]["cuda"] = torch.cuda.get_rng_state(pl_module.device)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+        """Set the generators: nothing draws between this and the training loader's first shuffle."""
+        state = checkpoint.get(KEY)
+        if state is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(state["torch"].cpu())
+        if "cuda" in state and trainer.strategy.root_device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"].cpu(), trainer.strategy.root_device)
