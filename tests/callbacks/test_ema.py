@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
 from p2p.callbacks.ema import EMA
-from p2p.deploy.export import load_generator
+from p2p.deploy.export import load_weights
 from tests.test_configs import compose_command
 from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 from tests.test_resume import leaves, train
@@ -53,7 +53,7 @@ def test_the_average_equals_its_closed_formula_in_float64(tmp_path):
 
     for weights, wanted in (("trained", watch.steps[-1]), ("ema", expected)):
         generator = TinyGenerator().double()
-        load_generator(generator, path, weights=weights)
+        load_weights(generator, path, weights=weights)
         torch.testing.assert_close(flat(generator.state_dict()), wanted, rtol=1e-12, atol=1e-14)
 
 
@@ -92,11 +92,11 @@ def test_the_average_survives_a_resume_exactly(tmp_path, pair_folder):
 def test_a_checkpoint_without_average_is_named(tmp_path):
     generator, path = nn.Conv2d(1, 1, 1), tmp_path / "x.ckpt"
     torch.save({"state_dict": {f"generator.{k}": v for k, v in generator.state_dict().items()}}, path)
-    load_generator(generator, path)
+    load_weights(generator, path)
     with pytest.raises(ValueError, match=r"holds no averaged weights: train with callbacks=ema"):
-        load_generator(generator, path, weights="ema")
+        load_weights(generator, path, weights="ema")
     with pytest.raises(ValueError, match="weights=best is not known"):
-        load_generator(generator, path, weights="best")
+        load_weights(generator, path, weights="best")
     with pytest.raises(ValueError, match=re.escape("callbacks.ema.decay=1.0 is out of range")):
         EMA(decay=1.0)
 

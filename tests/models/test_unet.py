@@ -54,7 +54,7 @@ def test_the_encoder_decoder_has_the_layers_of_the_papers_appendix():
     decoder = [512, 512, 512, 512, 512, 256, 128, 64, 3]
     weights = sum(16 * a * b for row in (encoder, decoder) for a, b in itertools.pairwise(row))
     norms = 2 * sum(encoder[2:-1]) + 2 * sum(decoder[1:-1])
-    biases = encoder[1] + encoder[-1] + decoder[-1]  # where no norm follows
+    biases = decoder[-1]  # of the last layer alone, as in the reference
     network = UNet(image_size=256, skips=False)
     assert parameters(network) == weights + norms + biases
     assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5] * 3
