@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from p2p.cli import command, pick_device
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
-from p2p.run import read_record, reference_record
+from p2p.interop.config import reference_record
+from p2p.run import read_record
 
 
 @command("export")
@@ -38,6 +39,8 @@ def main(cfg: DictConfig) -> None:
         backend=instantiate(cfg.backend),
         norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
         direction=record.data.direction,
+        preprocess=record.transform.preprocess,
+        multiple=record.transform.multiple,
         checkpoint=checkpoint,
         device=pick_device(cfg.device),
         min_psnr=cfg.min_psnr,

@@ -7,13 +7,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.cli import command, pick_device
-from p2p.data.pairs import find_inputs, find_pairs
 from p2p.deploy.engine import load_engine
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.tables import show_stages
-from p2p.run import read_record
+from p2p.run import inputs_to_translate
 
 SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
 
@@ -25,13 +24,13 @@ def main(cfg: DictConfig) -> None:
     with clock("init"):
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
-        direction = engine.manifest.direction
-        if cfg.input is None:
-            data = read_record(run_dir, instead=", or say what to translate with input=").data
-            pairs = find_pairs(Path(data.root, data.val), direction=direction)
-        else:
-            pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction)
-        transform = instantiate(cfg.transform, image_size=engine.image_size)
+        pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
+        transform = instantiate(
+            cfg.transform,
+            image_size=engine.image_size,
+            preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
+            multiple=cfg.transform.multiple or engine.manifest.multiple,
+        )
         stages = Stages(
             engine=engine, transform=transform, codec=instantiate(cfg.codec), output=Path(cfg.output), clock=clock
         )
@@ -51,8 +50,9 @@ def main(cfg: DictConfig) -> None:
         gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=done)
         print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
     if stages.failures:
-        reasons = "; ".join(stages.failures.values())
-        raise ValueError(f"{len(stages.failures)} of {len(todo)} images failed: {reasons}")
+        reasons = list(stages.failures.values())
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        raise ValueError(f"{len(reasons)} of {len(todo)} images failed: {'; '.join(reasons[:5])}{more}")
 
 
 if __name__ == "__main__":

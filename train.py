@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Train pix2pix on image pairs: `python train.py --help`."""
 
+import os
 from pathlib import Path
 
 import lightning
@@ -9,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.cli import command
-from p2p.interop import reference
+from p2p.interop.config import load_start, start_from_reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
-from p2p.run import start_from_reference
+from p2p.run import resume_from
 
 
 @command("train")
@@ -21,21 +22,17 @@ def main(cfg: DictConfig) -> None:
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = Path(cfg.run_dir)
-    start = start_from_reference(cfg) if cfg.init_from else {}
+    start = start_from_reference(cfg)
     data = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all")
-    for part, weights in start.items():
-        reference.load(getattr(model, part), weights, Path(cfg.init_from))
+    load_start(model, start, cfg.init_from)
     trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=list(instantiate(cfg.logger).values()),
         _convert_="all",
     )
-    resume = run_dir / "checkpoints/last.ckpt" if cfg.ckpt_path == "last" else cfg.ckpt_path
-    if resume and not Path(resume).is_file():
-        raise ValueError(f"there is no checkpoint {resume} to resume from: leave ckpt_path out to start anew")
-
+    resume = resume_from(cfg)
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
     say = rank_zero_only(print)  # the first of several processes speaks and writes
     say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
@@ -52,8 +49,8 @@ def main(cfg: DictConfig) -> None:
         "before training": before["val"],
         "after training": after["val"],
     }
-    rank_zero_only(show_scores)({name: scores for name, scores in rows.items() if scores})
-    say(f"next: python export.py name={cfg.name}")
+    rank_zero_only(show_scores)(rows)
+    say(f"next: python export.py name={os.path.relpath(run_dir, 'runs')}")
 
 
 if __name__ == "__main__":

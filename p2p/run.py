@@ -1,13 +1,16 @@
-"""The record of a training run, which export and inference go by so that they never disagree with it."""
+"""What the commands find in a run's folder.
+
+Export and inference go by the record of the training, its resolved config, so that they never disagree with it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
+from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.interop import reference
+from p2p.data.pairs import Pair, find_inputs, find_pairs, looks_side_by_side
 
 
 def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
@@ -26,62 +29,33 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
     return OmegaConf.load(path)
 
 
-def reference_record(path: Path, *, image_size: int | None, direction: str) -> DictConfig:
-    """What the record would say, had train.py made this .pth of the reference, at batch 1 from the default data.
+def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
+    """What `infer.py` is asked to translate: cfg.input, or else the validation inputs of cfg's run.
 
     Raises:
-        ValueError: the file is no generator, or image_size does not suit it.
+        ValueError: there is nothing, or neither an input nor a run.
     """
-    found = reference.recognize_generator(reference.read(path), path)
-    record = hydra.compose("train", ["run_dir=unused"])
-    record.image_size = image_size or found.arguments["image_size"]
-    record.batch_size = 1
-    record.data.direction = direction
-    record.data.input_channels, record.data.target_channels = (
-        found.arguments[key] for key in ("in_channels", "out_channels")
-    )
-    _adopt(record, "generator", found, path)
-    return record
+    if cfg.input is None:
+        data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
+        return find_pairs(Path(data.root, data.val), direction=direction)
+    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction)
+    if cfg.layout is None and looks_side_by_side(pairs[0]):
+        print(f"{pairs[0].input.path} is twice as wide as high: for A|B pairs add layout=side_by_side")
+    return pairs
 
 
-def start_from_reference(cfg: DictConfig) -> dict[str, reference.Weights]:
-    """Make cfg's networks those of the .pth files that cfg.init_from and cfg.init_discriminator_from name.
-
-    A `_net_D.pth` beside a `_net_G.pth` is found by itself; without one the discriminator stays as configured.
-    Each file's network is said in one line.
-
-    Returns:
-        The weights of "generator" and, if there are any, "discriminator".
+def resume_from(cfg: DictConfig) -> Path | None:
+    """The checkpoint that `train.py` goes on from; None to start anew, which replaces what an earlier run left.
 
     Raises:
-        ValueError: a file is none of the reference's, or does not suit the data.
+        ValueError: there is no such checkpoint.
     """
-    path = Path(cfg.init_from)
-    weights = {"generator": reference.read(path)}
-    found = reference.recognize_generator(weights["generator"], path)
-    channels = {"input_channels": found.arguments["in_channels"], "target_channels": found.arguments["out_channels"]}
-    for key, value in channels.items():
-        if cfg.data[key] != value:
-            raise ValueError(f"{path} is a {found}, but data.{key}={cfg.data[key]}: set data.{key}={value}")
-    _adopt(cfg, "generator", found, path)
-
-    beside = path.with_name(path.name.replace("_net_G", "_net_D"))
-    other = Path(cfg.init_discriminator_from or beside)
-    if cfg.init_discriminator_from or (beside != path and beside.is_file()):
-        weights["discriminator"] = reference.read(other)
-        found = reference.recognize_discriminator(weights["discriminator"], other, **channels)
-        _adopt(cfg, "discriminator", found, other)
-    return weights
-
-
-def _adopt(cfg: DictConfig, part: str, found: reference.Architecture, path: Path) -> None:
-    """Replace a network's node; dropout stays as configured where the weights do not tell of it."""
-    if cfg.image_size % found.stride:
-        near = max(found.stride, cfg.image_size // found.stride * found.stride)
-        raise ValueError(
-            f"{path} is a {found}, whose images have a side that is a multiple of {found.stride}:"
-            f" image_size={cfg.image_size} is none, use {near}"
-        )
-    dropout = {"dropout": cfg[part].dropout} if "dropout" in cfg[part] else {}
-    cfg[part] = {**dropout, **found.config}
-    print(f"{path}: {found}")
+    last = Path(cfg.run_dir, "checkpoints/last.ckpt")
+    if cfg.ckpt_path is None:
+        if last.is_file():
+            rank_zero_only(print)(f"{last.parent} is being replaced: name=other keeps it, ckpt_path=last goes on")
+        return None
+    path = last if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path} to resume from: leave ckpt_path out to start anew")
+    return path

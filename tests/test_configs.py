@@ -34,7 +34,7 @@ def compose_command(command, overrides=(), folder="unused"):
         return compose(command, overrides=[f"run_dir={folder}", *overrides])
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
 def test_every_option_instantiates(group, option, tmp_path):
     command = HOME.get(group, "train")
     plus = "+" if group == "pipeline" else ""

@@ -9,6 +9,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from PIL import Image
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
 
 Direction = Literal["AtoB", "BtoA"]
@@ -83,6 +85,17 @@ def find_inputs(source: str, *, layout: Layout | None = None, direction: Directi
             raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
         pairs = _inputs(files, _glob_root(source))
     return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+
+
+def looks_side_by_side(pair: Pair) -> bool:
+    """Whether a whole image that is to be an input is twice as wide as high, as A|B images of squares are."""
+    if pair.target is not None or pair.input.path.suffix == ".npy":
+        return False
+    try:
+        with Image.open(pair.input.path) as image:
+            return image.width == 2 * image.height
+    except OSError:  # whoever reads it will say so
+        return False
 
 
 def _images_below(folder: Path) -> list[Path]:

@@ -60,6 +60,8 @@ def export(
     backend: Callable[[nn.Module, torch.Tensor, Path], Program],
     norm_stats: str,
     direction: str,
+    preprocess: str = "resize_and_crop",
+    multiple: int | None = None,
     checkpoint: Path,
     device: torch.device,
     min_psnr: float = 40.0,
@@ -72,7 +74,7 @@ def export(
         folder: the artifact; one that is there is replaced at the very end.
         backend: writes the program, see `p2p.deploy.exported_program.export`.
         norm_stats: "instance" or "running".
-        direction, checkpoint: for the manifest.
+        direction, preprocess, multiple, checkpoint: for the manifest.
         device: where the program is to run.
         min_psnr: dB that the worst image must reach.
 
@@ -95,6 +97,8 @@ def export(
             "output_shape": list(expected.shape[1:]),
             "norm_stats": norm_stats,
             "direction": direction,
+            "preprocess": preprocess,
+            "multiple": multiple,
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
         }

@@ -68,6 +68,7 @@ class Manifest:
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
         norm_stats: "instance" or "running", see `p2p.deploy.rewrite`.
         direction: which side of an A|B pair is the input.
+        preprocess, multiple: how images were brought to size, see `p2p.data.transforms.torchvision`.
         checkpoint, checkpoint_sha256: the weights' origin.
         psnr_db: {"mean", "worst", "images"} of the program's outputs against fp32 eager on a CPU.
         created: UTC, ISO 8601.
@@ -79,6 +80,8 @@ class Manifest:
     output_shape: list[int]
     norm_stats: str
     direction: str
+    preprocess: str
+    multiple: int | None
     checkpoint: str
     checkpoint_sha256: str
     psnr_db: dict[str, float]

@@ -18,9 +18,9 @@ def show(title: str, header: list[str], rows: list[list[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def show_scores(scores: dict[str, dict[str, float]]) -> None:
-    """Print a row of L1, PSNR and SSIM for each named set of scores."""
-    rows = [[name, f"{s['L1']:.4f}", f"{s['PSNR']:.2f}", f"{s['SSIM']:.3f}"] for name, s in scores.items()]
+def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
+    """Print a row of L1, PSNR and SSIM for each named set of scores that is there."""
+    rows = [[name, f"{s['L1']:.4f}", f"{s['PSNR']:.2f}", f"{s['SSIM']:.3f}"] for name, s in scores.items() if s]
     show("validation, images in [-1, 1]", ["", "L1", "PSNR dB", "SSIM"], rows)
 
 

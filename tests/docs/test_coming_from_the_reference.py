@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from p2p.cli import CONF
 from tests.conftest import ROOT
 
-# add_argument() of options/*.py, models/pix2pix_model.py and models/test_model.py, as of 2024-03; the data sets that
-# pix2pix uses (aligned, single) add none.
+# add_argument() of options/*.py, models/pix2pix_model.py and models/test_model.py, in copies of 2024 and before; the
+# data sets that pix2pix uses (aligned, single) add none.
 BASE = """
 dataroot name gpu_ids checkpoints_dir model input_nc output_nc ngf ndf netD netG n_layers_D norm init_type init_gain
 no_dropout dataset_mode direction serial_batches num_threads batch_size load_size crop_size max_dataset_size preprocess

@@ -1,0 +1,82 @@
+"""The networks of the reference's .pth files as nodes of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from lightning.fabric.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import nn
+
+from p2p.interop import reference
+
+
+def reference_record(path: Path, *, image_size: int | None, direction: str) -> DictConfig:
+    """What the record would say, had train.py made this .pth of the reference, at batch 1 from the default data.
+
+    Raises:
+        ValueError: the file is no generator, or image_size does not suit it.
+    """
+    found = reference.recognize_generator(reference.read(path), path)
+    record = hydra.compose("train", ["run_dir=unused"])
+    record.image_size = image_size or found.arguments["image_size"]
+    record.batch_size = 1
+    record.data.direction = direction
+    record.data.input_channels, record.data.target_channels = (
+        found.arguments[key] for key in ("in_channels", "out_channels")
+    )
+    _adopt(record, "generator", found, path)
+    return record
+
+
+def start_from_reference(cfg: DictConfig) -> dict[str, reference.Weights]:
+    """Make cfg's networks those of the .pth files that cfg.init_from and cfg.init_discriminator_from name.
+
+    A `_net_D.pth` beside a `_net_G.pth` is found by itself; without one the discriminator stays as configured.
+    Each file's network is said in one line.
+
+    Returns:
+        The weights of "generator" and, if there are any, "discriminator"; nothing without cfg.init_from.
+
+    Raises:
+        ValueError: a file is none of the reference's, or does not suit the data.
+    """
+    if cfg.init_from is None:
+        return {}
+    path = Path(cfg.init_from)
+    weights = {"generator": reference.read(path)}
+    found = reference.recognize_generator(weights["generator"], path)
+    channels = {"input_channels": found.arguments["in_channels"], "target_channels": found.arguments["out_channels"]}
+    for key, value in channels.items():
+        if cfg.data[key] != value:
+            raise ValueError(f"{path} is a {found}, but data.{key}={cfg.data[key]}: set data.{key}={value}")
+    _adopt(cfg, "generator", found, path)
+
+    beside = path.with_name(path.name.replace("_net_G", "_net_D"))
+    other = Path(cfg.init_discriminator_from or beside)
+    judged = cfg.adversarial is not None  # or there is no discriminator to start
+    if judged and (cfg.init_discriminator_from or (beside != path and beside.is_file())):
+        weights["discriminator"] = reference.read(other)
+        found = reference.recognize_discriminator(weights["discriminator"], other, **channels)
+        _adopt(cfg, "discriminator", found, other)
+    return weights
+
+
+def load_start(model: nn.Module, weights: dict[str, reference.Weights], path: str | None) -> None:
+    """Fill the model's networks with what `start_from_reference` has read; `path` is for errors."""
+    for part, tensors in weights.items():
+        reference.load(getattr(model, part), tensors, Path(path))
+
+
+def _adopt(cfg: DictConfig, part: str, found: reference.Architecture, path: Path) -> None:
+    """Replace a network's node; dropout stays as configured where the weights do not tell of it."""
+    if cfg.image_size % found.stride:
+        near = max(found.stride, cfg.image_size // found.stride * found.stride)
+        raise ValueError(
+            f"{path} is a {found}, whose images have a side that is a multiple of {found.stride}:"
+            f" image_size={cfg.image_size} is none, use {near}"
+        )
+    dropout = {"dropout": cfg[part].dropout} if "dropout" in cfg[part] else {}
+    cfg[part] = {**dropout, **found.config}
+    rank_zero_only(print)(f"{path}: {found}")
