@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from p2p.cli import quiet_libraries
 from p2p.codecs.pillow import Pillow
 from p2p.data.images import read_input
 from p2p.data.pairs import Pair, find_pairs
@@ -78,6 +79,7 @@ def commit() -> str:
 
 
 def main() -> None:
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import os
 import re
@@ -60,7 +61,13 @@ def auto_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
+def short(name: str) -> str:
+    """A folder's name, of which all but the first 200 characters become a hash: file systems take 255."""
+    return name if len(name) <= 200 else f"{name[:200]}_{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+
+
 OmegaConf.register_new_resolver("auto_precision", auto_precision, replace=True)
+OmegaConf.register_new_resolver("short", short, replace=True)
 
 
 def pick_device(name: str) -> torch.device:
@@ -136,6 +143,8 @@ def explain(error: Exception, config_name: str) -> str | None:
                     return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
             return None
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, of which importing the class takes seconds
+        return " ".join(str(error).split())
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "the GPU's memory is full: use a smaller batch_size or image_size"
     if isinstance(error, MissingConfigException) and error.options:

@@ -167,6 +167,15 @@ class Pix2Pix(LightningModule):
             elif (score := self.trainer.callback_metrics.get("val/L1")) is not None:
                 scheduler.step(score)
 
+    def on_fit_start(self) -> None:
+        """Refuse float16, whose loss scaling would have to reach the discriminator's optimizer, too.
+
+        Raises:
+            ValueError: trainer.precision is 16-mixed.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("trainer.precision=16-mixed is not supported: use bf16-mixed or 32-true")
+
     def on_validation_start(self) -> None:
         """Freeze the structure of what is validated: the generator as it will be deployed."""
         self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule

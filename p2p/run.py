@@ -55,7 +55,13 @@ def resume_from(cfg: DictConfig) -> Path | None:
         if last.is_file():
             rank_zero_only(print)(f"{last.parent} is being replaced: name=other keeps it, ckpt_path=last goes on")
         return None
-    path = last if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    path = last.with_stem(cfg.ckpt_path) if cfg.ckpt_path in ("last", "best") else Path(cfg.ckpt_path)
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path} to resume from: leave ckpt_path out to start anew")
+    record = path.parent.parent / "train.yaml"
+    if record.is_file():
+        before, now = OmegaConf.load(record), OmegaConf.to_container(cfg, resolve=True)
+        for part in ("generator", "discriminator", "adversarial"):
+            if before.get(part) != now[part]:
+                raise ValueError(f"{path} was trained with another {part}: resume with the settings in {record}")
     return path

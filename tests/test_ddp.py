@@ -46,8 +46,8 @@ def end_of(tmp_path, *, processes, batch_size, accumulate=1):
     torch.manual_seed(1)
     model = pix2pix(*small_networks(), accumulate=accumulate)
     before = parameters_of(model)
-    # Forked, the processes need not import anything. The strategy is what conf/trainer/ddp.yaml names.
-    strategy = DDPStrategy(find_unused_parameters=True, start_method="fork") if processes > 1 else "auto"
+    # Spawned: autograd forbids a fork once it has used threads, as other tests do. Else as conf/trainer/ddp.yaml.
+    strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn") if processes > 1 else "auto"
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=processes,
@@ -65,15 +65,6 @@ def end_of(tmp_path, *, processes, batch_size, accumulate=1):
     trainer.fit(model, InOrder(batch_size))
     assert processes > 1 or trainer.global_step == 3  # counted where the work is done, in the processes
     return before, parameters_of(model), {k: v.item() for k, v in trainer.callback_metrics.items() if "val/" in k}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A forked process must not use the threads of its parent."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -111,7 +111,11 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
         sys.exit(130)
-    print(f"{count} pairs written to {args.out}; train with python train.py data=folder data.root={args.out}")
+    print(f"{count} pairs written to {args.out}")
+    if (args.out / "train").is_dir() and (args.out / "val").is_dir():
+        print(f"next: python train.py data=folder data.root={args.out}")
+    else:
+        print(f"next: put them into {args.out}/train and {args.out}/val")
 
 
 if __name__ == "__main__":

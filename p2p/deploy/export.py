@@ -34,6 +34,8 @@ def load_weights(
     if weights not in ("trained", "ema"):
         raise ValueError(f"weights={weights} is not known: use trained or ema")
     if checkpoint.suffix == ".pth":
+        if weights == "ema":
+            raise ValueError(f"{checkpoint} holds no averaged weights: use weights=trained")
         reference.load(network, reference.read(checkpoint), checkpoint)
         return
     try:

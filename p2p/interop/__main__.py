@@ -35,9 +35,8 @@ def write_reference(checkpoint: Path, folder: Path) -> None:
         ValueError: no checkpoint of train.py in its run's folder, or a generator that the reference does not have.
     """
     record = read_record(checkpoint.resolve().parent.parent)
-    generator, discriminator = (instantiate(record[part], _convert_="all") for part in ("generator", "discriminator"))
+    generator = instantiate(record.generator, _convert_="all")
     load_weights(generator, checkpoint)
-    load_weights(discriminator, checkpoint, part="discriminator")
 
     weights = to_reference(generator)
     found = recognize_generator(weights, checkpoint)
@@ -48,6 +47,10 @@ def write_reference(checkpoint: Path, folder: Path) -> None:
     torch.save(weights, folder / "latest_net_G.pth")
 
     try:
+        if record.adversarial is None:
+            raise ValueError("the run has no discriminator")
+        discriminator = instantiate(record.discriminator, _convert_="all")
+        load_weights(discriminator, checkpoint, part="discriminator")
         weights = to_reference(discriminator)
         judge = recognize_discriminator(weights, checkpoint, input_channels=into, target_channels=out).arguments
         if not judge["conditional"] or judge["norm"] != norm:

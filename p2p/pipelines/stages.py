@@ -109,7 +109,7 @@ class Stages:
             )
             raise ValueError(
                 f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
-                f" takes {expected}: use transform.preprocess=resize_and_crop"
+                f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
             )
         return image_CHW
 
