@@ -48,7 +48,7 @@ def resume_from(cfg: DictConfig) -> Path | None:
     """The checkpoint that `train.py` goes on from; None to start anew, which replaces what an earlier run left.
 
     Raises:
-        ValueError: there is no such checkpoint.
+        ValueError: there is no such checkpoint, or it was trained with other networks.
     """
     last = Path(cfg.run_dir, "checkpoints/last.ckpt")
     if cfg.ckpt_path is None:
