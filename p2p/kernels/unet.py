@@ -1,0 +1,263 @@
+"""A whole U-Net of `p2p.models.unet` by the kernels of `p2p.kernels.shifted_gemm`, in buffers that never move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import nn
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from p2p.kernels import shifted_gemm
+from p2p.kernels.tiles import Tile, candidates, fastest
+
+NONE, RELU, TANH = "none", "relu", "tanh"
+
+
+@dataclass
+class Layer:
+    """A convolution's weights as a program file holds them: tensors and numbers.
+
+    Attributes:
+        weight: (C', C, 4, 4), or (C, C', 4, 4) of a transposed convolution.
+        bias: float32 (C',).
+        norm: (2, C') weight and bias of the instance norm behind it; None for none.
+        eps: of that norm.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    norm: torch.Tensor | None = None
+    eps: float = 1e-5
+
+
+def layers_of(network: nn.Module) -> tuple[list[Layer], list[Layer], bool]:
+    """Down and up layers, outermost first and innermost first, of a U-Net, and whether it has skips.
+
+    Args:
+        network: a `p2p.models.unet.UNet` in eval mode, on the CPU, its BatchNorms folded or made per-image.
+
+    Raises:
+        ValueError: it is another network, or has a norm that these kernels do not compute.
+    """
+    if not (hasattr(network, "down") and hasattr(network, "up") and hasattr(network, "skips")):
+        raise ValueError("these kernels compute U-Nets alone (generator=unet, encoder_decoder): use another backend")
+    return [_layer(block) for block in network.down], [_layer(block) for block in network.up], network.skips
+
+
+def _layer(block: nn.Module) -> Layer:
+    [convolution] = [m for m in block if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    channels = convolution.out_channels
+    bias = convolution.bias.detach().float() if convolution.bias is not None else torch.zeros(channels)
+    layer = Layer(convolution.weight.detach(), bias)
+    for module in block:
+        if isinstance(module, nn.InstanceNorm2d):
+            affine = [torch.ones(channels), torch.zeros(channels)]
+            if module.affine:
+                affine = [module.weight.detach().float(), module.bias.detach().float()]
+            layer.norm, layer.eps = torch.stack(affine), module.eps
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError("a BatchNorm could not be folded into its convolution: use another backend")
+    assert convolution.kernel_size == (4, 4) and convolution.stride == (2, 2) and transposed in (True, False)
+    return layer
+
+
+def pack_down(weight: torch.Tensor) -> torch.Tensor:
+    """(C', C, 4, 4) -> (C', 4 * 4 C): 2x2 cells, in each 2x2 pixels, in each C channels."""
+    out, into = weight.shape[:2]
+    cells = weight.reshape(out, into, 2, 2, 2, 2)  # row 2 i + j is row j of cell i, and columns alike
+    return cells.permute(0, 2, 4, 3, 5, 1).reshape(out, -1).contiguous()
+
+
+def pack_up(weight: torch.Tensor) -> torch.Tensor:
+    """(C, C', 4, 4) -> (4 C', 4 * C), rows in the order of 2x2 output pixels and C', at least 16 of them.
+
+    Output pixel o takes w[o - 2 i + 1] of input pixel i. Those of window y are o = 2 y - 1 + s for s in 0, 1, and it
+    sees i = y - 1, y: that is w[2 + s] and w[s].
+    """
+    into, out = weight.shape[:2]
+    taps = weight.reshape(into, out, 2, 2, 2, 2).flip(2, 4)  # of row 2 i + s: i flipped, since y - 1 comes first
+    packed = taps.permute(3, 5, 1, 2, 4, 0).reshape(4 * out, -1)
+    return nn.functional.pad(packed, (0, 0, 0, max(0, 16 - len(packed)))).contiguous()
+
+
+@dataclass
+class Step:
+    """One product of the network: what `launch` needs, and what its tiles depend on."""
+
+    a: torch.Tensor
+    w: torch.Tensor
+    launch: Callable[[TensorDescriptor, TensorDescriptor, torch.Tensor, torch.Tensor, Tile], object]
+    tile: Tile | None = None
+    run: Callable[[], object] = field(default=lambda: None)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns and a quarter of the depth."""
+        return self.a.shape[0], self.w.shape[0], self.a.shape[1]
+
+    def prepare(self, tile: Tile) -> Callable[[], object]:
+        """Set the tile; returns the launch."""
+        rows, columns, _ = self.shape
+        a = TensorDescriptor.from_tensor(self.a, [tile.rows, tile.depth])
+        w = TensorDescriptor.from_tensor(self.w, [tile.columns, tile.depth])
+        programs = math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns)
+        shared = tile.splits > 1
+        workspace = torch.empty(tile.splits * rows * columns if shared else 1, device=self.a.device)
+        arrived = torch.zeros(programs if shared else 1, dtype=torch.int32, device=self.a.device)
+        self.tile = tile
+        self.run = partial(self.launch, a, w, workspace, arrived, (programs, tile.splits), tile)
+        return self.run
+
+
+class UNetKernels:
+    """The network for one batch size; call it like a module.
+
+    Args:
+        down, up, skips: as `layers_of` gives them, convolution weights in float16.
+        batch, height, width: of the input.
+        device: a CUDA device.
+    """
+
+    def __init__(
+        self, down: list[Layer], up: list[Layer], skips: bool, *, batch: int, height: int, width: int, device: torch.device
+    ):
+        self._device, self._batch = device, batch
+        dtype = down[0].weight.dtype
+        depth = len(down)
+        sides = [(height >> level, width >> level) for level in range(1, depth + 1)]
+        channels = [len(layer.weight) for layer in down]
+
+        def rows(level: int, columns: int) -> torch.Tensor:
+            return torch.zeros(batch * (sides[level][0] + 1) * (sides[level][1] + 1), columns, dtype=dtype, device=device)
+
+        cells = [None] + [rows(level, 4 * channels[level - 1]) for level in range(1, depth)]
+        inner = depth - 1
+        flat = [rows(level, channels[level] * (1 + (skips and level < inner))) for level in range(depth)]
+        self._steps: list[Step] = []
+        self._runs: list[Callable[[], object]] = []
+
+        self._input = None
+        self._output = torch.zeros(batch, up[-1].weight.shape[1], height, width, dtype=dtype, device=device)
+        for level, layer in enumerate(down):
+            # Without skips a norm still needs rows to work in; those of the decoder are free until it begins.
+            skip = flat[level] if skips or level == inner else None
+            if layer.norm is not None and skip is None:
+                skip = rows(level, channels[level])
+            main = cells[level + 1] if level < inner else None
+            if level == 0:
+                self._add_first(layer, main, skip, sides[0])
+            else:
+                self._add_down(layer, cells[level], main, skip, sides[level])
+        for level, layer in zip(reversed(range(depth)), up, strict=True):
+            out = flat[level - 1][:, channels[level - 1] if skips else 0 :] if level else None
+            self._add_up(layer, flat[level], out, sides[level])
+
+    def tune(self, tiles: list[Tile] | None = None) -> list[Tile]:
+        """Choose the tile of every product: those given, or by measurement. Returns them, for a program file."""
+        processors = torch.cuda.get_device_properties(self._device).multi_processor_count
+        for index, step in enumerate(self._steps):
+            if tiles is not None:
+                step.prepare(tiles[index])
+            else:
+                step.prepare(fastest(candidates(*step.shape, processors=processors), step.prepare))
+        return [step.tile for step in self._steps]
+
+    def __call__(self, input_NCHW: torch.Tensor) -> torch.Tensor:
+        """float16 (N, C, H, W) in [-1, 1] -> the same; the output's memory is overwritten by the next call."""
+        self._input = input_NCHW.contiguous()
+        for run in self._runs:
+            run()
+        return self._output
+
+    def _add_first(self, layer: Layer, main: torch.Tensor | None, skip: torch.Tensor | None, side: tuple[int, int]):
+        height, width = side
+        weight, bias = layer.weight.contiguous().to(self._device), layer.bias.to(self._device)
+        columns, rows = len(weight), self._batch * height * width
+        grid = (math.ceil(rows / 128), math.ceil(columns / 64))
+        target = main if main is not None else skip
+
+        def run():
+            shifted_gemm.first[grid](
+                self._input, weight, bias, target, skip if skip is not None else target,
+                rows, columns, height, width, skip.stride(0) if skip is not None else 0,
+                CHANNELS=weight.shape[1], CELLS=main is not None, FLAT=skip is not None, BM=128, BN=64,
+            )  # fmt: skip
+
+        self._runs.append(run)
+
+    def _add_down(self, layer: Layer, a: torch.Tensor, main, skip, side: tuple[int, int]):
+        height, width = side
+        w, bias = pack_down(layer.weight).to(self._device), layer.bias.to(self._device)
+        normed = layer.norm is not None
+        flags = {"RAW": normed, "CELLS": main is not None and not normed, "FLAT": skip is not None}
+        main_or_any = main if main is not None else skip
+        skip_or_any = skip if skip is not None else main
+
+        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
+            shifted_gemm.down[grid](
+                a_desc, w_desc, workspace, arrived, bias, main_or_any, skip_or_any,
+                a.shape[0], len(w), a.shape[1], width + 1, height, width, skip_or_any.stride(0),
+                **flags, SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
+                num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
+
+        self._add(Step(a, w, launch))
+        if normed:
+            self._add_norm(layer, skip, main, side)
+
+    def _add_up(self, layer: Layer, a: torch.Tensor, out: torch.Tensor | None, side: tuple[int, int]):
+        height, width = side
+        w, bias = pack_up(layer.weight).to(self._device), layer.bias.to(self._device)
+        channels = layer.weight.shape[1]
+        if out is None:
+            target, strides, activation = self._output, [self._output.stride(i) for i in (0, 2, 3, 1)], TANH
+        else:
+            apart, pitch = out.stride(0), 2 * width + 1
+            target, strides = out, [apart * pitch * (2 * height + 1), apart * pitch, apart, 1]
+            activation = NONE if layer.norm is not None else RELU
+
+        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
+            shifted_gemm.up[grid](
+                a_desc, w_desc, workspace, arrived, bias, target,
+                a.shape[0], len(w), a.shape[1], width + 1, height, width, channels, *strides,
+                ACTIVATION=activation,
+                SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
+                num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
+
+        self._add(Step(a, w, launch))
+        if layer.norm is not None:
+            self._add_norm(layer, out, None, (2 * height, 2 * width))
+
+    def _add_norm(self, layer: Layer, flat: torch.Tensor, main: torch.Tensor | None, side: tuple[int, int]):
+        height, width = side
+        weight, bias = layer.norm.to(self._device)
+        columns, rows = len(weight), (height + 1) * (width + 1)
+        blocks = min(64, triton_power(math.ceil(rows / 256)))
+        sums = torch.empty(self._batch, blocks, 2, columns, device=self._device)
+        across = math.ceil(columns / 64)
+
+        def run():
+            shifted_gemm.statistics[(self._batch, blocks, across)](
+                flat, sums, rows, columns, flat.stride(0), BLOCKS=blocks, BM=32, BN=64
+            )
+            shifted_gemm.normalize[(self._batch, math.ceil(rows / 64), across)](
+                flat, sums, weight, bias, main if main is not None else flat,
+                height, width, columns, flat.stride(0), layer.eps, CELLS=main is not None, BLOCKS=blocks, BM=64, BN=64,
+            )  # fmt: skip
+
+        self._runs.append(run)
+
+    def _add(self, step: Step):
+        self._steps.append(step)
+        self._runs.append(lambda: step.run())
+
+
+def triton_power(value: int) -> int:
+    """The next power of two, as Triton's ranges need it."""
+    return 1 << (value - 1).bit_length()
