@@ -17,7 +17,8 @@ What may be recorded, by CUDA's rules for stream capture:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,8 @@ def capture(
 
     The first call with a shape records the graph, which takes some tenths of a second, waits for the whole GPU and
     allocates; warm up with the batch sizes that are to come. After `MAX_GRAPHS` shapes, further ones run without.
+    cuDNN chooses among its kernels by their measured time, so that another process may choose others and round
+    differently; a recorded graph keeps its choice.
 
     The returned function takes a float tensor (N, C, H, W) on any device and queues on the current stream a copy into
     the graph's buffer, which also converts the dtype, the graph, and a copy of the output. A source in pinned host
@@ -67,13 +70,14 @@ def capture(
         # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
         stream.wait_stream(torch.cuda.current_stream(device))
         stream.wait_event(free)
-        with torch.cuda.stream(stream):
-            for _ in range(WARMUPS):
-                program(static_NCHW)
         graph = torch.cuda.CUDAGraph()
-        # "thread_local": other threads go on decoding and allocating, which "global" would forbid them meanwhile.
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            output_NCHW = program(static_NCHW)
+        with _cudnn_trials():
+            with torch.cuda.stream(stream):
+                for _ in range(WARMUPS):
+                    program(static_NCHW)
+            # "thread_local": other threads go on decoding and allocating, which "global" would forbid them meanwhile.
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                output_NCHW = program(static_NCHW)
         torch.cuda.current_stream(device).wait_stream(stream)
         return _Recording(graph, static_NCHW, output_NCHW)
 
@@ -95,3 +99,14 @@ def capture(
             return output_NCHW
 
     return replay
+
+
+@contextmanager
+def _cudnn_trials() -> Iterator[None]:
+    """Let cuDNN time its kernels for each convolution that it meets first, and use the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

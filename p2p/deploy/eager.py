@@ -62,22 +62,9 @@ def export(
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
-
-    cuDNN chooses among its kernels by their measured time, so that another process may choose others and round
-    differently. A process keeps its choice.
-    """
+    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`."""
     program = torch.export.load(path)
     if device.type == "cpu":
         return program.module()
     network = torch.export.passes.move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
-
-    def tried(input_NCHW: torch.Tensor) -> torch.Tensor:
-        before = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # it matters while the graph is recorded, not when it is replayed
-        try:
-            return network(input_NCHW)
-        finally:
-            torch.backends.cudnn.benchmark = before
-
-    return capture(tried, device=device, dtype=next(network.parameters()).dtype)
+    return capture(network, device=device, dtype=next(network.parameters()).dtype)
