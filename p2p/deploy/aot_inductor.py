@@ -21,6 +21,7 @@ from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.quiet import quiet
+from p2p.deploy.takes import Takes
 
 
 def unavailable() -> str | None:
@@ -65,9 +66,8 @@ def export(
     device = torch.device("cuda" if gpu else "cpu")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(generator, example_NCHW, dtype=dtype, device=device, channels_last=gpu is not None, **batches)
-    facts = {"min_batch": str(min_batch), "max_batch": str(max_batch or ""), "device": device.type}
-    facts |= {"image": "x".join(map(str, example_NCHW.shape[1:])), "dtype": str(dtype).removeprefix("torch.")}
-    facts |= {"cpu": torch.backends.cpu.get_cpu_capability()}
+    takes = Takes(min_batch, max_batch, tuple(example_NCHW.shape[1:]), str(dtype).removeprefix("torch."))
+    facts = takes.to_text() | {"device": device.type, "cpu": torch.backends.cpu.get_cpu_capability()}
     options = {
         # Weights become constants, which the compiler lays out as its kernels read them: on a CPU 1.4 times as fast.
         "freezing": True,
@@ -89,7 +89,7 @@ def export(
     return Program(
         backend="aot_inductor",
         file="generator.pt2",
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=takes.dtype,
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions("triton") if gpu else versions(),
@@ -120,16 +120,10 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         index = -1 if device.index is None else device.index
         # Without threads of its own, whose events and locks a CUDA graph cannot record.
         package = torch._inductor.aoti_load_package(str(path), run_single_threaded=on_gpu, device_index=index)
-    image, dtype = facts["image"], getattr(torch, facts["dtype"])
-    smallest, largest = int(facts["min_batch"]), int(facts["max_batch"] or sys.maxsize)
+    takes = Takes.from_text(facts)
 
     def program(input_NCHW: torch.Tensor) -> torch.Tensor:
-        count, *shape = input_NCHW.shape
-        if not smallest <= count <= largest or "x".join(map(str, shape)) != image or input_NCHW.dtype != dtype:
-            raise ValueError(
-                f"the program takes {smallest} to {facts['max_batch'] or 'any number'} of images of {image} in {dtype},"
-                f" not {count} of {'x'.join(map(str, shape))} in {input_NCHW.dtype}"
-            )
+        takes.check(input_NCHW)
         return package(input_NCHW.contiguous())
 
-    return capture(program, device=device, dtype=dtype) if on_gpu else program
+    return capture(program, device=device, dtype=getattr(torch, takes.dtype)) if on_gpu else program
