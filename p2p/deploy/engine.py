@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from p2p.deploy.manifest import Manifest, sha256
+from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
+
+log = logging.getLogger(__name__)
+
+AGAIN = "run export.py again on this machine"
 
 
 class Engine:
@@ -37,38 +44,133 @@ class Engine:
         return self.manifest.input_shape[2]
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raise a ValueError if the program does not take batches of this size."""
-        largest = self.manifest.program.max_batch
+        """Raise a ValueError if the program does not take batches of this size; say so if it pads them."""
+        program = self.manifest.program
+        largest = program.max_batch
         if batch_size < 1 or (largest is not None and batch_size > largest):
+            size = max(batch_size, 1)
+            setting = f"backend.max_batch={size}"
+            if program.considered is not None:
+                setting = f"batch_size={size}"
+            elif program.min_batch > 1:
+                setting = f"backend.min_batch={size} backend.max_batch={size}"
             raise ValueError(
                 f"batch_size={batch_size} does not fit the exported program, which takes 1 to {largest or 'any number'}"
-                f" of images: choose another, or export again with backend.max_batch={max(batch_size, 1)}"
+                f" of images: choose another, or export again with {setting}"
+            )
+        if batch_size < program.min_batch:
+            log.warning(
+                "the program was built for batches of %d, and smaller ones take as long: use batch_size=%d",
+                program.min_batch,
+                program.min_batch,
             )
 
     @torch.inference_mode()
     def __call__(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """float (N, C, H, W) in [-1, 1], on any device -> the same on the engine's device, in the program's dtype.
 
-        Queues its work on the current stream and does not wait for it.
+        Queues its work on the current stream and does not wait for it. A batch below the program's smallest is
+        filled up with its last image.
         """
-        return self._program(input_NCHW.to(self.device, self._dtype, non_blocking=True))
+        return run_padded(
+            self._program,
+            input_NCHW.to(self.device, self._dtype, non_blocking=True),
+            min_batch=self.manifest.program.min_batch,
+        )
+
+
+def run_padded(
+    program: Callable[[torch.Tensor], torch.Tensor], input_NCHW: torch.Tensor, *, min_batch: int
+) -> torch.Tensor:
+    """The program's output for a batch that may be smaller than the program takes."""
+    count = len(input_NCHW)
+    if count >= min_batch:
+        return program(input_NCHW)
+    filling = input_NCHW[-1:].expand(min_batch - count, -1, -1, -1)
+    return program(torch.cat([input_NCHW, filling]))[:count]
 
 
 def load_engine(folder: Path, *, device: torch.device) -> Engine:
     """Load what `p2p.deploy.export` has written.
 
     Raises:
-        ValueError: nothing is there, it is damaged, or it was made for another device.
+        ValueError: nothing is there, it is damaged, or it does not run here: no GPU or one of another architecture,
+            other versions of the libraries.
     """
     manifest = Manifest.load(folder)
     program = manifest.program
     path = folder / program.file
     if not path.is_file() or sha256(path) != manifest.program_sha256:
-        raise ValueError(f"{path} is missing, damaged or was replaced: run export.py again")
-    if program.gpu is not None and device.type != "cuda":
+        raise ValueError(f"{path} is missing, damaged or was replaced: {AGAIN}")
+    try:
+        backend = importlib.import_module(f"p2p.deploy.{program.backend}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}") from error
+    check_gpu(program, path, here=gpu_facts(device))
+    check_versions(program, path, backend=backend)
+    return Engine(manifest=manifest, program=load_program(backend, path, device=device), device=device)
+
+
+def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What `backend.load` returns.
+
+    Raises:
+        ValueError: it raises anything, for whatever reason the libraries below it have.
+    """
+    try:
+        return backend.load(path, device=device)
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
+
+
+def check_gpu(program: Program, path: Path, *, here: dict[str, str]) -> None:
+    """Raise a ValueError if a program for a GPU does not run on the one that is `here` (`gpu_facts`; {} for a CPU).
+
+    What counts is the architecture, the compute capability: machine code of another one does not run at all. Among
+    the GPU models of one architecture TensorRT's engines, TensorRT-RTX's and Inductor's all run, yet their kernels
+    and tiles were chosen on one model, so another gets a warning, as TensorRT itself has it. TensorRT can build for
+    more architectures, at a price in speed; this project asks for none of that.
+    """
+    if program.gpu is None:
+        return
+    if not here:
         raise ValueError(
-            f"{path} runs on a GPU ({program.gpu}), but device={device.type}: run export.py here, or with"
+            f"{path} runs on a GPU ({program.gpu}), but device=cpu: run export.py here, or with"
             " backend=exported_program for a program that runs on both"
         )
-    backend = importlib.import_module(f"p2p.deploy.{program.backend}")
-    return Engine(manifest=manifest, program=backend.load(path, device=device), device=device)
+    if program.architecture not in (None, here["architecture"]):
+        raise ValueError(
+            f"{path} was made on {program.gpu} (compute capability {program.architecture}) and cannot run on"
+            f" {here['gpu']} (compute capability {here['architecture']}): {AGAIN}"
+        )
+    if program.gpu != here["gpu"]:
+        log.warning("%s was tuned on %s, and this is %s: %s for full speed", path, program.gpu, here["gpu"], AGAIN)
+
+
+def check_versions(program: Program, path: Path, *, backend: ModuleType) -> None:
+    """Raise a ValueError if a library's version keeps `backend` from loading the program.
+
+    A backend's module may say what its programs depend on:
+        PACKAGES: distributions that must have the very version they were made with.
+        TORCH: how torch's version, major and minor, must compare: "same", "any", or, if it does not say, "not older".
+    """
+    packages = getattr(backend, "PACKAGES", ())
+    here = versions(*packages)
+    made, now = (minor(found.get("torch", "0.0")) for found in (program.versions, here))
+    rule = getattr(backend, "TORCH", "not older")
+    wrong = ["torch"] if (rule == "same" and made != now) or (rule == "not older" and made > now) else []
+    wrong += [name for name in packages if name in program.versions and here.get(name) != program.versions[name]]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{path} was made with {name} {program.versions[name]}, which does not fit what is installed here,"
+            f" {here.get(name, 'none')}: {AGAIN}, or install that version"
+        )
+
+
+def minor(version: str) -> tuple[int, ...]:
+    """(2, 14) of "2.14.1+cu130"."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

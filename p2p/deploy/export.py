@@ -10,12 +10,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p.deploy import cache, rewrite
+from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest, Program, sha256
-from p2p.deploy.rewrite import inference_view
 from p2p.interop import reference
-
-PSNR_CEILING = 120.0  # dB, for images that do not differ at all
 
 
 def load_weights(
@@ -66,7 +65,10 @@ def export(
     multiple: int | None = None,
     checkpoint: Path,
     device: torch.device,
+    names: list[str] | None = None,
     min_psnr: float = 40.0,
+    sub_pixel: Literal["last", "all", "none"] = "last",
+    cache_dir: Path | None = None,
 ) -> Manifest:
     """Export, load back, compare with fp32 eager, and only then put the folder in its place.
 
@@ -78,20 +80,28 @@ def export(
         norm_stats: "instance" or "running".
         direction, preprocess, multiple, checkpoint: for the manifest.
         device: where the program is to run.
+        names: of the images, for the manifest and for errors; None: their numbers.
         min_psnr: dB that the worst image must reach.
+        sub_pixel: which transposed convolutions become `p2p.deploy.rewrite.SubPixelConv2d`.
+        cache_dir: of the build cache, see `p2p.deploy.cache.build`; None: none.
 
     Raises:
-        ValueError: an output is too far from fp32; no artifact is left.
+        ValueError: an output is too far from fp32, or the program does not load; no artifact is left, and an older
+            one stays as it was.
     """
-    view = inference_view(generator, norm_stats=norm_stats)
-    with torch.inference_mode():
-        # On the CPU and before the backend gets the network: on GPUs "fp32" convolutions round to TF32.
-        expected = torch.cat([view(image[None]) for image in images_NCHW])
+    if sub_pixel not in ("last", "all", "none"):
+        raise ValueError(f"sub_pixel={sub_pixel} is not known: use last, all or none")
+    view = rewrite.inference_view(generator, norm_stats=norm_stats)
+    expected = reference_outputs(view, images_NCHW)
+    network = rewrite.fold_batch_norm(view)
+    if sub_pixel != "none":
+        network = rewrite.sub_pixel(network, only_last=sub_pixel == "last")
     staging = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        program = backend(view, images_NCHW, staging)
+        made = cache.build(backend, network, images_NCHW, staging, device=device, cache_dir=cache_dir)
+        program = made.program
         facts = {
             "program": program,
             "program_sha256": sha256(staging / program.file),
@@ -103,26 +113,18 @@ def export(
             "multiple": multiple,
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
+            "built": made.built,
+            "build_seconds": made.seconds,
         }
         Manifest(**facts, psnr_db={}).save(staging)
         engine = load_engine(staging, device=device)
-        psnr = psnr_db(torch.cat([engine(image[None]).cpu() for image in images_NCHW]), expected)
-        worst = psnr.min().item()
-        if not worst >= min_psnr:  # also catches NaN
-            raise ValueError(
-                f"the exported program is too far from fp32: {worst:.1f} dB PSNR on its worst validation image, where"
-                f" min_psnr={min_psnr:g} is asked for: choose another backend or backend.precision"
-            )
-        manifest = Manifest(**facts, psnr_db={"mean": psnr.mean().item(), "worst": worst, "images": len(psnr)})
+        outputs = [engine(images).cpu() for images in images_NCHW.split(program.min_batch)]
+        figures = summary(psnr_db(torch.cat(outputs), expected), names or list(map(str, range(len(images_NCHW)))))
+        check(figures, min_psnr=min_psnr)
+        manifest = Manifest(**facts, psnr_db=figures)
         manifest.save(staging)
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
-
-
-def psnr_db(images_NCHW: torch.Tensor, expected_NCHW: torch.Tensor) -> torch.Tensor:
-    """PSNR of each image in dB for values in [-1, 1], at most 120: float32 (N,)."""
-    error = (images_NCHW.double() - expected_NCHW.double()).square().mean(dim=(1, 2, 3))
-    return (10 * torch.log10(4.0 / error)).clamp(max=PSNR_CEILING).float()

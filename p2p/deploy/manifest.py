@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import platform
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -36,9 +38,42 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def gpu_facts(device: torch.device) -> dict[str, str]:
+    """{"gpu", "architecture", "driver"} of a CUDA device, as `Program` keeps them; of a CPU an empty dict."""
+    if device.type != "cuda":
+        return {}
+    major, minor = torch.cuda.get_device_capability(device)
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "architecture": f"{major}.{minor}",
+        "driver": driver_version(Path("/proc/driver/nvidia/version")),
+    }
+
+
+def driver_version(path: Path) -> str:
+    """Of the NVIDIA driver, such as "580.82.07", read from the file of its kernel module.
+
+    Where a container hides that file, the CUDA version that the driver offers, such as "CUDA 13.0".
+    """
+    try:
+        if match := re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)", path.read_text()):
+            return match[1]
+    except OSError:
+        pass
+    try:
+        number = ctypes.c_int()
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+        return f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+    except (OSError, AttributeError):  # another name of the library, as on Windows
+        return "unknown"
+
+
 @dataclass(frozen=True)
 class Program:
     """What a backend has written: a file, and how to feed it.
+
+    A backend's `load` may keep more files beside it, to start faster the next time, and must do without them: an
+    artifact can be read-only. They belong to the artifact, and no digest is kept of them.
 
     Attributes:
         backend: module of `p2p.deploy` that loads it.
@@ -47,6 +82,9 @@ class Program:
         max_batch: the largest batch it takes, or None for any.
         versions: of the libraries that made it.
         gpu: the GPU it was made on and runs on, or None where it runs on any device.
+        min_batch: the smallest batch it takes; equal to `max_batch` for a program of one fixed batch.
+        architecture, driver: the GPU's compute capability, such as "9.0", and its driver, for the record.
+        considered: what `p2p.deploy.fastest` has tried, one row a backend.
     """
 
     backend: str
@@ -55,6 +93,10 @@ class Program:
     max_batch: int | None
     versions: dict[str, str]
     gpu: str | None = None
+    min_batch: int = 1
+    architecture: str | None = None
+    driver: str | None = None
+    considered: list[dict[str, str | float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +112,9 @@ class Manifest:
         direction: which side of an A|B pair is the input.
         preprocess, multiple: how images were brought to size, see `p2p.data.transforms.torchvision`.
         checkpoint, checkpoint_sha256: the weights' origin.
-        psnr_db: {"mean", "worst", "images"} of the program's outputs against fp32 eager on a CPU.
+        psnr_db: {"mean", "worst", "worst_image", "images"} of the program's outputs against fp32 eager on a CPU.
+        built, build_seconds: when the program was compiled, UTC, and how long that took; earlier than `created` where
+            it came from the build cache.
         created: UTC, ISO 8601.
     """
 
@@ -84,7 +128,9 @@ class Manifest:
     multiple: int | None
     checkpoint: str
     checkpoint_sha256: str
-    psnr_db: dict[str, float]
+    psnr_db: dict[str, float | int | str]
+    built: str = ""
+    build_seconds: float = 0.0
     value_range: list[float] = field(default_factory=lambda: [-1.0, 1.0])
     mean: float = 0.5
     std: float = 0.5

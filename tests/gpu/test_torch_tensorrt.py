@@ -11,8 +11,9 @@ from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import auto, torch_tensorrt
+from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.engine import load_engine
-from p2p.deploy.export import export, psnr_db
+from p2p.deploy.export import export
 from p2p.deploy.rewrite import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet

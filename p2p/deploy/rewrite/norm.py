@@ -1,6 +1,6 @@
-"""What changes between the generator that trains and the one that is deployed.
+"""What BatchNorm means in a network that is deployed.
 
-BatchNorm has two meanings at test time. The paper tests each image with the statistics of that image alone
+It has two meanings at test time. The paper tests each image with the statistics of that image alone
 (Isola et al. 2017, sec. 3.4), the rest of the world with running averages over the training set. Which one a
 model needs depends on how it was trained, and validation, export and inference must agree on it.
 """

@@ -1,0 +1,177 @@
+"""The build cache: a program that was compiled once is not compiled again.
+
+An entry is a folder, named by its key, with the files that the backend wrote and `entry.json`. The key covers all
+that the program follows from, so an entry is never out of date; it is only ever unused. It says nothing about
+accuracy: `p2p.deploy.export` compares a cached program with the network like a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from p2p.deploy.manifest import Program, gpu_facts, now, sha256, versions
+
+log = logging.getLogger(__name__)
+
+FILE = "entry.json"
+MOST_ENTRIES = 16  # of up to 220 MB each, a U-Net for 256x256 pixels in float32
+ABANDONED = 24 * 3600  # seconds after which an entry that is being written no longer is
+
+
+@dataclass(frozen=True)
+class Build:
+    """A program, when it was compiled (UTC, ISO 8601) and how many seconds that took."""
+
+    program: Program
+    built: str
+    seconds: float
+
+
+def build(
+    backend: Callable[[nn.Module, torch.Tensor, Path], Program],
+    network: nn.Module,
+    images_NCHW: torch.Tensor,
+    folder: Path,
+    *,
+    device: torch.device,
+    cache_dir: Path | None,
+) -> Build:
+    """Let the backend write its program into the empty `folder`, or copy what it wrote for the same key before.
+
+    Args:
+        backend, network, images_NCHW, folder: see `p2p.deploy.exported_program.export`.
+        device: where the program is to run.
+        cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be written to
+            costs a warning, not the export.
+    """
+    if cache_dir is None:
+        return _build(backend, network, images_NCHW, folder, device)
+    entry = cache_dir / key(backend, network, images_NCHW, device=device)
+    found = fetch(entry, folder)
+    if found is not None:
+        return found
+    made = _build(backend, network, images_NCHW, folder, device)
+    try:
+        store(entry, folder, made)
+        prune(cache_dir)
+    except OSError as error:
+        log.warning("the build cache %s cannot be used (%s): set cache_dir", cache_dir, error.strerror or error)
+    return made
+
+
+def _build(backend, network: nn.Module, images_NCHW: torch.Tensor, folder: Path, device: torch.device) -> Build:
+    started = time.perf_counter()
+    program = backend(network, images_NCHW, folder)
+    seconds = round(time.perf_counter() - started, 1)
+    if program.gpu is not None:
+        program = replace(program, **gpu_facts(device))
+    return Build(program, now(), seconds)
+
+
+def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, device: torch.device) -> str:
+    """SHA-256 over everything that a compiled program follows from, 64 hex digits.
+
+    That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
+    the GPU and its driver, the version of Python and of every installed package, and this folder's own sources.
+    Which packages matter depends on the backend, and a build that was not needed costs less than a wrong one.
+    """
+    target = backend.func if isinstance(backend, partial) else backend
+    arguments = backend.keywords if isinstance(backend, partial) else {}
+    facts = {
+        "backend": f"{target.__module__}.{target.__qualname__}",
+        "arguments": arguments,
+        "network": fingerprint(network, images_NCHW[:1]),
+        "image": list(images_NCHW.shape[1:]),
+        "device": device.type,
+        "gpu": gpu_facts(device),
+        "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
+        "sources": sources(Path(__file__).parent),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint(network: nn.Module, image_NCHW: torch.Tensor) -> str:
+    """SHA-256 over what the network computes: the graph that torch.export sees, and every tensor in it."""
+    exported = torch.export.export(network, (image_NCHW,))
+    digest = hashlib.sha256(str(exported.graph).encode())
+    for name, tensor in sorted((exported.state_dict | exported.constants).items()):
+        assert isinstance(tensor, torch.Tensor)  # the networks here have no other constants
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def sources(folder: Path) -> str:
+    """SHA-256 over a folder's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def fetch(entry: Path, folder: Path) -> Build | None:
+    """Copy an entry's files to `folder` and say so; None if there is none, or a damaged one, which is dropped."""
+    if not entry.is_dir():
+        return None
+    try:
+        record = json.loads((entry / FILE).read_text())
+        made = Build(Program(**record["program"]), record["built"], record["seconds"])
+        for name, digest in record["files"].items():
+            shutil.copyfile(entry / name, folder / name)
+            if sha256(folder / name) != digest:
+                raise ValueError(f"{name} was changed")
+        age = time.time() - datetime.fromisoformat(made.built).timestamp()
+        os.utime(entry)  # was used just now, see `prune`
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("an entry of the build cache is damaged (%s): building again", error)
+        shutil.rmtree(entry, ignore_errors=True)
+        for path in folder.iterdir():
+            path.unlink()
+        return None
+    log.info("taken from the build cache: built %s ago in %s", duration(age), duration(made.seconds))
+    return made
+
+
+def store(entry: Path, folder: Path, made: Build) -> None:
+    """Make an entry of a folder's files; no one ever sees a part of it."""
+    partial_entry = entry.with_name(f"{entry.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial_entry, ignore_errors=True)
+    try:
+        shutil.copytree(folder, partial_entry)
+        files = {path.name: sha256(path) for path in partial_entry.iterdir()}
+        (partial_entry / FILE).write_text(json.dumps(asdict(made) | {"files": files}, indent=2) + "\n")
+        if not entry.exists():  # another export may have been faster, with the same program
+            partial_entry.rename(entry)
+    finally:
+        shutil.rmtree(partial_entry, ignore_errors=True)
+
+
+def prune(cache_dir: Path) -> None:
+    """Remove all but the 16 entries that were used last, and what exports left that were killed."""
+    aged = sorted(((path.stat().st_mtime, path) for path in cache_dir.iterdir() if path.is_dir()), reverse=True)
+    whole = [path for _, path in aged if ".partial-" not in path.name]
+    dead = [path for used, path in aged if ".partial-" in path.name and used < time.time() - ABANDONED]
+    for path in whole[MOST_ENTRIES:] + dead:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def duration(seconds: float) -> str:
+    """ "31 s", "3 minutes", "2 hours", "5 days"."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
