@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,17 +32,20 @@ from p2p.data.images import read_input
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.precision import DTYPES
-from p2p.deploy.rewrite import fold_batch_norm, inference_view, sub_pixel
+from p2p.deploy.rewrite import drop_dead_taps, fold_batch_norm, inference_view, space_to_depth, sub_pixel
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime", "onnxruntime-gpu")
 
-REWRITES: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "none": copy.deepcopy,
-    "fold": fold_batch_norm,
-    "fold+last": lambda network: sub_pixel(fold_batch_norm(network), only_last=True),
-    "fold+all": lambda network: sub_pixel(fold_batch_norm(network)),
+LAST = partial(sub_pixel, only_last=True)
+REWRITES = {  # one after another
+    "none": [],
+    "fold": [fold_batch_norm],
+    "fold+last": [fold_batch_norm, LAST],
+    "fold+all": [fold_batch_norm, sub_pixel],
+    "fold+last+taps": [fold_batch_norm, LAST, drop_dead_taps],
+    "fold+last+taps+blocks": [fold_batch_norm, LAST, drop_dead_taps, space_to_depth],
 }
 
 # What runs it, precision on a GPU (a CPU gets fp32), rewrites, further arguments of the backend's export.
@@ -56,10 +59,14 @@ PROGRAMS = [
     ("compile", "fp16", "none", {}),
     ("compile", "fp16", "fold+last", {}),
     ("compile", "fp16", "fold+all", {}),
+    ("compile", "fp16", "fold+last+taps", {}),
+    ("compile", "fp16", "fold+last+taps+blocks", {}),
     ("torch_tensorrt", "fp16", "none", {}),
     ("torch_tensorrt", "fp16", "fold", {}),
     ("torch_tensorrt", "fp16", "fold+last", {}),
     ("torch_tensorrt", "fp16", "fold+all", {}),
+    ("torch_tensorrt", "fp16", "fold+last+taps", {}),
+    ("torch_tensorrt", "fp16", "fold+last+taps+blocks", {}),
     ("aot_inductor", "fp16", "fold+last", {}),
     ("aot_inductor", "fp16", "fold+last", {"max_autotune": True}),
     ("exported_program", "fp16", "fold", {}),
@@ -88,7 +95,9 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
     """Make its program and call it once, which may compile, tune or record."""
     started = time.perf_counter()
     device, dtype = pick_device("auto"), DTYPES[candidate.precision]
-    network = REWRITES[candidate.rewrites](network)
+    network = copy.deepcopy(network)
+    for rewrite in REWRITES[candidate.rewrites]:
+        network = rewrite(network, images_NCHW) if rewrite is drop_dead_taps else rewrite(network)
     if candidate.backend in ("module", "compile"):
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         run = network.to(device, dtype, memory_format=layout)
@@ -135,6 +144,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--norm-stats", default="running", choices=["running", "instance"])
     parser.add_argument("--programs", default="", help="only these backends, such as module,compile,onnx")
+    parser.add_argument("--rewrites", default="", help="only these, such as none,fold+last")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--round-s", type=float, default=0.1, help="seconds of a program's turn, twice")
     parser.add_argument("--budget-s", type=float, default=480, help="no builds after; every batch size has its share")
@@ -156,6 +166,7 @@ def main() -> None:
     matrix = torch.randn(side, side, device=device, dtype=dtype)
 
     programs = [program for program in PROGRAMS if not options.programs or program[0] in options.programs.split(",")]
+    programs = [program for program in programs if not options.rewrites or program[2] in options.rewrites.split(",")]
     if device.type == "cpu":
         programs = [(backend, "fp32", *rest) for backend, precision, *rest in programs if precision != "bf16"]
     record = head(options.commit, *PACKAGES) | {

@@ -256,6 +256,11 @@ def test_a_cropped_kernel_gives_the_same(kind, side, stride, padding, size, left
     assert cropped(x).shape == network(x).shape
 
 
+def test_a_layer_with_output_padding_keeps_its_taps():
+    network = nn.Sequential(nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1, output_padding=1)).eval()
+    assert kernels(drop_dead_taps(network, torch.zeros(1, 2, 1, 1))) == [3]
+
+
 def test_a_layer_that_sees_two_sizes_keeps_its_taps():
     layer = nn.Conv2d(2, 2, 4, stride=2, padding=1)
     network = nn.Sequential(layer, layer).eval()
@@ -301,6 +306,11 @@ def test_a_network_in_training_is_refused(rewrite):
         rewrite(network)
 
 
+def test_dead_taps_of_a_network_in_training_are_refused():
+    with pytest.raises(AssertionError, match="eval mode"):
+        drop_dead_taps(UNet(image_size=32, width=4), torch.zeros(1, 3, 32, 32))
+
+
 def test_frames_are_the_conversions_outside_to_the_last_bit():
     network = randomized(UNet(image_size=32, width=4)).float()
     frames_NHWC = torch.randint(0, 256, (3, 32, 64, 3), dtype=torch.uint8)
@@ -342,7 +352,7 @@ def test_frames_compute_in_the_dtype_of_the_network_and_clip():
             seen.append((x_NCHW.dtype, x_NCHW.is_contiguous(), x_NCHW.min().item(), x_NCHW.max().item()))
             return super().forward(x_NCHW)
 
-    levels = torch.tensor([0, 100, 155, 255], dtype=torch.uint8).view(1, 2, 2, 1).expand(-1, -1, -1, 3)
+    levels = torch.tensor([0, 100, 155, 255], dtype=torch.uint8).view(1, 2, 2, 1).repeat(1, 1, 1, 3)
     got = Frames(Probe(3.0, 0.0).half().eval())(levels)
     assert seen == [(torch.float16, True, -1.0, 1.0)]
     assert got[0, :, :, 0].flatten().tolist() == [0, 45, 210, 255]  # 127.5 + 3 * (k - 127.5), clipped

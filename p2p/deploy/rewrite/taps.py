@@ -62,7 +62,7 @@ def _crop(layer: Convolution, before: torch.Size, after: torch.Size) -> None:
             return
         first, last = used[0], used[-1]
         kept = stride * (small - 1) + (last - first + 1) - 2 * (padding - first)  # the larger side that would fit
-        if first > padding or (kept != large if transposed else not kept <= large < kept + stride):
+        if kept != large if transposed else not kept <= large < kept + stride:
             return
         slices.append(slice(first, last + 1))
         paddings.append(padding - first)
