@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Export a trained generator to a program that runs without its code: `python export.py --help`."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from p2p.batch import Batch
 from p2p.cli import command, pick_device
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.interop.config import reference_record
+from p2p.report.tables import show_considered
 from p2p.run import read_record
 
 
@@ -30,28 +32,36 @@ def main(cfg: DictConfig) -> None:
     load_weights(generator, checkpoint, weights=cfg.weights or validated)
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
-    images = [validation[i].input_NCHW for i in range(min(cfg.images, len(validation)))]
-    images = torch.cat([image for image in images if image.shape == images[0].shape])  # a program has one size
+    batches = [validation[i] for i in range(min(cfg.images, len(validation)))]
+    batches = [batch for batch in batches if batch.input_NCHW.shape == batches[0].input_NCHW.shape]  # a program's size
+    images = Batch.collate([replace(batch, target_NCHW=None) for batch in batches])
     manifest = export(
         generator,
-        images,
+        images.input_NCHW,
         Path(cfg.output),
-        backend=instantiate(cfg.backend),
+        backend=instantiate(cfg.backend, _convert_="all"),
         norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
         direction=record.data.direction,
         preprocess=record.transform.preprocess,
         multiple=record.transform.multiple,
         checkpoint=checkpoint,
         device=pick_device(cfg.device),
+        names=images.names,
         min_psnr=cfg.min_psnr,
+        sub_pixel=cfg.sub_pixel,
+        cache_dir=Path(cfg.cache_dir).expanduser() if cfg.cache_dir else None,
     )
-    psnr = manifest.psnr_db
+    program, psnr = manifest.program, manifest.psnr_db
+    if program.considered:
+        show_considered(program.considered, batch_size=program.max_batch)
+    size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
     print(
-        f"{cfg.output}: {manifest.program.backend}, {manifest.program.dtype}, norm_stats={manifest.norm_stats},"
+        f"{cfg.output}: {program.backend}, {program.dtype},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
     what = " input=your/images" if checkpoint.suffix == ".pth" else ""
-    print(f"next: python infer.py +pipeline=overlap batch_size=8 name={cfg.name}{what}")
+    batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
+    print(f"next: python infer.py +pipeline=overlap batch_size={batch_size} name={cfg.name}{what}")
 
 
 if __name__ == "__main__":

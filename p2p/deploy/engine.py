@@ -157,11 +157,12 @@ def check_versions(program: Program, path: Path, *, backend: ModuleType) -> None
         PACKAGES: distributions that must have the very version they were made with.
         TORCH: how torch's version, major and minor, must compare: "same", "any", or, if it does not say, "not older".
     """
-    here = versions(*program.versions)
+    packages = getattr(backend, "PACKAGES", ())
+    here = versions(*packages)
     made, now = (minor(found.get("torch", "0.0")) for found in (program.versions, here))
     rule = getattr(backend, "TORCH", "not older")
     wrong = ["torch"] if (rule == "same" and made != now) or (rule == "not older" and made > now) else []
-    wrong += [name for name in getattr(backend, "PACKAGES", ()) if here.get(name) != program.versions.get(name)]
+    wrong += [name for name in packages if name in program.versions and here.get(name) != program.versions[name]]
     if wrong:
         name = wrong[0]
         raise ValueError(

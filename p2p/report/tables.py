@@ -38,6 +38,19 @@ def show_stages(clock: Clock) -> None:
     show("stages", ["", "images", "seconds", "images/s"], rows)
 
 
+def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: int) -> None:
+    """Print what `p2p.deploy.fastest` has tried, the fastest first, those without a time last."""
+    rows = sorted(rows, key=lambda row: row["batch_ms"] or float("inf"))
+    columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:.3g}", "images_per_s": "{:,.0f}"}
+    columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
+    cells = [
+        [str(row["backend"])] + [f.format(row[k]) if row[k] is not None else "" for k, f in columns.items()]
+        for row in rows
+    ]
+    header = ["backend", "precision", "build s", "ms/batch", "images/s", "worst dB", "verdict"]
+    show(f"backends at batch_size={batch_size}", header, cells)
+
+
 def scores_of(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """What `trainer.validate` returns, {"val/L1": ...}, grouped by prefix: {"val": {"L1": ...}}."""
     grouped: dict[str, dict[str, float]] = {}

@@ -1,0 +1,193 @@
+"""The backend for whoever wants to know: build every one that can run here, measure, keep the fastest."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from p2p.deploy.accuracy import psnr_db, reference_outputs
+from p2p.deploy.engine import load_program, run_padded
+from p2p.deploy.manifest import Program
+from p2p.deploy.precision import Precision
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("eager", "aot_inductor", "onnx", "exported_program", "torch_tensorrt")
+ROUNDS = 7
+ROUND_SECONDS = 0.2  # of one program in one round, at least one batch
+
+
+@dataclass
+class Candidate:
+    """A row of the table.
+
+    Attributes:
+        backend, precision: what was built; the precision is unknown until it was.
+        build_s: seconds.
+        batch_ms: median time of a batch in milliseconds.
+        images_per_s: the same as a rate.
+        worst_psnr: dB against fp32 eager, of the worst image.
+        verdict: "kept", "slower", or why it is out of the question.
+    """
+
+    backend: str
+    precision: str | None = None
+    build_s: float | None = None
+    batch_ms: float | None = None
+    images_per_s: float | None = None
+    worst_psnr: float | None = None
+    verdict: str = "slower"
+
+
+def export(
+    generator: nn.Module,
+    example_NCHW: torch.Tensor,
+    folder: Path,
+    *,
+    batch_size: int,
+    min_psnr: float = 40.0,
+    precision: Precision | None = None,
+    backends: tuple[str, ...] | list[str] = BACKENDS,
+    device: str = "auto",
+) -> Program:
+    """Write the program that translates batches of `batch_size` in the least time, of those that are close to fp32.
+
+    Args:
+        generator: in eval mode, float32, on the CPU.
+        example_NCHW: float32 (N, C, H, W) in [-1, 1], real images: every program is judged by all of them.
+        folder: receives the file of the fastest.
+        batch_size: each program takes batches of exactly this size.
+        min_psnr: dB that the worst image must reach.
+        precision: "fp32", "bf16" or "fp16" for all; None: each backend's own.
+        backends: modules of `p2p.deploy` to try.
+        device: "auto", "cpu" or "cuda", where it is to run.
+
+    Returns:
+        The program, with a row for each backend in `considered`.
+
+    Raises:
+        ValueError: a batch_size below 1, or no backend is left; with each one's reason.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
+    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    expected = reference_outputs(generator, example_NCHW)
+    rows, built = [], {}
+    for name in backends:
+        row = Candidate(name)
+        rows.append(row)
+        try:
+            program, run = _build(row, generator, example_NCHW, folder / name, batch_size, precision, where)
+            psnr = _psnr(program, run, example_NCHW, expected, device=where)
+        except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
+            row.verdict = next(iter(str(error).splitlines()), type(error).__name__)
+            log.info("%s: left out, because %s", name, row.verdict)
+            continue
+        row.worst_psnr = round(psnr, 2) if psnr == psnr else None  # JSON knows no NaN
+        if psnr >= min_psnr:
+            built[name] = (row, program, run)
+        else:
+            row.verdict = f"{psnr:.1f} dB PSNR on its worst image is below min_psnr={min_psnr:g}"
+            log.info("%s: left out, because %s", name, row.verdict)
+    if not built:
+        reasons = "; ".join(f"{row.backend}: {row.verdict}" for row in rows)
+        raise ValueError(f"no backend can export this generator here ({reasons})")
+    batches = {}
+    for name, (_, program, run) in built.items():
+        batch = example_NCHW[:1].expand(batch_size, -1, -1, -1).to(where, getattr(torch, program.dtype)).contiguous()
+        batches[name] = (run, batch)
+    for name, seconds in median_seconds(batches, device=where).items():
+        built[name][0].batch_ms = round(seconds * 1000, 4)
+        built[name][0].images_per_s = round(batch_size / seconds, 1)
+    best, program, _ = min(built.values(), key=lambda entry: entry[0].batch_ms)
+    best.verdict = "kept"
+    for path in (folder / best.backend).iterdir():
+        path.rename(folder / path.name)
+    for name in backends:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return replace(program, considered=[asdict(row) for row in rows])
+
+
+def _build(
+    row: Candidate,
+    generator: nn.Module,
+    example_NCHW: torch.Tensor,
+    folder: Path,
+    batch_size: int,
+    precision: Precision | None,
+    device: torch.device,
+) -> tuple[Program, Callable[[torch.Tensor], torch.Tensor]]:
+    """Build one candidate into `folder`, note in its row how long that took, and load it."""
+    backend = importlib.import_module(f"p2p.deploy.{row.backend}")
+    if reason := backend.unavailable():
+        raise ValueError(reason)
+    log.info("%s: building", row.backend)
+    folder.mkdir()
+    started = time.perf_counter()
+    sizes = {"min_batch": batch_size, "max_batch": batch_size}
+    # A copy, because a backend may move the network to the GPU and into another precision.
+    program = backend.export(copy.deepcopy(generator), example_NCHW, folder, precision=precision, **sizes)
+    row.build_s = round(time.perf_counter() - started, 1)
+    row.precision = program.dtype
+    if program.gpu is not None and device.type != "cuda":
+        raise ValueError(f"it runs on a GPU, and device={device.type}")
+    return program, load_program(backend, folder / program.file, device=device)
+
+
+@torch.inference_mode()
+def _psnr(
+    program: Program,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    images_NCHW: torch.Tensor,
+    expected_NCHW: torch.Tensor,
+    *,
+    device: torch.device,
+) -> float:
+    """Of the worst image, in dB."""
+    batches = images_NCHW.to(device, getattr(torch, program.dtype)).split(program.min_batch)
+    outputs = [run_padded(run, batch, min_batch=program.min_batch).cpu() for batch in batches]
+    return psnr_db(torch.cat(outputs), expected_NCHW).min().item()
+
+
+@torch.inference_mode()
+def median_seconds(
+    batches: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]],
+    *,
+    device: torch.device,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Seconds that each function takes for its batch, the median of several rounds.
+
+    In every round all have their turn, one after another, so that a clock that slows down slows all of them. The
+    batches are in the device's memory; a turn repeats its function for 0.2 s and waits for the device once.
+    """
+
+    def turn(name: str, count: int) -> float:
+        run, batch = batches[name]
+        started = clock()
+        for _ in range(count):
+            run(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (clock() - started) / count
+
+    counts = {}
+    for name in batches:
+        turn(name, 2)  # CUDA graphs are recorded, kernels chosen, memory mapped
+        counts[name] = max(1, round(ROUND_SECONDS / max(turn(name, 1), 1e-6)))
+    taken = {name: [] for name in batches}
+    for _ in range(rounds):
+        for name, count in counts.items():
+            taken[name].append(turn(name, count))
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}

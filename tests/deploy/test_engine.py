@@ -1,0 +1,149 @@
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from p2p.deploy import exported_program, torch_tensorrt
+from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
+from p2p.deploy.manifest import Manifest, Program, versions
+
+CPU = torch.device("cpu")
+PATH = Path("runs/x/export/generator.pt2")
+H100 = {"gpu": "NVIDIA H100 80GB HBM3", "architecture": "9.0", "driver": "580.82.07"}
+
+
+def program(**changes):
+    return replace(Program("exported_program", "generator.pt2", "float32", 8, versions()), **changes)
+
+
+def engine(function, **changes):
+    shape = [3, 2, 2]
+    facts = {"program_sha256": "", "input_shape": shape, "output_shape": shape, "norm_stats": "instance"}
+    facts |= {"direction": "AtoB", "preprocess": "none", "multiple": None, "checkpoint": "", "checkpoint_sha256": ""}
+    return Engine(manifest=Manifest(program=program(**changes), psnr_db={}, **facts), program=function, device=CPU)
+
+
+def test_a_small_batch_is_filled_up_with_its_last_image_and_the_output_cut():
+    seen = []
+
+    def double(input_NCHW):
+        seen.append(input_NCHW.clone())
+        return input_NCHW * 2
+
+    fixed = engine(double, min_batch=4, max_batch=4)
+    images = torch.arange(4 * 12.0).reshape(4, 3, 2, 2)
+    for count in (1, 3, 4):
+        assert torch.equal(fixed(images[:count]), images[:count] * 2)
+    assert [len(batch) for batch in seen] == [4, 4, 4]
+    assert torch.equal(seen[1], images[[0, 1, 2, 2]])
+    assert torch.equal(seen[2], images)
+    free = engine(double, min_batch=1)
+    assert len(free(images[:3])) == len(seen[3]) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"min_batch": 1}, r"takes 1 to 8 of images: .* backend\.max_batch=9"),
+        ({"min_batch": 8}, r"backend\.min_batch=9 backend\.max_batch=9"),
+        ({"min_batch": 8, "considered": []}, r"export again with batch_size=9"),
+    ],
+)
+def test_a_batch_too_large_says_how_to_export(changes, again):
+    with pytest.raises(ValueError, match=rf"batch_size=9 does not fit .* {again}$"):
+        engine(None, **changes).check_batch_size(9)
+
+
+def test_a_batch_that_will_be_padded_is_said(caplog):
+    engine(None, min_batch=8).check_batch_size(8)
+    engine(None, min_batch=1).check_batch_size(1)
+    assert caplog.text == ""
+    engine(None, min_batch=8).check_batch_size(3)
+    assert "was built for batches of 8, and smaller ones take as long: use batch_size=8" in caplog.text
+
+
+def test_gpus(caplog):
+    made = program(**H100)
+    check_gpu(program(), PATH, here={})  # for any device
+    check_gpu(program(), PATH, here=H100)
+    check_gpu(made, PATH, here=H100 | {"driver": "590.10"})
+    assert caplog.text == ""
+    with pytest.raises(
+        ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export\.py here"
+    ):
+        check_gpu(made, PATH, here={})
+    ada = {"gpu": "NVIDIA L4", "architecture": "8.9", "driver": "580.82.07"}
+    with pytest.raises(
+        ValueError,
+        match=r"was made on NVIDIA H100 80GB HBM3 \(compute capability 9\.0\) and cannot run on NVIDIA L4"
+        r" \(compute capability 8\.9\): run export\.py again on this machine$",
+    ):
+        check_gpu(made, PATH, here=ada)
+    check_gpu(made, PATH, here=H100 | {"gpu": "NVIDIA H200"})
+    assert "was tuned on NVIDIA H100 80GB HBM3, and this is NVIDIA H200: run export.py again" in caplog.text
+
+
+def backend(**constants):
+    module = ModuleType("p2p.deploy.other")
+    for name, value in constants.items():
+        setattr(module, name, value)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("rule", "made", "here", "refused"),
+    [
+        ("same", "2.11.0+cu130", "2.11.3", False),
+        ("same", "2.11.0", "2.9.0", True),
+        ("same", "2.9.0", "2.11.0", True),
+        ("same", "2.11.0", "3.11.0", True),
+        ("not older", "2.9.1", "2.11.0", False),  # 9 is less than 11, though not as text
+        ("not older", "2.11.0", "2.9.1", True),
+        ("not older", "2.11.5", "2.11.0", False),
+        ("any", "2.11.0", "2.9.1", False),
+    ],
+)
+def test_torchs_version(rule, made, here, refused, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", here)
+    modules = [backend(TORCH=rule)] + [exported_program] * (rule == "not older")
+    for module in modules:
+        if refused:
+            with pytest.raises(ValueError, match=rf"made with torch {made}, .* here, {here}: run export\.py again"):
+                check_versions(program(versions={"torch": made}), PATH, backend=module)
+        else:
+            check_versions(program(versions={"torch": made}), PATH, backend=module)
+
+
+def test_packages_of_which_the_version_must_be_the_same(monkeypatch):
+    made = program(versions={"torch": torch.__version__, "torch-tensorrt": "2.14.0", "tensorrt": "10.13.0.35"})
+    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: dict(made.versions))
+    check_versions(made, PATH, backend=torch_tensorrt)
+    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: made.versions | {"tensorrt": "10.14.1"})
+    with pytest.raises(
+        ValueError, match=r"made with tensorrt 10\.13\.0\.35, which does not fit .* here, 10\.14\.1: run"
+    ):
+        check_versions(made, PATH, backend=torch_tensorrt)
+    check_versions(made, PATH, backend=backend())
+    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: versions())
+    with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: run"):
+        check_versions(made, PATH, backend=torch_tensorrt)
+
+
+def test_minor():
+    assert minor("2.14.1+cu130") == (2, 14)
+    assert minor("2.9.0a0+git12") == (2, 9)
+
+
+def test_a_program_that_does_not_load_is_refused_in_one_sentence():
+    def load(path, *, device):
+        raise RuntimeError("deserialization failed\nat engine.cpp:12")
+
+    broken = backend(load=load, unavailable=lambda: None)
+    match = r"generator\.pt2 cannot be loaded, because deserialization failed: run export\.py again on this machine$"
+    with pytest.raises(ValueError, match=match):
+        load_program(broken, PATH, device=CPU)
+    broken.unavailable = lambda: "there is no onnxruntime"
+    with pytest.raises(ValueError, match="cannot be loaded, because there is no onnxruntime: run"):
+        load_program(broken, PATH, device=CPU)
