@@ -68,16 +68,15 @@ def candidates(rows: int, columns: int, depth: int, *, item_bytes: int = 2, proc
             if steps % splits or (splits > 1 and (steps // splits < 4 or tiles * splits > 3 * processors)):
                 continue
             tile = Tile(shape.rows, shape.columns, deep, shape.stages, shape.warps, splits)
-            # Time of a wave of programs: its multiplications, or its copies where the tile is too small to hide them.
-            copies = (shape.rows + shape.columns) * 96
-            wave = steps / splits * deep * max(shape.rows * shape.columns, copies) + 65536 * (4 + 2 * (splits > 1))
-            resident = 2 if shape.rows * shape.columns <= 128 * 128 else 1
-            waves = math.ceil(tiles * splits / (processors * resident)) * resident
-            ranked[tile] = waves * wave
+            # Time in multiplications: of a program's own, or what the copies of too small a tile take, and of its
+            # begin and end; then of the partial sums, which meet in memory and are added up by one program.
+            work = steps // splits * deep * max(shape.rows * shape.columns, (shape.rows + shape.columns) * 64)
+            meeting = 4e6 + 333 * splits * shape.rows * shape.columns if splits > 1 else 0
+            ranked[tile] = math.ceil(tiles * splits / processors) * (work + 4e6) + meeting
     return sorted(ranked, key=ranked.__getitem__)
 
 
-def fastest(tiles: list[Tile], run: Callable[[Tile], Callable[[], object]], *, trials: int = 6) -> Tile:
+def fastest(tiles: list[Tile], run: Callable[[Tile], Callable[[], object]], *, trials: int = 8) -> Tile:
     """The fastest of the first few tiles, by the median of some runs on the current GPU.
 
     Args:

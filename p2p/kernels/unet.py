@@ -17,14 +17,14 @@ from p2p.kernels.tiles import Tile, candidates, fastest
 NONE, RELU, TANH = "none", "relu", "tanh"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
-    """A convolution's weights as a program file holds them: tensors and numbers.
+    """A convolution as the kernels read it, and as a program file holds it.
 
     Attributes:
-        weight: (C', C, 4, 4), or (C, C', 4, 4) of a transposed convolution.
+        weight: of `pack_down` or `pack_up`; of the first layer (C', C, 4, 4).
         bias: float32 (C',).
-        norm: (2, C') weight and bias of the instance norm behind it; None for none.
+        norm: float32 (2, C'), weight and bias of the instance norm behind it; None for none.
         eps: of that norm.
     """
 
@@ -33,37 +33,66 @@ class Layer:
     norm: torch.Tensor | None = None
     eps: float = 1e-5
 
+    def to(self, device: torch.device) -> Layer:
+        """A copy on that device."""
+        norm = None if self.norm is None else self.norm.to(device)
+        return Layer(self.weight.to(device), self.bias.to(device), norm, self.eps)
 
-def layers_of(network: nn.Module) -> tuple[list[Layer], list[Layer], bool]:
-    """Down and up layers, outermost first and innermost first, of a U-Net, and whether it has skips.
+
+@dataclass(frozen=True)
+class Weights:
+    """All of a U-Net.
+
+    Attributes:
+        down: layers, outermost first.
+        up: layers, innermost first.
+        skips: whether the decoder's see the encoder's outputs.
+    """
+
+    down: list[Layer]
+    up: list[Layer]
+    skips: bool
+
+    def to(self, device: torch.device) -> Weights:
+        """A copy on that device."""
+        return Weights([layer.to(device) for layer in self.down], [layer.to(device) for layer in self.up], self.skips)
+
+
+def weights_of(network: nn.Module, *, dtype: torch.dtype) -> Weights:
+    """What the kernels need to know of a network.
 
     Args:
         network: a `p2p.models.unet.UNet` in eval mode, on the CPU, its BatchNorms folded or made per-image.
+        dtype: of the weights, float16 or bfloat16.
 
     Raises:
-        ValueError: it is another network, or has a norm that these kernels do not compute.
+        ValueError: it is another network, or one that these kernels do not compute.
     """
     if not (hasattr(network, "down") and hasattr(network, "up") and hasattr(network, "skips")):
-        raise ValueError("these kernels compute U-Nets alone (generator=unet, encoder_decoder): use another backend")
-    return [_layer(block) for block in network.down], [_layer(block) for block in network.up], network.skips
+        raise ValueError("its kernels compute U-Nets alone (generator=unet, encoder_decoder)")
+    down = [
+        _layer(block, (lambda w: w.contiguous()) if level == 0 else pack_down, dtype)
+        for level, block in enumerate(network.down)
+    ]
+    narrow = min(len(layer.weight) for layer in down)
+    if narrow % 16:
+        raise ValueError(f"its kernels need channels in multiples of 16, and generator.width gives {narrow}")
+    return Weights(down, [_layer(block, pack_up, dtype) for block in network.up], network.skips)
 
 
-def _layer(block: nn.Module) -> Layer:
-    [convolution] = [m for m in block if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-    transposed = isinstance(convolution, nn.ConvTranspose2d)
+def _layer(block: nn.Module, pack: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype) -> Layer:
+    [convolution] = [module for module in block if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert (convolution.kernel_size, convolution.stride, convolution.padding) == ((4, 4), (2, 2), (1, 1))
     channels = convolution.out_channels
-    bias = convolution.bias.detach().float() if convolution.bias is not None else torch.zeros(channels)
-    layer = Layer(convolution.weight.detach(), bias)
+    bias = torch.zeros(channels) if convolution.bias is None else convolution.bias.detach().float()
+    weight = pack(convolution.weight.detach().to(dtype))
     for module in block:
         if isinstance(module, nn.InstanceNorm2d):
-            affine = [torch.ones(channels), torch.zeros(channels)]
-            if module.affine:
-                affine = [module.weight.detach().float(), module.bias.detach().float()]
-            layer.norm, layer.eps = torch.stack(affine), module.eps
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError("a BatchNorm could not be folded into its convolution: use another backend")
-    assert convolution.kernel_size == (4, 4) and convolution.stride == (2, 2) and transposed in (True, False)
-    return layer
+            affine = (module.weight, module.bias) if module.affine else (torch.ones(channels), torch.zeros(channels))
+            return Layer(weight, bias, torch.stack(affine).detach().float(), module.eps)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError("its kernels need each BatchNorm folded into a convolution, and one could not be")
+    return Layer(weight, bias)
 
 
 def pack_down(weight: torch.Tensor) -> torch.Tensor:
@@ -118,43 +147,37 @@ class UNetKernels:
     """The network for one batch size; call it like a module.
 
     Args:
-        down, up, skips: as `layers_of` gives them, convolution weights in float16.
+        weights: on `device`.
         batch, height, width: of the input.
         device: a CUDA device.
     """
 
-    def __init__(
-        self, down: list[Layer], up: list[Layer], skips: bool, *, batch: int, height: int, width: int, device: torch.device
-    ):
+    def __init__(self, weights: Weights, *, batch: int, height: int, width: int, device: torch.device):
         self._device, self._batch = device, batch
-        dtype = down[0].weight.dtype
-        depth = len(down)
-        sides = [(height >> level, width >> level) for level in range(1, depth + 1)]
-        channels = [len(layer.weight) for layer in down]
+        down, up = weights.down, weights.up
+        dtype, inner = down[0].weight.dtype, len(down) - 1
+        sides = [(height >> level, width >> level) for level in range(1, len(down) + 1)]
+        channels = [len(layer.bias) for layer in down]
 
         def rows(level: int, columns: int) -> torch.Tensor:
-            return torch.zeros(batch * (sides[level][0] + 1) * (sides[level][1] + 1), columns, dtype=dtype, device=device)
+            high, wide = sides[level]
+            return torch.zeros(batch * (high + 1) * (wide + 1), columns, dtype=dtype, device=device)
 
-        cells = [None] + [rows(level, 4 * channels[level - 1]) for level in range(1, depth)]
-        inner = depth - 1
-        flat = [rows(level, channels[level] * (1 + (skips and level < inner))) for level in range(depth)]
+        cells = [None] + [rows(level, 4 * channels[level - 1]) for level in range(1, len(down))] + [None]
+        flat = [
+            rows(level, channels[level] * (2 if weights.skips and level < inner else 1)) for level in range(len(down))
+        ]
         self._steps: list[Step] = []
         self._runs: list[Callable[[], object]] = []
-
-        self._input = None
-        self._output = torch.zeros(batch, up[-1].weight.shape[1], height, width, dtype=dtype, device=device)
+        self._input = torch.empty(0)
+        self._output = torch.zeros(batch, len(up[-1].bias), height, width, dtype=dtype, device=device)
         for level, layer in enumerate(down):
-            # Without skips a norm still needs rows to work in; those of the decoder are free until it begins.
-            skip = flat[level] if skips or level == inner else None
-            if layer.norm is not None and skip is None:
-                skip = rows(level, channels[level])
-            main = cells[level + 1] if level < inner else None
-            if level == 0:
-                self._add_first(layer, main, skip, sides[0])
-            else:
-                self._add_down(layer, cells[level], main, skip, sides[level])
-        for level, layer in zip(reversed(range(depth)), up, strict=True):
-            out = flat[level - 1][:, channels[level - 1] if skips else 0 :] if level else None
+            # Without skips the decoder's rows are free until it begins: a norm of the encoder works in them.
+            used = weights.skips or level == inner or layer.norm is not None
+            add = self._add_down if level else self._add_first
+            add(layer, cells[level], cells[level + 1], flat[level] if used else None, sides[level])
+        for level, layer in zip(reversed(range(len(down))), up, strict=True):
+            out = flat[level - 1][:, channels[level - 1] if weights.skips else 0 :] if level else None
             self._add_up(layer, flat[level], out, sides[level])
 
     def tune(self, tiles: list[Tile] | None = None) -> list[Tile]:
@@ -174,34 +197,39 @@ class UNetKernels:
             run()
         return self._output
 
-    def _add_first(self, layer: Layer, main: torch.Tensor | None, skip: torch.Tensor | None, side: tuple[int, int]):
+    def _add_first(self, layer: Layer, _, main: torch.Tensor, skip: torch.Tensor | None, side: tuple[int, int]):
         height, width = side
-        weight, bias = layer.weight.contiguous().to(self._device), layer.bias.to(self._device)
+        weight, bias = layer.weight, layer.bias
         columns, rows = len(weight), self._batch * height * width
         grid = (math.ceil(rows / 128), math.ceil(columns / 64))
-        target = main if main is not None else skip
 
         def run():
             shifted_gemm.first[grid](
-                self._input, weight, bias, target, skip if skip is not None else target,
-                rows, columns, height, width, skip.stride(0) if skip is not None else 0,
-                CHANNELS=weight.shape[1], CELLS=main is not None, FLAT=skip is not None, BM=128, BN=64,
+                self._input, weight, bias, main, main if skip is None else skip,
+                rows, columns, height, width, 0 if skip is None else skip.stride(0),
+                CHANNELS=weight.shape[1], CELLS=True, FLAT=skip is not None, BM=128, BN=64,
             )  # fmt: skip
 
         self._runs.append(run)
 
-    def _add_down(self, layer: Layer, a: torch.Tensor, main, skip, side: tuple[int, int]):
+    def _add_down(
+        self,
+        layer: Layer,
+        a: torch.Tensor,
+        main: torch.Tensor | None,
+        skip: torch.Tensor | None,
+        side: tuple[int, int],
+    ):
         height, width = side
-        w, bias = pack_down(layer.weight).to(self._device), layer.bias.to(self._device)
+        w, bias = layer.weight, layer.bias
         normed = layer.norm is not None
         flags = {"RAW": normed, "CELLS": main is not None and not normed, "FLAT": skip is not None}
-        main_or_any = main if main is not None else skip
-        skip_or_any = skip if skip is not None else main
+        cells, flat = (skip if main is None else main), (main if skip is None else skip)  # what is None is not used
 
         def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
             shifted_gemm.down[grid](
-                a_desc, w_desc, workspace, arrived, bias, main_or_any, skip_or_any,
-                a.shape[0], len(w), a.shape[1], width + 1, height, width, skip_or_any.stride(0),
+                a_desc, w_desc, workspace, arrived, bias, cells, flat,
+                a.shape[0], len(w), a.shape[1], width + 1, height, width, flat.stride(0),
                 **flags, SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
                 num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
@@ -212,8 +240,7 @@ class UNetKernels:
 
     def _add_up(self, layer: Layer, a: torch.Tensor, out: torch.Tensor | None, side: tuple[int, int]):
         height, width = side
-        w, bias = pack_up(layer.weight).to(self._device), layer.bias.to(self._device)
-        channels = layer.weight.shape[1]
+        w, bias, channels = layer.weight, layer.bias, len(layer.bias)
         if out is None:
             target, strides, activation = self._output, [self._output.stride(i) for i in (0, 2, 3, 1)], TANH
         else:
@@ -236,7 +263,7 @@ class UNetKernels:
 
     def _add_norm(self, layer: Layer, flat: torch.Tensor, main: torch.Tensor | None, side: tuple[int, int]):
         height, width = side
-        weight, bias = layer.norm.to(self._device)
+        weight, bias = layer.norm
         columns, rows = len(weight), (height + 1) * (width + 1)
         blocks = min(64, triton_power(math.ceil(rows / 256)))
         sums = torch.empty(self._batch, blocks, 2, columns, device=self._device)

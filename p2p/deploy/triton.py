@@ -1,0 +1,124 @@
+"""Kernels of this project's own, for U-Nets: see `p2p.kernels.shifted_gemm` for how they work.
+
+A program file holds the weights in the order in which the kernels read them, and the tiles that were fastest on the
+GPU that it was made on. Triton compiles the kernels when they are first needed, and keeps them in its own cache.
+"""
+
+from __future__ import annotations
+
+import bisect
+import importlib.util
+import pickle
+from collections.abc import Callable
+from dataclasses import astuple
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from p2p.deploy.cuda_graph import capture
+from p2p.deploy.manifest import Program, versions
+from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.takes import Takes
+
+VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here, as half a sentence; None if it can."""
+    if not torch.cuda.is_available():
+        return "there is no CUDA GPU"
+    if torch.cuda.get_device_capability() < (9, 0):
+        return f"{torch.cuda.get_device_name()} has no tensor memory accelerator, which GPUs have from Hopper on"
+    return None if importlib.util.find_spec("triton") else "the package triton is not installed"
+
+
+def export(
+    generator: nn.Module,
+    example_NCHW: torch.Tensor,
+    folder: Path,
+    *,
+    precision: Precision | None = None,
+    min_batch: int = 1,
+    max_batch: int | None = None,
+) -> Program:
+    """Write `generator.pt`: packed weights and the tiles of this GPU.
+
+    Args:
+        generator: a U-Net in eval mode, float32, on the CPU.
+        example_NCHW: float32 (N, C, H, W); fixes all but the batch.
+        precision: "fp16" (the default) or "bf16".
+        min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
+
+    Raises:
+        ValueError: there is no such GPU, or the generator or the precision is another.
+    """
+    from p2p.kernels.unet import UNetKernels, weights_of
+
+    reason = unavailable()
+    if reason:
+        raise ValueError(f"backend=triton cannot be used, because {reason}: use backend=auto")
+    precision, max_batch = precision or "fp16", max_batch or 32
+    if precision == "fp32":
+        raise ValueError("backend=triton computes in fp16 or bf16: use one of them, or another backend")
+    try:
+        weights = weights_of(generator, dtype=DTYPES[precision])
+    except ValueError as error:
+        raise ValueError(f"backend=triton cannot be used, because {error}: use backend=auto") from None
+    device = torch.device("cuda", torch.cuda.current_device())
+    _, channels, height, width = example_NCHW.shape
+    on_gpu, tiles = weights.to(device), {}
+    for batch in sorted({min_batch, max_batch, min(max(8, min_batch), max_batch)}):
+        kernels = UNetKernels(on_gpu, batch=batch, height=height, width=width, device=device)
+        tiles[batch] = [astuple(tile) for tile in kernels.tune()]
+        del kernels  # its buffers are most of a gigabyte at large batches
+    dtype = str(DTYPES[precision]).removeprefix("torch.")
+    takes = Takes(min_batch, max_batch, (channels, height, width), dtype)
+    record = {
+        "takes": takes.to_text(),
+        "skips": weights.skips,
+        "down": [vars(layer) for layer in weights.down],
+        "up": [vars(layer) for layer in weights.up],
+        "tiles": tiles,
+    }
+    torch.save(record, folder / "generator.pt")
+    return Program(
+        backend="triton",
+        file="generator.pt",
+        dtype=dtype,
+        min_batch=min_batch,
+        max_batch=max_batch,
+        versions=versions("triton"),
+        gpu=torch.cuda.get_device_name(),
+    )
+
+
+def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The program as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from p2p.kernels.tiles import Tile
+    from p2p.kernels.unet import Layer, UNetKernels, Weights
+
+    try:
+        record = torch.load(path, map_location=device, weights_only=True)
+        takes = Takes.from_text(record["takes"])
+    except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path} is no program of backend=triton, or is damaged: run export.py again") from error
+    down, up = ([Layer(**layer) for layer in record[name]] for name in ("down", "up"))
+    weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
+    networks: dict[int, UNetKernels] = {}
+
+    def program(input_NCHW: torch.Tensor) -> torch.Tensor:
+        takes.check(input_NCHW)
+        batch = len(input_NCHW)
+        if batch not in networks:
+            _, height, width = takes.image
+            networks[batch] = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
+            nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
+            networks[batch].tune([Tile(*tile) for tile in record["tiles"][nearest]])
+        return networks[batch](input_NCHW)
+
+    return capture(program, device=device, dtype=getattr(torch, takes.dtype))
