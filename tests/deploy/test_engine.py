@@ -70,7 +70,7 @@ def test_gpus(caplog):
     check_gpu(program(), PATH, here=H100)
     check_gpu(made, PATH, here=H100 | {"driver": "590.10"})
     assert caplog.text == ""
-    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export\.py here"):
+    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export"):
         check_gpu(made, PATH, here={})
     ada = {"gpu": "NVIDIA L4", "architecture": "8.9", "driver": "580.82.07"}
     with pytest.raises(
@@ -119,7 +119,7 @@ def test_packages_of_which_the_version_must_be_the_same(monkeypatch):
     monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: dict(made.versions))
     check_versions(made, PATH, backend=torch_tensorrt)
     monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: made.versions | {"tensorrt": "10.14.1"})
-    with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which does not fit .* here, 10\.14\.1: run"):
+    with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.14\.1: run"):
         check_versions(made, PATH, backend=torch_tensorrt)
     check_versions(made, PATH, backend=backend())
     monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: versions())
