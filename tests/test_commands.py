@@ -190,7 +190,7 @@ MISTAKES = {
     ("train", "model.init=zeros"): "model.init=zeros is not known: use normal, xavier, kaiming or orthogonal",
     ("train", "experiment=papper"): "experiment=papper is not known, did you mean paper",
     ("train", "ckpt_path=last"): "there is no checkpoint",
-    ("export", "backend=onx"): "known are auto, exported_program, torch_tensorrt",
+    ("export", "backend=onx"): "backend=onx is not known, did you mean onnx; known are ",
     ("export", "ckpt_path=best"): "there is no trained run in",
     ("infer", "device=tpu"): "device=tpu is not known: use auto, cpu or cuda",
     ("infer", "batch_size=8"): "no exported generator in",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from p2p.deploy import exported_program, torch_tensorrt
+from p2p.deploy import eager, exported_program, torch_tensorrt
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision
 
@@ -21,14 +21,19 @@ def export(
     folder: Path,
     *,
     precision: Precision | None = None,
+    min_batch: int = 1,
     max_batch: int | None = None,
 ) -> Program:
-    """Torch-TensorRT where it can run, else an exported program; logs which, and why.
+    """Torch-TensorRT where it can run, else PyTorch's kernels on a GPU, else an exported program; logs which, and why.
 
-    The arguments are those of either backend; `precision` None is fp16 for the first and fp32 for the second.
+    It takes the first that can run and measures nothing. The arguments are those of every backend; `precision` None
+    is fp16 on a GPU and fp32 without.
     """
     reason = torch_tensorrt.unavailable()
-    backend = exported_program if reason else torch_tensorrt
-    because = reason or f"it can be imported and there is a GPU ({torch.cuda.get_device_name()})"
+    if reason is None:
+        backend, because = torch_tensorrt, f"it can be imported and there is a GPU ({torch.cuda.get_device_name()})"
+    else:
+        backend, because = exported_program if eager.unavailable() else eager, reason
     log.info("backend: %s, because %s", backend.__name__.rpartition(".")[2], because)
-    return backend.export(generator, example_NCHW, folder, precision=precision, max_batch=max_batch)
+    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    return backend.export(generator, example_NCHW, folder, precision=precision, **batches)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, Precision
+
+CPU = torch.device("cpu")
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here: it can everywhere, hence None."""
+    return None
 
 
 def export(
@@ -18,23 +27,31 @@ def export(
     folder: Path,
     *,
     precision: Precision | None = None,
+    min_batch: int = 1,
     max_batch: int | None = None,
 ) -> Program:
     """Write `generator.pt2`, which `torch.export.load` reads without any of this project's code.
 
     Args:
-        generator: in eval mode, float32.
+        generator: in eval mode, float32, on the CPU.
         example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
         precision: "fp32" (the default), "bf16" or "fp16".
-        max_batch: the largest batch, or None for any.
+        min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+
+    Raises:
+        ValueError: min_batch and max_batch contradict each other.
     """
     dtype = DTYPES[precision or "fp32"]
-    # Two images: with one, torch.export takes the batch for a constant.
-    example = example_NCHW[:1].expand(2, -1, -1, -1).to(dtype).contiguous()
-    batch = torch.export.Dim("batch", min=1, max=max_batch)
-    program = torch.export.export(generator.to(dtype), (example,), dynamic_shapes=({0: batch},))
+    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch)
     torch.export.save(program, folder / "generator.pt2")
-    return Program("exported_program", "generator.pt2", str(dtype).removeprefix("torch."), max_batch, versions())
+    return Program(
+        backend="exported_program",
+        file="generator.pt2",
+        dtype=str(dtype).removeprefix("torch."),
+        min_batch=min_batch,
+        max_batch=max_batch,
+        versions=versions(),
+    )
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -43,3 +60,41 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     if device.type != "cpu":
         program = torch.export.passes.move_to_device_pass(program, device)
     return program.module()
+
+
+def trace(
+    generator: nn.Module,
+    example_NCHW: torch.Tensor,
+    *,
+    dtype: torch.dtype,
+    device: torch.device = CPU,
+    channels_last: bool = False,
+    min_batch: int,
+    max_batch: int | None,
+) -> ExportedProgram:
+    """The generator's ATen graph, which the other backends start from as well. The generator itself stays as it is.
+
+    Args:
+        generator, example_NCHW, min_batch, max_batch: see `export`.
+        dtype, device: of the graph's weights, inputs and outputs.
+        channels_last: keep the weights in the memory order of NHWC, which convolutions on tensor cores read.
+
+    Raises:
+        ValueError: min_batch and max_batch contradict each other.
+    """
+    if min_batch < 1 or (max_batch is not None and max_batch < min_batch):
+        raise ValueError(
+            f"backend.min_batch={min_batch} and backend.max_batch={max_batch} do not fit together: the first is at"
+            " least 1, the second not smaller, and both are the same for a program of one batch size"
+        )
+    static = min_batch == max_batch
+    # With one image, torch.export would take a batch that is to vary for a constant.
+    size = min_batch if static else max(2, max_batch or min_batch)
+    example = example_NCHW[:1].expand(size, -1, -1, -1).to(device, dtype).contiguous()
+    # A copy, because converting a module converts it in place, and other backends may want it after this one.
+    network = copy.deepcopy(generator).to(device, dtype)
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    batch = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}
+    with torch.no_grad():
+        return torch.export.export(network, (example,), dynamic_shapes=(batch,))

@@ -1,0 +1,112 @@
+"""CUDA graphs: record a program's kernels once, then start them all by a single call.
+
+A generator is dozens of short kernels, and for small batches the host needs longer to launch them one by one than
+the GPU to run them. A graph is the recorded list of launches, with their arguments, and is launched as a whole.
+
+What may be recorded, by CUDA's rules for stream capture:
+- Work on the capturing stream alone, and on streams that wait for it and that it waits for again. No
+  synchronization, no copy from or to the host, no shape or branch that depends on a tensor's values.
+- Addresses are recorded, not tensors: a replay reads the very input buffer of the recording and writes the very
+  output buffer. Hence the copies into the one and out of the other, since the next replay overwrites it.
+- Whatever happens once must have happened before: loading kernels, making library handles and their workspaces,
+  cuDNN's trials, Triton's launchers. Hence the warm-up, on the stream that records afterwards, because libraries
+  keep handles and workspaces by stream. The default stream cannot record at all.
+- Memory comes from a pool of the graph's own. All graphs of a program share one pool: they never run at the same
+  time, so that each can use what the others need only while they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+MAX_GRAPHS = 16  # input shapes; each graph holds an input, an output and its kernels' arguments
+WARMUPS = 3  # the first call compiles and tries, the second may still allocate, the third shows that it has settled
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    input_NCHW: torch.Tensor
+    output_NCHW: torch.Tensor
+
+
+def capture(
+    program: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The program as a function that replays a CUDA graph, one for each shape of its input.
+
+    The first call with a shape records the graph, which takes some tenths of a second, waits for the whole GPU and
+    allocates; warm up with the batch sizes that are to come. After `MAX_GRAPHS` shapes, further ones run without.
+    cuDNN chooses among its kernels by their measured time, so that another process may choose others and round
+    differently; a recorded graph keeps its choice.
+
+    The returned function takes a float tensor (N, C, H, W) on any device and queues on the current stream a copy into
+    the graph's buffer, which also converts the dtype, the graph, and a copy of the output. A source in pinned host
+    memory is read later, in the order of that stream: it must not be written to before. The result is a new tensor
+    in the program's dtype on `device`, and the caller's alone. Calls may come on different streams, one waits for
+    another; but from one thread at a time.
+
+    Args:
+        program: float (N, C, H, W) on `device` -> the same, by work that may be recorded (see above). It must not
+            keep its input.
+        device: a CUDA device.
+        dtype: what the program takes; None: what the first call with a shape has.
+    """
+    stream = torch.cuda.Stream(device)
+    pool = torch.cuda.graph_pool_handle()
+    recordings: dict[torch.Size, _Recording] = {}
+    free = torch.cuda.Event()  # after the last call's work: the buffers may be overwritten
+
+    def record(input_NCHW: torch.Tensor) -> _Recording:
+        static_NCHW = torch.empty(input_NCHW.shape, dtype=dtype or input_NCHW.dtype, device=device)
+        static_NCHW.copy_(input_NCHW)
+        # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
+        stream.wait_stream(torch.cuda.current_stream(device))
+        stream.wait_event(free)
+        graph = torch.cuda.CUDAGraph()
+        with _cudnn_trials():
+            with torch.cuda.stream(stream):
+                for _ in range(WARMUPS):
+                    program(static_NCHW)
+            # "thread_local": other threads go on decoding and allocating, which "global" would forbid them meanwhile.
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                output_NCHW = program(static_NCHW)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        return _Recording(graph, static_NCHW, output_NCHW)
+
+    @torch.inference_mode()
+    def replay(input_NCHW: torch.Tensor) -> torch.Tensor:
+        with torch.cuda.device(device):
+            recording = recordings.get(input_NCHW.shape)
+            if recording is None and len(recordings) < MAX_GRAPHS:
+                recording = recordings[input_NCHW.shape] = record(input_NCHW)
+            now = torch.cuda.current_stream(device)
+            now.wait_event(free)
+            if recording is None:
+                output_NCHW = program(input_NCHW.to(device, dtype, non_blocking=True)).clone()
+            else:
+                recording.input_NCHW.copy_(input_NCHW, non_blocking=True)
+                recording.graph.replay()
+                output_NCHW = recording.output_NCHW.clone()
+            free.record(now)
+            return output_NCHW
+
+    return replay
+
+
+@contextmanager
+def _cudnn_trials() -> Iterator[None]:
+    """Let cuDNN time its kernels for each convolution that it meets first, and use the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -1,0 +1,22 @@
+"""Silence for libraries that tell users about their insides while they compile."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what is logged, warned and printed meanwhile, in all threads of this process; exceptions pass."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # handlers keep the stream that they began with, hence not only the streams
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
