@@ -86,8 +86,9 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    the CPU's vector instructions, the GPU and its driver, the version of Python and of every installed package, and this folder's own sources.
-    Which packages matter depends on the backend, and a build that was not needed costs less than a wrong one.
+    the CPU's vector instructions, the GPU and its driver, the version of Python and of every installed package, and
+    this folder's own sources. Which packages matter depends on the backend, and a build that was not needed costs
+    less than a wrong one.
     """
     target = backend.func if isinstance(backend, partial) else backend
     arguments = backend.keywords if isinstance(backend, partial) else {}
