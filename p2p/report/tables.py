@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Console
 from rich.table import Table
 
@@ -42,15 +40,12 @@ def show_stages(clock: Clock) -> None:
 
 def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: int) -> None:
     """Print what `p2p.deploy.fastest` has tried: a table of what ran, the fastest first, and why the others did not."""
-    ran = sorted((row for row in rows if row["worst_psnr"] is not None), key=lambda row: row["batch_ms"] or math.inf)
-    columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:.3g}", "images_per_s": "{:,.0f}"}
+    ran = sorted((row for row in rows if row["batch_ms"] is not None), key=lambda row: row["batch_ms"])
+    columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
-    cells = []
-    for row in ran:
-        values = ["" if row[key] is None else form.format(row[key]) for key, form in columns.items()]
-        cells.append([row["backend"], *values])
-    header = ["backend", "dtype", "build s", "ms/batch", "images/s", "worst dB", ""]
-    show(f"backends at batch_size={batch_size}", header, cells)
+    cells = [[row["backend"], *(form.format(row[key]) for key, form in columns.items())] for row in ran]
+    header = ["backend", "", "build s", "ms/batch", "images/s", "dB", ""]
+    show(f"backends at batch_size={batch_size}, dB: PSNR of the worst image against fp32", header, cells)
     for row in rows:
         if row not in ran:
             print(f"{row['backend']} left out: {row['verdict']}")

@@ -1,0 +1,156 @@
+"""Every backend that runs on a CPU, against the module that it was made of."""
+
+import copy
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from p2p.deploy import aot_inductor, eager, exported_program, onnx
+from p2p.deploy.takes import Takes
+from p2p.models.init import initialize
+from p2p.models.unet import UNet
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+# Without the packages of the extra `onnx` there is nothing of it to run; that a sentence says so is tested below.
+RUNNABLE = [exported_program, eager, aot_inductor, *([onnx] if onnx.unavailable() is None else [])]
+FRESH = """
+import importlib, pathlib, sys, torch
+name, path, inputs, outputs = sys.argv[1:]
+program = importlib.import_module(f"p2p.deploy.{name}").load(pathlib.Path(path), device=torch.device("cpu"))
+torch.save(program(torch.load(inputs)), outputs)
+assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.pix2pix", "p2p.interop"))]
+"""
+
+
+def by_name(backend):
+    return backend.__name__.rpartition(".")[2]
+
+
+@pytest.fixture(autouse=True)
+def a_machine_without_a_gpu_on_which_eager_may_export(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(eager, "unavailable", lambda: None)
+
+
+@pytest.fixture
+def generator():
+    torch.manual_seed(0)
+    network = UNet(image_size=32, width=4, norm="instance", dropout=0.0)
+    initialize(network, gain=0.3)
+    return network.eval()
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(1)
+    return torch.rand(5, 3, 32, 64) * 2 - 1
+
+
+@pytest.mark.parametrize(("min_batch", "max_batch"), [(3, 3), (1, 4)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("backend", RUNNABLE, ids=by_name)
+def test_a_program_is_the_module(backend, min_batch, max_batch, generator, images, tmp_path, capfd):
+    expected, before = generator(images).detach(), copy.deepcopy(generator.state_dict())
+    folder = tmp_path / "export"
+    folder.mkdir()
+    program = backend.export(generator, images, folder, min_batch=min_batch, max_batch=max_batch)
+    assert capfd.readouterr() == ("", "")
+    torch.testing.assert_close(generator.state_dict(), before, rtol=0, atol=0)
+    assert [path.name for path in folder.iterdir()] == [program.file]
+    assert (program.backend, program.min_batch, program.max_batch) == (by_name(backend), min_batch, max_batch)
+    assert program.gpu is None
+    if backend is eager:  # fp16 unless told otherwise
+        assert program.dtype == "float16"
+        program = backend.export(generator, images, folder, precision="fp32", min_batch=min_batch, max_batch=max_batch)
+    assert program.dtype == "float32"
+    run = backend.load(folder / program.file, device=CPU)
+    for size in range(min_batch, max_batch + 1):
+        output = run(images[:size])
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, expected[:size], rtol=0, atol=1e-5)
+    with pytest.raises((ValueError, AssertionError, RuntimeError)):
+        run(images[:5])
+    if min_batch == max_batch:
+        with pytest.raises((ValueError, AssertionError, RuntimeError)):
+            run(images[:2])
+        torch.save(images[:3], tmp_path / "inputs.pt")
+        arguments = [by_name(backend), folder / program.file, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
+        subprocess.run([sys.executable, "-c", FRESH, *map(str, arguments)], cwd=ROOT, check=True)
+        torch.testing.assert_close(torch.load(tmp_path / "outputs.pt"), expected[:3], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [backend for backend in RUNNABLE if backend is not aot_inductor], ids=by_name)
+def test_half_precision_and_any_batch(backend, generator, images, tmp_path):
+    program = backend.export(generator, images, tmp_path, precision="fp16")
+    assert (program.dtype, program.min_batch, program.max_batch) == ("float16", 1, None)
+    assert next(generator.parameters()).dtype == torch.float32
+    run = backend.load(tmp_path / program.file, device=CPU)
+    for size in (1, 2, 5):
+        output = run(images[:size].half())
+        assert output.dtype == torch.float16
+        # 10 bits of mantissa, through ten layers of values around 1
+        torch.testing.assert_close(output.float(), generator(images[:size]).detach(), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE, ids=by_name)
+@pytest.mark.parametrize(("min_batch", "max_batch"), [(0, 4), (5, 4)])
+def test_batches_that_contradict_each_other(backend, min_batch, max_batch, generator, images, tmp_path):
+    with pytest.raises(ValueError, match=rf"backend.min_batch={min_batch} and backend.max_batch={max_batch} do not"):
+        backend.export(generator, images, tmp_path, min_batch=min_batch, max_batch=max_batch)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generator_that_cannot_be_built_gets_a_sentence(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match=r"cannot build .* torch.float32 \(division by zero\): choose another"):
+        aot_inductor.export(nn.Conv2d(3, 3, 1), images, tmp_path)
+
+
+def test_what_is_missing_is_named(generator, images, tmp_path, monkeypatch):
+    monkeypatch.undo()  # eager as it is
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else name)
+    reasons = {
+        eager: "there is no CUDA GPU",
+        aot_inductor: r"there is no C\+\+ compiler no-such-compiler",
+        onnx: r"onnx and onnxscript and onnxruntime cannot be imported \(pip install '.\[onnx\]'\)",
+    }
+    for backend, reason in reasons.items():
+        with pytest.raises(ValueError, match=f"backend={by_name(backend)} cannot be used, because {reason}"):
+            backend.export(generator, images, tmp_path)
+    with pytest.raises(ValueError, match=r"x.onnx needs the package onnxruntime, which is not installed: pip install"):
+        onnx.load(tmp_path / "x.onnx", device=CPU)
+
+
+def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
+    """Read from the package before anything of it is loaded; here, in place of one of another machine."""
+    facts = Takes(1, None, (3, 32, 32), "float32").to_text() | {"device": "cuda", "cpu": "none"}
+    reader = torch._C._aoti.AOTIModelPackageLoader
+    with pytest.raises(ValueError, match=r"x.pt2 is no package of AOT Inductor, or is damaged: run export.py again"):
+        (tmp_path / "x.pt2").write_bytes(b"no package")
+        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+    monkeypatch.setattr(reader, "load_metadata_from_package", lambda *_: facts)
+    with pytest.raises(ValueError, match=r"x.pt2 was compiled for cuda, not for cpu: run export.py here"):
+        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+    facts["device"] = "cpu"
+    here = torch.backends.cpu.get_cpu_capability()
+    with pytest.raises(ValueError, match=f"x.pt2 was compiled for CPUs with none, and this has {here}: run export.py"):
+        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+
+
+@pytest.mark.parametrize("max_batch", [4, None])
+def test_takes_survives_being_text(max_batch):
+    takes = Takes(2, max_batch, (3, 32, 64), "float16")
+    assert Takes.from_text(takes.to_text() | {"other": "x"}) == takes
+    takes.check(torch.zeros(4, 3, 32, 64).half())
+    wrong = [torch.zeros(1, 3, 32, 64).half(), torch.zeros(2, 3, 64, 32).half(), torch.zeros(2, 3, 32, 64)]
+    for images in [*wrong, *([torch.zeros(5, 3, 32, 64).half()] if max_batch else [])]:
+        with pytest.raises(
+            ValueError, match=rf"takes batches of 2 to {max_batch or 'any'} images of 3x32x64 in float16"
+        ):
+            takes.check(images)
