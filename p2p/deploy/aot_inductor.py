@@ -23,6 +23,8 @@ from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
+VERSIONS = {"torch": "minor"}  # which a package must be loaded with: it calls into torch's libraries
+
 
 def unavailable() -> str | None:
     """Why it cannot run here, as half a sentence; None if it can."""

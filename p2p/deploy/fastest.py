@@ -37,7 +37,7 @@ class Candidate:
         batch_ms: median time of a batch in milliseconds.
         images_per_s: the same as a rate.
         worst_psnr: dB against fp32 eager, of the worst image.
-        verdict: "kept", "slower", or why it is out of the question.
+        verdict: "kept", "1.70x as long", or why it is out of the question.
     """
 
     backend: str
@@ -46,7 +46,7 @@ class Candidate:
     batch_ms: float | None = None
     images_per_s: float | None = None
     worst_psnr: float | None = None
-    verdict: str = "slower"
+    verdict: str = ""
 
 
 def export(
@@ -91,14 +91,12 @@ def export(
             psnr = _psnr(program, run, example_NCHW, expected, device=where)
         except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
             row.verdict = next(iter(str(error).splitlines()), type(error).__name__)
-            log.info("%s: left out, because %s", name, row.verdict)
             continue
         row.worst_psnr = round(psnr, 2) if psnr == psnr else None  # JSON knows no NaN
         if psnr >= min_psnr:
             built[name] = (row, program, run)
         else:
-            row.verdict = f"{psnr:.1f} dB PSNR on its worst image is below min_psnr={min_psnr:g}"
-            log.info("%s: left out, because %s", name, row.verdict)
+            row.verdict = f"{psnr:.1f} dB is below min_psnr={min_psnr:g}"
     if not built:
         reasons = "; ".join(f"{row.backend}: {row.verdict}" for row in rows)
         raise ValueError(f"no backend can export this generator here ({reasons})")
@@ -109,6 +107,9 @@ def export(
     for name, seconds in median_seconds(batches, device=where).items():
         built[name][0].batch_ms = round(seconds * 1000, 4)
         built[name][0].images_per_s = round(batch_size / seconds, 1)
+    fastest = min(row.batch_ms for row, _, _ in built.values())
+    for row, _, _ in built.values():
+        row.verdict = f"{row.batch_ms / fastest:.2f}x as long"
     best, program, _ = min(built.values(), key=lambda entry: entry[0].batch_ms)
     best.verdict = "kept"
     for path in (folder / best.backend).iterdir():

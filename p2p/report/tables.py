@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +14,7 @@ def show(title: str, header: list[str], rows: list[list[str]]) -> None:
     """Print a table: first column to the left, the others to the right."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left")
+        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
@@ -39,16 +41,19 @@ def show_stages(clock: Clock) -> None:
 
 
 def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: int) -> None:
-    """Print what `p2p.deploy.fastest` has tried, the fastest first, those without a time last."""
-    rows = sorted(rows, key=lambda row: row["batch_ms"] or float("inf"))
+    """Print what `p2p.deploy.fastest` has tried: a table of what ran, the fastest first, and why the others did not."""
+    ran = sorted((row for row in rows if row["worst_psnr"] is not None), key=lambda row: row["batch_ms"] or math.inf)
     columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:.3g}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
-    cells = [
-        [str(row["backend"])] + [f.format(row[k]) if row[k] is not None else "" for k, f in columns.items()]
-        for row in rows
-    ]
-    header = ["backend", "precision", "build s", "ms/batch", "images/s", "worst dB", "verdict"]
+    cells = []
+    for row in ran:
+        values = ["" if row[key] is None else form.format(row[key]) for key, form in columns.items()]
+        cells.append([row["backend"], *values])
+    header = ["backend", "dtype", "build s", "ms/batch", "images/s", "worst dB", ""]
     show(f"backends at batch_size={batch_size}", header, cells)
+    for row in rows:
+        if row not in ran:
+            print(f"{row['backend']} left out: {row['verdict']}")
 
 
 def scores_of(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
