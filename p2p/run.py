@@ -6,6 +6,7 @@ Export and inference go by the record of the training, its resolved config, so t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +28,11 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
     if not path.is_file():
         raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
     return OmegaConf.load(path)
+
+
+def validated_weights(record: DictConfig) -> Literal["trained", "ema"]:
+    """The weights of the generator that the run was validated with, which are those to deploy."""
+    return "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
 
 
 def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
