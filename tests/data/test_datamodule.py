@@ -40,6 +40,17 @@ def test_worker_processes_deliver_the_same_validation_batches(pair_folder):
         assert torch.equal(a.input_NCHW, b.input_NCHW)
 
 
+def test_processes_share_the_validation_pairs(pair_folder):
+    data = paired_images(pair_folder, batch_size=2)
+    for processes, shares in ((1, [["0", "1", "2"]]), (2, [["0", "2"], ["1"]]), (3, [["0"], ["1"], ["2"]])):
+        for rank, expected in enumerate(shares):
+            data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+            assert [name for batch in data.val_dataloader() for name in batch.names] == expected
+    data.trainer = SimpleNamespace(world_size=4, global_rank=0)
+    with pytest.raises(ValueError, match=r"3 validation pairs are too few for 4 processes.* use trainer\.devices=3"):
+        data.val_dataloader()
+
+
 def test_missing_folders_are_named(pair_folder):
     with pytest.raises(ValueError, match=r"no folder .*nowhere, named by data\.root"):
         paired_images(pair_folder / "nowhere").dataset("train")
