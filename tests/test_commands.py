@@ -190,6 +190,7 @@ MISTAKES = {
     ("train", "model.init=zeros"): "model.init=zeros is not known: use normal, xavier, kaiming or orthogonal",
     ("train", "experiment=papper"): "experiment=papper is not known, did you mean paper",
     ("train", "ckpt_path=last"): "there is no checkpoint",
+    ("train", "+trainer.limit_val_batches=0"): "limit_val_batches=0 leaves no score to choose the best epoch by",
     ("export", "backend=onx"): "known are auto, exported_program, torch_tensorrt",
     ("export", "ckpt_path=best"): "there is no trained run in",
     ("infer", "device=tpu"): "device=tpu is not known: use auto, cpu or cuda",
@@ -210,6 +211,16 @@ def test_a_mistake_gets_one_sentence(command, override, tmp_path, monkeypatch, c
     assert MISTAKES[command, override] in stopped.value.code
     assert "\n" not in stopped.value.code
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("override", ["~logger", "logger=[]"])
+def test_training_without_a_logger(override, tmp_path, monkeypatch, capsys):
+    name = f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"
+    fast = ["trainer=cpu", "epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", name, *SMALL, *fast, override])
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert "after training" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "samples", "train.yaml"]
 
 
 @pytest.mark.parametrize("command", ["train", "export", "infer"])

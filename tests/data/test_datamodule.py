@@ -67,6 +67,15 @@ def test_an_image_that_is_too_small_is_named(pair_folder):
             data.dataset(split)[0]
 
 
+def test_an_input_without_a_target_that_is_too_small_is_named(pair_folder):
+    data = PairedImages(root=str(pair_folder), transform=Torchvision(image_size=96, preprocess="crop"))
+    with pytest.raises(ValueError, match=r"cannot use .*val.0\.png: it is 128x64 pixels, smaller than the crop"):
+        data.inputs(str(pair_folder / "val"))[0]
+    (pair_folder / "val/0.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"cannot read .*val.0\.png: it is not an image"):
+        data.inputs(str(pair_folder / "val"))[0]
+
+
 def test_sizes_that_make_no_batch_are_named(pair_folder):
     picture(256, 64).save(pair_folder / "val/1.png")
     transform = Torchvision(image_size=64, preprocess="none")

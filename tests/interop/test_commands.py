@@ -9,14 +9,19 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from p2p.deploy.rewrite import inference_view
 from p2p.interop import __main__ as interop
+from p2p.interop.config import load_start
+from p2p.models.patchgan import PatchGAN
+from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
 
 spec = importlib.util.spec_from_file_location("networks", Path(__file__).parent / "reference_networks.py")
@@ -89,6 +94,31 @@ def test_image_size_and_data_of_a_reference_model(run, tmp_path):
     assert "image_size=30 is none, use 28" in run("export", f"ckpt_path={path}", "image_size=30")
     path.write_bytes(b"hello")
     assert f"{path} is not a state dict of the reference" in run("export", f"ckpt_path={path}")
+
+
+def test_channels_that_the_format_has_not_are_refused_before_any_work(run, tmp_path):
+    path = save(tmp_path, generator=theirs.unet(depth=5, out=2))
+    (tmp_path / "photos").mkdir()
+    picture(32, 32).save(tmp_path / "photos/x.png")
+    run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "device=cpu")
+    for format in ("png", "jpg"):
+        sentence = run("infer", f"input={tmp_path}/photos", f"codec.format={format}", "device=cpu")
+        assert sentence == f"error: .{format} files have no 2 channels: use codec.format=npy"
+        assert not (tmp_path / "run/images").exists()
+    run("infer", f"input={tmp_path}/photos", "codec.format=npy", "device=cpu")
+    assert np.load(tmp_path / "run/images/x.npy").shape == (32, 32, 2)
+
+
+def test_the_file_that_does_not_fit_is_the_one_that_is_named(tmp_path):
+    """Of the two that training starts from."""
+    model = nn.Module()
+    model.generator, model.discriminator = UNet(image_size=32, width=4), PatchGAN(width=4)
+    g, d = tmp_path / "latest_net_G.pth", tmp_path / "other_net_D.pth"
+    weights = theirs.unet(depth=5).state_dict()
+    with pytest.raises(ValueError, match=r"other_net_D\.pth does not fit the PatchGAN"):
+        load_start(model, {"generator": (g, weights), "discriminator": (d, weights)})
+    with pytest.raises(ValueError, match=r"latest_net_G\.pth does not fit the UNet"):
+        load_start(model, {"generator": (g, theirs.unet(depth=6).state_dict())})
 
 
 def test_training_starts_from_both_files_and_goes_out_again(run, tmp_path):
