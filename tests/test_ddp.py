@@ -1,6 +1,6 @@
 """Two processes do what one does at the same global batch.
 
-Started once for the whole file, by spawn: autograd forbids a fork once it has used threads, as other tests do.
+Started once, by spawn: autograd forbids a fork once it has used threads, as other tests do.
 """
 
 import os
@@ -166,19 +166,8 @@ def process(rank, folder, port):
         torch.save(scenario(folder, 2), folder / f"{name}_{rank}.pt")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ddp")
-    for split, count in (("train", 4), ("val", 5)):
-        (folder / "pairs" / split).mkdir(parents=True)
-        for index in range(count):
-            picture(128, 64, seed=index).save(folder / "pairs" / split / f"{index}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def of_two(folder):
-    """What a scenario gave in the first process, and in the second."""
+def in_two_processes(folder):
+    """What each scenario gave: (in the first process, in the second)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -190,19 +179,34 @@ def of_two(folder):
     finally:
         for left in processes.processes:
             left.kill()
-    return lambda name: [torch.load(folder / f"{name}_{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return {
+        name: [torch.load(folder / f"{name}_{rank}.pt", weights_only=True) for rank in (0, 1)] for name in SCENARIOS
+    }
 
 
-@pytest.mark.parametrize("scenario", ["vanilla", "accumulated", "wgangp"])
-def test_two_processes_equal_one(scenario, of_two, folder):
+def test_two_processes(tmp_path):
+    """One test, so that pytest-xdist does not start the two of them in each of its workers."""
+    for split, count in (("train", 4), ("val", 5)):
+        (tmp_path / "pairs" / split).mkdir(parents=True)
+        for index in range(count):
+            picture(128, 64, seed=index).save(tmp_path / "pairs" / split / f"{index}.png")
+    of_two = in_two_processes(tmp_path)
+    for scenario in ("vanilla", "accumulated", "wgangp"):
+        one = SCENARIOS["vanilla" if scenario == "accumulated" else scenario](tmp_path, 1)
+        check_equal_to_one(of_two[scenario], one)
+    moved = [(after - start).norm() for start, after in zip(one["before"], one["after"], strict=True)]
+    assert 0.05 < torch.stack(moved).norm() < 3 * 0.1 * 0.5 * 2**0.5  # three clipped steps of two networks at rate 0.1
+    check_each_image_is_scored_once(of_two["uneven"], uneven_validation(tmp_path, 1))
+    check_dropout_is_their_own_and_resumes(of_two["dropout"])
+
+
+def check_equal_to_one(of_two, one):
     """Weights, gradient clipping, their average and scores are equal but for rounding.
 
     Not equal is what each process draws for itself, dropout and the points of the gradient penalty, and BatchNorm
     without sync_batchnorm: hence instance norm, no dropout, and a critic whose penalty is the same at every point.
     """
-    first, second = of_two(scenario)
-    one = SCENARIOS["vanilla" if scenario == "accumulated" else scenario](folder, 1)
-    for two in (first, second):
+    for two in of_two:
         for key in ("after", "average"):
             for ours, expected in zip(two[key], one[key], strict=True):
                 torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
@@ -212,25 +216,23 @@ def test_two_processes_equal_one(scenario, of_two, folder):
     assert not torch.allclose(one["average"][0], one["after"][0], atol=1e-4)
 
 
-def test_each_validation_image_is_scored_once(of_two, folder):
-    first, second = of_two("uneven")
-    for one, mine, other in zip(uneven_validation(folder, 1), first, second, strict=True):
+def check_each_image_is_scored_once(of_two, alone):
+    for one, mine, other in zip(alone, *of_two, strict=True):
         assert one["names"] == ["0", "1", "2", "3", "4"]
         assert (mine["names"], other["names"]) == (["0", "2", "4"], ["1", "3"])
         assert mine["scores"] == other["scores"] == pytest.approx(one["scores"], rel=1e-5)
 
 
-def test_processes_draw_their_own_dropout_and_resume_with_it(of_two):
-    ranks = of_two("dropout")
-    for rank in ranks:
+def check_dropout_is_their_own_and_resumes(of_two):
+    for rank in of_two:
         whole, halves = rank["whole"], rank["halves"]
         assert len(whole["masks"]) >= 4 and len(whole["seeds"]) == 2
-        assert whole["seeds"] == halves["seeds"] == ranks[0]["whole"]["seeds"]  # order and crops are common to both
+        assert whole["seeds"] == halves["seeds"] == of_two[0]["whole"]["seeds"]  # order and crops are common to both
         for one, other in zip(whole["masks"], halves["masks"], strict=True):
             assert torch.equal(one, other)
         weights = zip(whole["weights"].values(), halves["weights"].values(), strict=True)
         assert all(torch.equal(one, other) for one, other in weights)
-    for mine, others in zip(*(rank["whole"]["masks"] for rank in ranks), strict=True):
+    for mine, others in zip(*(rank["whole"]["masks"] for rank in of_two), strict=True):
         assert mine.shape == others.shape and not torch.equal(mine, others)
 
 
