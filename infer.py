@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> None:
     with clock("init"):
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
+        codec = instantiate(cfg.codec)
+        codec.check_channels(engine.manifest.output_shape[0])
         pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
         transform = instantiate(
             cfg.transform,
@@ -31,9 +33,7 @@ def main(cfg: DictConfig) -> None:
             preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
             multiple=cfg.transform.multiple or engine.manifest.multiple,
         )
-        stages = Stages(
-            engine=engine, transform=transform, codec=instantiate(cfg.codec), output=Path(cfg.output), clock=clock
-        )
+        stages = Stages(engine=engine, transform=transform, codec=codec, output=Path(cfg.output), clock=clock)
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
     stages.warmup(cfg.batch_size)

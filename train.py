@@ -13,7 +13,7 @@ from p2p.cli import command
 from p2p.interop.config import load_start, start_from_reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
-from p2p.run import resume_from
+from p2p.run import resume_from, settle_norm_stats
 
 
 @command("train")
@@ -24,14 +24,17 @@ def main(cfg: DictConfig) -> None:
     run_dir = Path(cfg.run_dir)
     start = start_from_reference(cfg)
     data = instantiate(cfg.data, _convert_="all")
-    model = instantiate(cfg.model, _convert_="all")
-    load_start(model, start, cfg.init_from)
+    callbacks, loggers = instantiate(cfg.callbacks), instantiate(cfg.get("logger") or {})
+    if not loggers:
+        callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
     trainer = instantiate(
-        cfg.trainer,
-        callbacks=list(instantiate(cfg.callbacks).values()),
-        logger=list(instantiate(cfg.logger).values()),
-        _convert_="all",
+        cfg.trainer, callbacks=list(callbacks.values()), logger=list(loggers.values()), _convert_="all"
     )
+    if trainer.limit_val_batches == 0:
+        raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
+    settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
+    model = instantiate(cfg.model, _convert_="all")
+    load_start(model, start)
     resume = resume_from(cfg)
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
     say = rank_zero_only(print)  # the first of several processes speaks and writes

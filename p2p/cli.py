@@ -101,7 +101,6 @@ def quiet_libraries() -> None:
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6
         r".*predict.* returned None.*",
-        r".*Using `DistributedSampler` with the dataloaders.*",  # repeats images where processes do not divide them
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -35,7 +35,8 @@ class Pix2Pix(LightningModule):
         lambda_l1: weight of `reconstruction` against the adversarial loss; 100 in the paper.
         init, init_gain: of the weights, see `p2p.models.init`.
         norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.deploy.rewrite`.
-        batch_size: of the training batches; decides what norm_stats="auto" means.
+        batch_size: of the training batches; decides what norm_stats="auto" means. train.py has decided it before,
+            as processes may share their statistics.
         accumulate: batches that make one step together, as if they were one of so many times the size, in the
             memory of one. Their images are generated twice: the discriminator must step on all of them before
             the generator sees it.

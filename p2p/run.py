@@ -6,11 +6,13 @@ Export and inference go by the record of the training, its resolved config, so t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.data.pairs import Pair, find_inputs, find_pairs, looks_side_by_side
+from p2p.deploy.rewrite import resolve_norm_stats
 
 
 def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
@@ -27,6 +29,21 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
     if not path.is_file():
         raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
     return OmegaConf.load(path)
+
+
+def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
+    """Put in the place of norm_stats=auto what it stands for, so that the record tells it to export.py, too.
+
+    It goes by the images of which BatchNorm takes the statistics together: a batch, or with trainer.sync_batchnorm the
+    batches of all processes that train.
+    """
+    together = cfg.batch_size * (processes if cfg.trainer.get("sync_batchnorm") else 1)
+    cfg.norm_stats = resolve_norm_stats(cfg.norm_stats, batch_size=together)
+
+
+def validated_weights(record: DictConfig) -> Literal["trained", "ema"]:
+    """The weights of the generator that the run was validated with, which are those to deploy."""
+    return "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
 
 
 def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:

@@ -19,7 +19,7 @@ def linear(
     """Constant, then in a straight line towards zero; stepped at the end of each epoch.
 
     The reference's formula, factor(epoch) = 1 - max(0, epoch - n + 1) / (d + 1) with epochs counted from 0,
-    n constant and d decaying ones. With 200 epochs and a fraction of 0.5 these are the paper's 100 and 100.
+    n constant and d decaying ones. With 200 epochs and a fraction of 0.5 these are its 100 and 100.
 
     Args:
         epochs: length of the whole training, n + d.

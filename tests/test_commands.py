@@ -183,6 +183,7 @@ MISTAKES = {
     ("train", "generator=unett"): "generator=unett is not known, did you mean unet",
     ("train", "data=folder"): "data.root has no value",
     ("train", "data.root=nowhere"): "there is no folder nowhere, named by data.root",
+    ("train", "+trainer.limit_val_batches=0"): "limit_val_batches=0 leaves no score to choose the best epoch by",
     ("train", "+generator.foo=1"): "unexpected keyword argument 'foo'",
     ("train", "name=a b("): "name=a b( cannot be read",
     ("train", "image_size=100"): "image_size=100 does not suit a U-Net",
@@ -210,6 +211,16 @@ def test_a_mistake_gets_one_sentence(command, override, tmp_path, monkeypatch, c
     assert MISTAKES[command, override] in stopped.value.code
     assert "\n" not in stopped.value.code
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("override", ["~logger", "logger=[]"])
+def test_training_without_a_logger(override, tmp_path, monkeypatch, capsys):
+    name = f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"
+    fast = ["trainer=cpu", "epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", name, *SMALL, *fast, override])
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert "after training" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "samples", "train.yaml"]
 
 
 @pytest.mark.parametrize("command", ["train", "export", "infer"])

@@ -9,14 +9,14 @@ from hydra.utils import instantiate
 from p2p.cli import CONF
 
 # 64 pixels: the smallest side at which the U-Net has a block with dropout.
-TINY = ["image_size=64", "generator.width=4", "discriminator.width=4", "discriminator.layers=1", "trainer=cpu"]
+TINY = ["image_size=64", "generator.width=4", "discriminator.width=4", "discriminator.layers=1"]
 TINY += ["callbacks.samples.count=1", "batch_size=4", "data=folder", "epochs=4"]
 
 
-def train(run_dir, root, *overrides, stop_after=None, resume=False):
+def train(run_dir, root, *overrides, trainer=("trainer=cpu",), stop_after=None, resume=False):
     """As train.py does it, without loggers: validate, then fit. Returns the last checkpoint."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*TINY, f"data.root={root}", f"run_dir={run_dir}", *overrides])
+        cfg = compose("train", [*TINY, *trainer, f"data.root={root}", f"run_dir={run_dir}", *overrides])
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if resume:
         torch.rand(5)  # another process may have drawn otherwise

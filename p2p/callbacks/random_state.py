@@ -9,6 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from p2p.batch import Batch
+
 KEY = "random_state"
 
 
@@ -16,8 +18,24 @@ class RandomState(Callback):
     """Keeps the random generators of Python, NumPy and torch in the checkpoint, which Lightning does not.
 
     Order, crops, flips and dropout then go on where they were: n epochs in one go and in two give the same bits
-    on a CPU. Several processes draw alike, so that the state of the first stands for all of them.
+    on a CPU. Of several processes the state of the first stands for all: at the start of an epoch they all go on from
+    it, so that order and crops are those of one process, and with the first batch each of the others leaves for a
+    sequence of its own, which follows from that state. Else their images would share the masks of dropout.
     """
+
+    def __init__(self):
+        self._apart = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on from the state of the first process: the loader is about to draw the seed of the epoch."""
+        torch.set_rng_state(trainer.strategy.broadcast(torch.get_rng_state()))
+        self._apart = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Leave for a sequence of its own, on the CPU and on the GPU, if this is not the first process."""
+        if trainer.global_rank > 0 and not self._apart:
+            torch.manual_seed(torch.randint(2**62, ()).item() + trainer.global_rank)
+        self._apart = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
         """Add the states, as plain types that torch.load accepts with weights_only=True."""

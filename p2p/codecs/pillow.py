@@ -111,6 +111,11 @@ class Pillow:
         """See `decode`."""
         return decode(data, channels=channels)
 
+    def check_channels(self, channels: int) -> None:
+        """Raise a ValueError if the format has no images of so many channels."""
+        if self._options is not None and channels not in MODES:
+            raise ValueError(f"{self.suffix} files have no {channels} channels: use codec.format=npy")
+
     def encode(self, frame_HWC: np.ndarray) -> bytes:
         """uint8 (H, W, 1 or 3), as npy (H, W, C) -> the bytes of a file.
 
@@ -122,7 +127,6 @@ class Pillow:
             np.save(buffer, frame_HWC)
             return buffer.getvalue()
         channels = frame_HWC.shape[2]
-        if channels not in MODES:
-            raise ValueError(f"{self.suffix} files have no {channels} channels: use codec.format=npy")
+        self.check_channels(channels)
         Image.fromarray(frame_HWC.squeeze(2) if channels == 1 else frame_HWC).save(buffer, **self._options)
         return buffer.getvalue()

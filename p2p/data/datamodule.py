@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, RandomSampler
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from p2p.batch import Batch
 from p2p.data.dataset import PairDataset
@@ -105,9 +106,28 @@ class PairedImages(LightningDataModule):
         return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **self._loader)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation pairs in order of name, resized and nothing else."""
+        """The validation pairs in order of name, resized and nothing else; of n processes each takes every n-th.
+
+        Raises:
+            ValueError: there are more processes than pairs.
+        """
+        dataset = self.dataset("val")
         # With a generator of its own, which is never used, it leaves the global one alone.
-        return DataLoader(self.dataset("val"), generator=torch.Generator(), **self._loader)
+        return DataLoader(dataset, sampler=self._share(dataset), generator=torch.Generator(), **self._loader)
+
+    def _share(self, dataset: PairDataset) -> Sampler | None:
+        """Lightning's own choice would repeat pairs until all processes have equally many, and score them twice."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return None
+        processes = self.trainer.world_size
+        if len(dataset) < processes:
+            raise ValueError(
+                f"{len(dataset)} validation pairs are too few for {processes} processes, each of which needs one: use"
+                f" trainer.devices={len(dataset)}, or add pairs"
+            )
+        return UnrepeatedDistributedSampler(
+            dataset, num_replicas=processes, rank=self.trainer.global_rank, shuffle=False
+        )
 
 
 class EpochLoader(DataLoader):

@@ -46,14 +46,15 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> Batch:
         pair = self._pairs[index]
         if pair.target is None:
-            frame = read_input(pair, decode, channels=self._channels["input_channels"])
-            return Batch([pair.name], self._transform.eval(frame)[None])
-        frames = read_pair(pair, decode, **self._channels)
+            frames = (read_input(pair, decode, channels=self._channels["input_channels"]),)
+        else:
+            frames = read_pair(pair, decode, **self._channels)
         try:
-            a, b = self._augmented(index, frames) if self._augment else map(self._transform.eval, frames)
+            augment = self._augment and pair.target is not None
+            images = self._augmented(index, frames) if augment else map(self._transform.eval, frames)
+            return Batch([pair.name], *(image[None] for image in images))
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
-        return Batch([pair.name], a[None], b[None])
 
     def _augmented(self, index: int, frames: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         seed = self.epoch_seed.item()

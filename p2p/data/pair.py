@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from p2p.cli import one_sentence
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.edges import line_drawing
 from p2p.data.images import read_input, read_pair
@@ -86,31 +86,37 @@ def main(arguments: list[str] | None = None) -> None:
         description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
         epilog="Then: python train.py data=folder data.root=OUT",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    drawing = commands.add_parser("edges", help="line drawing | photo, from a folder of photos")
-    drawing.add_argument("photos", type=Path, metavar="PHOTOS", help="searched with all its folders")
-    drawing.add_argument("--sigma", type=float, default=1.5, help="pixels; more leaves out finer detail (%(default)s)")
-    drawing.add_argument("--low", type=float, default=0.02, help="slope down to which a line goes on (%(default)s)")
-    drawing.add_argument("--high", type=float, default=0.05, help="slope from which a line begins (%(default)s)")
-    joining = commands.add_parser("combine", help="A | B, from two folders of images with equal names")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    what = "Write (line drawing | photo) for every photo, by Canny's edge detector."
+    drawing = commands.add_parser("edges", help="line drawing | photo, from a folder of photos", description=what)
+    drawing.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder, searched with all its folders")
+    what = "Write (A | B) for every two images of equal relative path and size; their suffixes may differ."
+    joining = commands.add_parser(
+        "combine", help="A | B, from two folders of images with equal names", description=what
+    )
     for side in "AB":
-        joining.add_argument(side.lower(), type=Path, metavar=side, help="searched with all its folders")
+        joining.add_argument(side.lower(), type=Path, metavar=side, help="a folder, searched with all its folders")
     for command in (drawing, joining):
-        command.add_argument("out", type=Path, metavar="OUT", help="where the pairs go")
-        command.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="(%(default)s)")
-        command.add_argument("--quality", type=int, default=95, help="of jpg and webp (%(default)s)")
+        command.add_argument("out", type=Path, metavar="OUT", help="the folder that the pairs go to")
+        command.add_argument(
+            "--format", choices=("png", "jpg", "webp"), default="png", help="of the pairs (%(default)s)"
+        )
+        command.add_argument(
+            "--quality", type=int, default=95, metavar="Q", help="1 to 100, of jpg and webp (%(default)s)"
+        )
+    for name, default, meaning in (
+        ("sigma", 1.5, "blur in pixels before edges are looked for; more leaves out finer detail"),
+        ("low", 0.02, "slope down to which a line goes on, in shares of black to white per pixel"),
+        ("high", 0.05, "slope from which a line begins"),
+    ):
+        drawing.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (%(default)s)")
     args = parser.parse_args(arguments)
-    try:
+    with one_sentence("train", full=False):
         codec = Pillow(format=args.format, quality=args.quality)
         if args.command == "edges":
             count = edges(args.photos, args.out, codec=codec, sigma=args.sigma, low=args.low, high=args.high)
         else:
             count = combine(args.a, args.b, args.out, codec=codec)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
-        sys.exit(130)
     print(f"{count} pairs written to {args.out}")
     if (args.out / "train").is_dir() and (args.out / "val").is_dir():
         print(f"next: python train.py data=folder data.root={args.out}")

@@ -30,14 +30,14 @@ def reference_record(path: Path, *, image_size: int | None, direction: str) -> D
     return record
 
 
-def start_from_reference(cfg: DictConfig) -> dict[str, reference.Weights]:
+def start_from_reference(cfg: DictConfig) -> dict[str, tuple[Path, reference.Weights]]:
     """Make cfg's networks those of the .pth files that cfg.init_from and cfg.init_discriminator_from name.
 
     A `_net_D.pth` beside a `_net_G.pth` is found by itself; without one the discriminator stays as configured.
     Each file's network is said in one line.
 
     Returns:
-        The weights of "generator" and, if there are any, "discriminator"; nothing without cfg.init_from.
+        For "generator" and, if there are any, "discriminator", the file and its weights; nothing without cfg.init_from.
 
     Raises:
         ValueError: a file is none of the reference's, or does not suit the data.
@@ -45,8 +45,8 @@ def start_from_reference(cfg: DictConfig) -> dict[str, reference.Weights]:
     if cfg.init_from is None:
         return {}
     path = Path(cfg.init_from)
-    weights = {"generator": reference.read(path)}
-    found = reference.recognize_generator(weights["generator"], path)
+    start = {"generator": (path, reference.read(path))}
+    found = reference.recognize_generator(start["generator"][1], path)
     channels = {"input_channels": found.arguments["in_channels"], "target_channels": found.arguments["out_channels"]}
     for key, value in channels.items():
         if cfg.data[key] != value:
@@ -57,16 +57,20 @@ def start_from_reference(cfg: DictConfig) -> dict[str, reference.Weights]:
     other = Path(cfg.init_discriminator_from or beside)
     judged = cfg.adversarial is not None  # or there is no discriminator to start
     if judged and (cfg.init_discriminator_from or (beside != path and beside.is_file())):
-        weights["discriminator"] = reference.read(other)
-        found = reference.recognize_discriminator(weights["discriminator"], other, **channels)
+        start["discriminator"] = (other, reference.read(other))
+        found = reference.recognize_discriminator(start["discriminator"][1], other, **channels)
         _adopt(cfg, "discriminator", found, other)
-    return weights
+    return start
 
 
-def load_start(model: nn.Module, weights: dict[str, reference.Weights], path: str | None) -> None:
-    """Fill the model's networks with what `start_from_reference` has read; `path` is for errors."""
-    for part, tensors in weights.items():
-        reference.load(getattr(model, part), tensors, Path(path))
+def load_start(model: nn.Module, start: dict[str, tuple[Path, reference.Weights]]) -> None:
+    """Fill the model's networks with what `start_from_reference` has read.
+
+    Raises:
+        ValueError: a file's weights are of another network than the model's, and which file.
+    """
+    for part, (path, weights) in start.items():
+        reference.load(getattr(model, part), weights, path)
 
 
 def _adopt(cfg: DictConfig, part: str, found: reference.Architecture, path: Path) -> None:

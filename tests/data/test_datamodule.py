@@ -40,6 +40,17 @@ def test_worker_processes_deliver_the_same_validation_batches(pair_folder):
         assert torch.equal(a.input_NCHW, b.input_NCHW)
 
 
+def test_processes_share_the_validation_pairs(pair_folder):
+    data = paired_images(pair_folder, batch_size=2)
+    for processes, shares in ((1, [["0", "1", "2"]]), (2, [["0", "2"], ["1"]]), (3, [["0"], ["1"], ["2"]])):
+        for rank, expected in enumerate(shares):
+            data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+            assert [name for batch in data.val_dataloader() for name in batch.names] == expected
+    data.trainer = SimpleNamespace(world_size=4, global_rank=0)
+    with pytest.raises(ValueError, match=r"3 validation pairs are too few for 4 processes.* use trainer\.devices=3"):
+        data.val_dataloader()
+
+
 def test_missing_folders_are_named(pair_folder):
     with pytest.raises(ValueError, match=r"no folder .*nowhere, named by data\.root"):
         paired_images(pair_folder / "nowhere").dataset("train")
@@ -54,6 +65,15 @@ def test_an_image_that_is_too_small_is_named(pair_folder):
     for split in ("train", "val"):
         with pytest.raises(ValueError, match=rf"cannot use .*{split}.0\.png: it is 64x64 pixels, smaller"):
             data.dataset(split)[0]
+
+
+def test_an_input_without_a_target_that_is_too_small_is_named(pair_folder):
+    data = PairedImages(root=str(pair_folder), transform=Torchvision(image_size=96, preprocess="crop"))
+    with pytest.raises(ValueError, match=r"cannot use .*val.0\.png: it is 128x64 pixels, smaller than the crop"):
+        data.inputs(str(pair_folder / "val"))[0]
+    (pair_folder / "val/0.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"cannot read .*val.0\.png: it is not an image"):
+        data.inputs(str(pair_folder / "val"))[0]
 
 
 def test_sizes_that_make_no_batch_are_named(pair_folder):

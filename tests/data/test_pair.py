@@ -61,8 +61,32 @@ def test_mistakes(tmp_path, capsys):
     assert not any(path.is_file() for path in tmp_path.glob("out/**/*"))
 
 
-def test_help_says_what_comes_next(capsys):
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["COMMAND", "line drawing | photo", "train.py data=folder data.root=OUT"]),
+        (["edges"], ["PHOTOS OUT", "Canny's edge detector", "--sigma X", "(1.5)", "1 to 100", "(png)"]),
+        (["combine"], ["A B OUT", "equal relative path and size", "(95)"]),
+    ],
+)
+def test_help(command, words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
+        main([*command, "--help"])
     assert stopped.value.code == 0
-    assert "train.py data=folder data.root=OUT" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert not [word for word in words if word not in out]
+
+
+def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capsys):
+    (tmp_path / "x").mkdir()
+    for error in (KeyboardInterrupt, RuntimeError):
+
+        def fail(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr("p2p.data.pair.edges", fail)
+        with pytest.raises((SystemExit, RuntimeError)) as stopped:
+            main(["edges", str(tmp_path / "x"), str(tmp_path / "out")])
+        assert stopped.type is RuntimeError or stopped.value.code == 130
+    assert capsys.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is whole"

@@ -61,20 +61,41 @@ def hwc(image_CHW):
     return image_CHW.permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize(
-    ("preprocess", "multiple", "size"),
-    [
-        ("scale_width", None, (64, 64)),  # 64 * 60 / 90 = 42.7, to a multiple of 64
-        ("scale_width", 4, (64, 44)),
-        ("none", None, (64, 64)),  # the nearest multiples of 64 to 90 and 60
-        ("none", 4, (88, 60)),  # the reference's rule; 90 / 4 = 22.5 goes to the even 22, as Python rounds
-    ],
-)
-def test_without_a_crop_the_sides_become_multiples(preprocess, multiple, size):
+def test_none_brings_the_sides_to_multiples():
     frame = np.asarray(picture(90, 60))
-    transform = Torchvision(image_size=64, preprocess=preprocess, multiple=multiple, flip=False)
-    for image in (transform.eval(frame), *transform.train(frame, frame)):
-        np.testing.assert_allclose(hwc(image), resized(frame, *size), atol=1e-6)
+    # None: the nearest multiples of 64. 4: the reference's rule; 90 / 4 = 22.5 goes to the even 22, as Python rounds.
+    for multiple, size in ((None, (64, 64)), (4, (88, 60))):
+        transform = Torchvision(image_size=64, preprocess="none", multiple=multiple, flip=False)
+        for image in (transform.eval(frame), *transform.train(frame, frame)):
+            np.testing.assert_allclose(hwc(image), resized(frame, *size), atol=1e-6)
+
+
+def scale_width_of_the_reference(width, height, *, load_size, crop_size):
+    """Width and height after its --preprocess scale_width, as its data/base_dataset.py computes them."""
+    if width == load_size and height >= crop_size:
+        return width, height
+    return load_size, int(max(load_size * height / width, crop_size))
+
+
+@pytest.mark.parametrize("frame", [(90, 60), (60, 90), (50, 77), (72, 80), (33, 200)], ids=str)
+def test_scale_width_goes_to_load_size_in_training_and_to_the_crop_in_test(frame):
+    """multiple=1 is the reference's; its test.py sets load_size to crop_size."""
+    image = np.asarray(picture(*frame))
+    for load_size in (None, 64, 100, 40):
+        transform = Torchvision(image_size=64, preprocess="scale_width", load_size=load_size, multiple=1, flip=False)
+        expected = scale_width_of_the_reference(*frame, load_size=load_size or 72, crop_size=64)  # 64 * 286 / 256
+        for trained in transform.train(image, image):
+            np.testing.assert_allclose(hwc(trained), resized(image, *expected), atol=1e-6)
+        expected = scale_width_of_the_reference(*frame, load_size=64, crop_size=64)
+        np.testing.assert_allclose(hwc(transform.eval(image)), resized(image, *expected), atol=1e-6)
+
+
+def test_scale_width_then_goes_to_multiples():
+    frame = np.asarray(picture(60, 90))
+    transform = Torchvision(image_size=64, preprocess="scale_width", multiple=32, load_size=100, flip=False)
+    assert transform.train(frame, frame)[0].shape == (3, 160, 96)  # 100x150
+    assert transform.eval(frame).shape == (3, 96, 64)  # 64x96
+    assert Torchvision(image_size=64, preprocess="scale_width").eval(frame).shape == (3, 128, 64)
 
 
 def test_the_multiple_is_the_unets_stride():

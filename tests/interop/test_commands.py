@@ -1,20 +1,27 @@
 """Weights of the reference through the commands, in this process."""
 
+import argparse
 import importlib.util
 import json
 import os
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from p2p.deploy.rewrite import inference_view
 from p2p.interop import __main__ as interop
+from p2p.interop.config import load_start
+from p2p.models.patchgan import PatchGAN
+from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
 
 spec = importlib.util.spec_from_file_location("networks", Path(__file__).parent / "reference_networks.py")
@@ -89,6 +96,31 @@ def test_image_size_and_data_of_a_reference_model(run, tmp_path):
     assert f"{path} is not a state dict of the reference" in run("export", f"ckpt_path={path}")
 
 
+def test_channels_that_the_format_has_not_are_refused_before_any_work(run, tmp_path):
+    path = save(tmp_path, generator=theirs.unet(depth=5, out=2))
+    (tmp_path / "photos").mkdir()
+    picture(32, 32).save(tmp_path / "photos/x.png")
+    run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "device=cpu")
+    for format in ("png", "jpg"):
+        sentence = run("infer", f"input={tmp_path}/photos", f"codec.format={format}", "device=cpu")
+        assert sentence == f"error: .{format} files have no 2 channels: use codec.format=npy"
+        assert not (tmp_path / "run/images").exists()
+    run("infer", f"input={tmp_path}/photos", "codec.format=npy", "device=cpu")
+    assert np.load(tmp_path / "run/images/x.npy").shape == (32, 32, 2)
+
+
+def test_the_file_that_does_not_fit_is_the_one_that_is_named(tmp_path):
+    """Of the two that training starts from."""
+    model = nn.Module()
+    model.generator, model.discriminator = UNet(image_size=32, width=4), PatchGAN(width=4)
+    g, d = tmp_path / "latest_net_G.pth", tmp_path / "other_net_D.pth"
+    weights = theirs.unet(depth=5).state_dict()
+    with pytest.raises(ValueError, match=r"other_net_D\.pth does not fit the PatchGAN"):
+        load_start(model, {"generator": (g, weights), "discriminator": (d, weights)})
+    with pytest.raises(ValueError, match=r"latest_net_G\.pth does not fit the UNet"):
+        load_start(model, {"generator": (g, theirs.unet(depth=6).state_dict())})
+
+
 def test_training_starts_from_both_files_and_goes_out_again(run, tmp_path):
     generator, discriminator = theirs.unet(depth=5, width=6), theirs.patchgan(layers=2, norm="batch")
     path = save(tmp_path, generator=generator, discriminator=discriminator)
@@ -122,12 +154,96 @@ def test_going_out_says_how_to_load_it(run, tmp_path, capsys):
     run("train", *FAST, *small, "generator.dropout=0", "discriminator.conditional=false")
     interop.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
     out = capsys.readouterr().out
+    assert "the reference makes no --netG unet_32, only unet_128, unet_256, resnet_6blocks, resnet_9blocks" in out
     assert "--netG unet_32 --ngf 4 --norm batch --input_nc 3 --output_nc 3 --no_dropout --direction AtoB" in out
     assert "no latest_net_D.pth: the reference's is conditional" in out
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["latest_net_G.pth"]
 
 
-def test_the_command_line_of_interop(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["p2p.interop", "to-reference", f"{tmp_path}/x/y.ckpt", f"{tmp_path}/out"])
+def parsed_by_the_reference(command):
+    """Its options of test.py that concern us, with their types and defaults; an unknown one ends the test."""
+    parser = argparse.ArgumentParser()
+    for name, default in (
+        ("dataroot", None),
+        ("name", "experiment_name"),
+        ("checkpoints_dir", "./checkpoints"),
+        ("model", "cycle_gan"),
+        ("input_nc", 3),
+        ("output_nc", 3),
+        ("ngf", 64),
+        ("ndf", 64),
+        ("netD", "basic"),
+        ("netG", "unet_256"),
+        ("n_layers_D", 3),
+        ("norm", "batch"),
+        ("direction", "AtoB"),
+        ("load_size", 256),
+        ("crop_size", 256),
+        ("preprocess", "resize_and_crop"),
+    ):
+        parser.add_argument(f"--{name}", type=type(default) if default is not None else str, default=default)
+    for name in ("no_dropout", "eval"):
+        parser.add_argument(f"--{name}", action="store_true")
+    words = shlex.split(command)
+    assert words[:2] == ["python", "test.py"]
+    return vars(parser.parse_args(words[2:]))
+
+
+def test_the_printed_command_is_what_the_reference_needs(run, tmp_path, capsys):
+    """Of a run without a discriminator, with everything else than the reference's defaults."""
+    options = ["image_size=128", "generator.width=4", "adversarial=none", "data.direction=BtoA", "norm_stats=running"]
+    run("train", *FAST, *options, "transform.preprocess=scale_width_and_crop", "data.target_channels=1")
+    interop.main(["to-reference", f"{tmp_path}/run/checkpoints/last.ckpt", f"{tmp_path}/out here"])
+    out = capsys.readouterr().out
+    assert "no latest_net_D.pth: the run has no discriminator" in out
+    assert "makes no --netG" not in out
+    assert "unet_128, width 4, norm batch, 3 to 1 channels, the trained weights" in out
+    assert [path.name for path in (tmp_path / "out here").iterdir()] == ["latest_net_G.pth"]
+    command = out.splitlines()[-1].partition("next, there: ")[2]
+    assert parsed_by_the_reference(command) == {
+        "dataroot": "PAIRS",
+        "name": "out here",
+        "checkpoints_dir": str(tmp_path),
+        "model": "pix2pix",
+        "input_nc": 3,
+        "output_nc": 1,
+        "ngf": 4,
+        "ndf": 64,
+        "netD": "basic",
+        "netG": "unet_128",
+        "n_layers_D": 3,
+        "norm": "batch",
+        "direction": "BtoA",
+        "load_size": 128,
+        "crop_size": 128,
+        "preprocess": "scale_width_and_crop",
+        "no_dropout": False,
+        "eval": True,
+    }
+    state = torch.load(tmp_path / "out here/latest_net_G.pth", weights_only=True)
+    theirs.unet(depth=7, out=1).load_state_dict(state, strict=True)
+
+
+def test_the_weights_that_go_out_are_those_that_were_validated(run, tmp_path, capsys):
+    run("train", *FAST, "image_size=32", "generator.width=4", "discriminator.width=4", "callbacks=ema")
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    record = torch.load(checkpoint, weights_only=True)
+    states = {}
+    for weights in (None, "ema", "trained"):
+        arguments = ["to-reference", str(checkpoint), str(tmp_path / str(weights))]
+        interop.main([*arguments, *(["--weights", weights] if weights else [])])
+        assert f"the {weights or 'ema'} weights" in capsys.readouterr().out
+        state = torch.load(tmp_path / f"{weights}/latest_net_G.pth", weights_only=True)
+        states[weights] = state["model.model.0.weight"]
+    assert torch.equal(states["trained"], record["state_dict"]["generator.down.0.1.weight"])
+    assert torch.equal(states["ema"], record["ema"]["generator"]["down.0.1.weight"])
+    assert torch.equal(states[None], states["ema"]) and not torch.equal(states["ema"], states["trained"])
+
+
+def test_the_command_line_of_interop(tmp_path, capsys):
     with pytest.raises(SystemExit, match="error: there is no trained run in"):
-        interop.main()
+        interop.main(["to-reference", f"{tmp_path}/x/y.ckpt", f"{tmp_path}/out"])
+    for arguments, words in (([], "to-reference"), (["to-reference"], "runs/<name>/checkpoints/last.ckpt")):
+        with pytest.raises(SystemExit) as stopped:
+            interop.main([*arguments, "--help"])
+        assert stopped.value.code == 0 and words in capsys.readouterr().out

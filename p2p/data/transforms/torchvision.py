@@ -24,19 +24,20 @@ class Torchvision:
     |---|---|---|
     | resize_and_crop | to load_size x load_size, random crop of image_size | to image_size x image_size |
     | crop | random crop of image_size | the crop in the middle |
-    | scale_width | width to image_size | the same |
+    | scale_width | width to load_size | width to image_size |
     | scale_width_and_crop | width to load_size, random crop of image_size | width to image_size, crop in the middle |
     | none | as it is | as it is |
 
-    Scaling the width keeps the aspect ratio, except that before a crop the height becomes image_size at least, as
-    in the reference. scale_width and none then bring the sides to the nearest multiple of `multiple`, because a
-    U-Net halves them until 1 of that many pixels is left. The reference goes to multiples of 4, which suits its
-    ResNets and lets its U-Nets fail. They give tensors of different sizes, so they need batch_size=1.
+    Scaling the width keeps the aspect ratio, except that the height becomes image_size at least, as in the reference:
+    images wider than high are stretched. Evaluation is the reference's test, whose load_size is its crop_size.
+    scale_width and none then bring the sides to the nearest multiple of `multiple`, because a U-Net halves them until
+    1 of that many pixels is left. With none the reference goes to multiples of 4, which suits its ResNets and lets its
+    U-Nets fail, and with scale_width to no multiple. Both give tensors of different sizes, so they need batch_size=1.
 
     Args:
         image_size: side of what the networks see, in pixels.
-        load_size: side, or width, that training images are resized to before the random crop; None keeps the
-            paper's ratio, 286 to 256.
+        load_size: side, or width, that training images are resized to, before the random crop if there is one; None
+            keeps the paper's ratio, 286 to 256.
         flip: mirror half of the training pairs.
         preprocess: see the table.
         multiple: what the sides are made a multiple of by scale_width and none; None for the stride of the U-Net of
@@ -59,7 +60,8 @@ class Torchvision:
             known = ", ".join(get_args(Preprocess))
             raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
         load_size = load_size or round(image_size * 286 / 256)
-        if load_size < image_size:
+        crops = preprocess.endswith("crop")
+        if load_size < image_size and crops:
             raise ValueError(f"load_size={load_size} is smaller than image_size={image_size}: nothing is left to crop")
         if multiple is not None and multiple < 1:
             raise ValueError(f"transform.multiple={multiple} is too small: use 1 or more")
@@ -67,7 +69,7 @@ class Torchvision:
         self._load_size = load_size
         self._flip = flip
         self._preprocess = preprocess
-        self._crops = preprocess.endswith("crop")
+        self._crops = crops
         self._multiple = multiple or min(256, image_size & -image_size)
 
     def train(self, input_HWC: np.ndarray, target_HWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,18 +105,19 @@ class Torchvision:
 
     def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size."""
+        scaled = max(size * height // width, self._size)
         match self._preprocess:
             case "resize_and_crop":
                 return size, size
             case "scale_width_and_crop":
-                return max(size * height // width, self._size), size
+                return scaled, size
             case "scale_width":
-                return self._rounded(self._size * height / width), self._rounded(self._size)
+                return self._rounded(scaled), self._rounded(size)
             case "none":
                 return self._rounded(height), self._rounded(width)
         return height, width
 
-    def _rounded(self, side: float) -> int:
+    def _rounded(self, side: int) -> int:
         return max(1, round(side / self._multiple)) * self._multiple
 
     def _check_crop(self, height: int, width: int) -> None:
