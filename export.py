@@ -48,7 +48,6 @@ def main(cfg: DictConfig) -> None:
         device=pick_device(cfg.device),
         names=images.names,
         min_psnr=cfg.min_psnr,
-        sub_pixel=cfg.sub_pixel,
         cache_dir=Path(cfg.cache_dir).expanduser() if cfg.cache_dir else None,
     )
     program, psnr = manifest.program, manifest.psnr_db

@@ -9,7 +9,6 @@ the device. The limit is what a large matrix product reaches in the same rounds,
 """
 
 import argparse
-import copy
 import gc
 import importlib
 import json
@@ -17,7 +16,6 @@ import statistics
 import tempfile
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,46 +29,41 @@ from p2p.codecs.pillow import Pillow
 from p2p.data.images import read_input
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.deploy import rewrite
 from p2p.deploy.precision import DTYPES
-from p2p.deploy.rewrite import drop_dead_taps, fold_batch_norm, inference_view, space_to_depth, sub_pixel
+from p2p.deploy.rewrite import fold_batch_norm, inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 
-PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime", "onnxruntime-gpu")
+PACKAGES = (
+    "triton",
+    "torch-tensorrt",
+    "torch-tensorrt-rtx",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "onnxruntime",
+    "onnxruntime-gpu",
+)
 
-LAST = partial(sub_pixel, only_last=True)
-REWRITES = {  # one after another
-    "none": [],
-    "fold": [fold_batch_norm],
-    "fold+last": [fold_batch_norm, LAST],
-    "fold+all": [fold_batch_norm, sub_pixel],
-    "fold+last+taps": [fold_batch_norm, LAST, drop_dead_taps],
-    "fold+last+taps+blocks": [fold_batch_norm, LAST, drop_dead_taps, space_to_depth],
-}
-
-# What runs it, precision on a GPU (a CPU gets fp32), rewrites, further arguments of the backend's export.
+# What runs it, precision on a GPU (a CPU gets fp32), rewrites ("fold", and those of `p2p.deploy.rewrite.apply`),
+# further arguments of the backend's export.
 # "module" is the nn.Module called as it is, "compile" is torch.compile of it; all else is a module of p2p.deploy.
 PROGRAMS = [
     ("module", "fp32", "none", {}),
     ("eager", "fp16", "none", {}),
-    ("eager", "fp16", "fold", {}),
     ("eager", "fp16", "fold+last", {}),
-    ("eager", "bf16", "fold+last", {}),
     ("compile", "fp16", "none", {}),
-    ("compile", "fp16", "fold+last", {}),
-    ("compile", "fp16", "fold+all", {}),
-    ("compile", "fp16", "fold+last+taps", {}),
-    ("compile", "fp16", "fold+last+taps+blocks", {}),
+    ("compile", "fp16", "fold+last+blocks", {}),
+    ("triton", "fp16", "fold", {}),
     ("torch_tensorrt", "fp16", "none", {}),
     ("torch_tensorrt", "fp16", "fold", {}),
     ("torch_tensorrt", "fp16", "fold+last", {}),
-    ("torch_tensorrt", "fp16", "fold+all", {}),
-    ("torch_tensorrt", "fp16", "fold+last+taps", {}),
-    ("torch_tensorrt", "fp16", "fold+last+taps+blocks", {}),
-    ("aot_inductor", "fp16", "fold+last", {}),
-    ("aot_inductor", "fp16", "fold+last", {"max_autotune": True}),
-    ("exported_program", "fp16", "fold", {}),
-    ("onnx", "fp16", "fold", {}),
+    ("torch_tensorrt", "fp16", "fold+last+blocks", {}),
+    ("torch_tensorrt", "fp16", "fold+taps+all+blocks", {}),
+    ("aot_inductor", "fp16", "fold+last+blocks", {}),
+    ("aot_inductor", "fp16", "fold+taps+all+blocks", {}),
+    ("aot_inductor", "fp16", "fold+last+blocks", {"max_autotune": True}),
+    ("onnx", "fp16", "fold+last", {}),
 ]
 
 
@@ -95,12 +88,13 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
     """Make its program and call it once, which may compile, tune or record."""
     started = time.perf_counter()
     device, dtype = pick_device("auto"), DTYPES[candidate.precision]
-    network = copy.deepcopy(network)
-    for rewrite in REWRITES[candidate.rewrites]:
-        network = rewrite(network, images_NCHW) if rewrite is drop_dead_taps else rewrite(network)
+    names = [name for name in candidate.rewrites.split("+") if name != "none"]
+    if "fold" in names:
+        names.remove("fold")
+        network = fold_batch_norm(network)
     if candidate.backend in ("module", "compile"):
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        run = network.to(device, dtype, memory_format=layout)
+        run = rewrite.apply(network, names, images_NCHW).to(device, dtype, memory_format=layout)
         if candidate.backend == "compile":
             run = torch.compile(run, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
     else:
@@ -109,6 +103,8 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
         if candidate.reason is not None:
             return
         options = {"precision": candidate.precision, "min_batch": batch, "max_batch": batch} | candidate.options
+        if candidate.backend != "triton":  # whose kernels are the rewrite
+            options["rewrites"] = names
         program = backend.export(network, images_NCHW, folder, **options)
         run, dtype = backend.load(folder / program.file, device=device), getattr(torch, program.dtype)
     candidate.run = run

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ def export(
     min_batch: int = 1,
     max_batch: int | None = None,
     max_autotune: bool = False,
+    rewrites: Sequence[str] = ("last", "blocks"),
 ) -> Program:
     """Write `generator.pt2`, which `torch._inductor.aoti_load_package` reads without any of this project's code.
 
@@ -56,6 +57,7 @@ def export(
             the compiler knows every size. Otherwise it tunes for the largest.
         max_autotune: try Triton's kernels against the vendor's for every convolution, and keep the faster one. On a
             GPU that takes minutes.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
         ValueError: there is no compiler, it fails, or min_batch and max_batch contradict each other.
@@ -67,7 +69,9 @@ def export(
     dtype = DTYPES[precision or ("fp16" if gpu else "fp32")]
     device = torch.device("cuda" if gpu else "cpu")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
-    program = trace(generator, example_NCHW, dtype=dtype, device=device, channels_last=gpu is not None, **batches)
+    program = trace(
+        generator, example_NCHW, dtype=dtype, device=device, channels_last=gpu is not None, **batches, rewrites=rewrites
+    )
     takes = Takes(min_batch, max_batch, tuple(example_NCHW.shape[1:]), str(dtype).removeprefix("torch."))
     facts = takes.to_text() | {"device": device.type, "cpu": torch.backends.cpu.get_cpu_capability()}
     options = {

@@ -7,7 +7,7 @@ all its kernels for each convolution; and one launch for the whole network in pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    rewrites: Sequence[str] = ("last",),
 ) -> Program:
     """Write `generator.pt2`, which `torch.export.load` reads without any of this project's code.
 
@@ -40,6 +41,7 @@ def export(
         example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32", which GPUs since Ampere round to TF32 in convolutions.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
         ValueError: there is no GPU, or min_batch and max_batch contradict each other.
@@ -49,7 +51,7 @@ def export(
         raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
     dtype = DTYPES[precision or "fp16"]
     # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch)
+    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(
         backend="eager",

@@ -67,7 +67,6 @@ def export(
     device: torch.device,
     names: list[str] | None = None,
     min_psnr: float = 40.0,
-    sub_pixel: Literal["last", "all", "none"] = "last",
     cache_dir: Path | None = None,
 ) -> Manifest:
     """Export, load back, compare with fp32 eager, and only then put the folder in its place.
@@ -82,20 +81,15 @@ def export(
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
         min_psnr: dB that the worst image must reach.
-        sub_pixel: which transposed convolutions become `p2p.deploy.rewrite.SubPixelConv2d`.
         cache_dir: of the build cache, see `p2p.deploy.cache.build`; None: none.
 
     Raises:
         ValueError: an output is too far from fp32, or the program does not load; no artifact is left, and an older
             one stays as it was.
     """
-    if sub_pixel not in ("last", "all", "none"):
-        raise ValueError(f"sub_pixel={sub_pixel} is not known: use last, all or none")
     view = rewrite.inference_view(generator, norm_stats=norm_stats)
     expected = reference_outputs(view, images_NCHW)
     network = rewrite.fold_batch_norm(view)
-    if sub_pixel != "none":
-        network = rewrite.sub_pixel(network, only_last=sub_pixel == "last")
     staging = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, Precision
 
@@ -29,6 +30,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    rewrites: Sequence[str] = ("last",),
 ) -> Program:
     """Write `generator.pt2`, which `torch.export.load` reads without any of this project's code.
 
@@ -37,12 +39,13 @@ def export(
         example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
         precision: "fp32" (the default), "bf16" or "fp16".
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
         ValueError: min_batch and max_batch contradict each other.
     """
     dtype = DTYPES[precision or "fp32"]
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch)
+    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(
         backend="exported_program",
@@ -71,11 +74,12 @@ def trace(
     channels_last: bool = False,
     min_batch: int,
     max_batch: int | None,
+    rewrites: Sequence[str],
 ) -> ExportedProgram:
     """The generator's ATen graph, which the other backends start from as well. The generator itself stays as it is.
 
     Args:
-        generator, example_NCHW, min_batch, max_batch: see `export`.
+        generator, example_NCHW, min_batch, max_batch, rewrites: see `export`.
         dtype, device: of the graph's weights, inputs and outputs.
         channels_last: keep the weights in the memory order of NHWC, which convolutions on tensor cores read.
 
@@ -92,7 +96,7 @@ def trace(
     size = min_batch if static else max(2, max_batch or min_batch)
     example = example_NCHW[:1].expand(size, -1, -1, -1).to(device, dtype).contiguous()
     # A copy, because converting a module converts it in place, and other backends may want it after this one.
-    network = copy.deepcopy(generator).to(device, dtype)
+    network = copy.deepcopy(rewrite.apply(generator, rewrites, example_NCHW)).to(device, dtype)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     batch = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}

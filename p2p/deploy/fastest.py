@@ -22,7 +22,7 @@ from p2p.deploy.precision import DTYPES, Precision
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("eager", "aot_inductor", "onnx", "exported_program", "torch_tensorrt")
+BACKENDS = ("triton", "torch_tensorrt", "aot_inductor", "eager", "onnx", "exported_program")
 ROUNDS = 7
 ROUND_SECONDS = 0.2  # of one program in one round, at least one batch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    rewrites: Sequence[str] = ("last",),
 ) -> Program:
     """Write `generator.onnx`, opset 18, from `input_NCHW` to `output_NCHW`, with the weights inside.
 
@@ -49,6 +50,7 @@ def export(
         precision: "fp16" or "fp32"; None: fp16 if there is a GPU, else fp32. ONNX Runtime's CPU kernels compute fp16
             in fp32, with conversions around them; it has no convolution in bf16.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
         ValueError: a package is missing, the network is too large for the format or uses what it does not have, or an
@@ -66,7 +68,7 @@ def export(
         raise ValueError(
             f"the generator has {size / 2**30:.1f} GiB of weights, an ONNX file at most 2: use backend=auto"
         )
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch)
+    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     takes = Takes(min_batch, max_batch, tuple(example_NCHW.shape[1:]), str(dtype).removeprefix("torch."))
     path = folder / "generator.onnx"
     names = {"input_names": ["input_NCHW"], "output_names": ["output_NCHW"]}

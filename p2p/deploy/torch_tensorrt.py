@@ -7,17 +7,20 @@ says which. Neither imports without a driver, so they are imported where they ar
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from p2p.deploy.cuda_graph import capture
+from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.quiet import quiet
 
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13")
+VERSIONS = {"torch": "minor"} | dict.fromkeys(PACKAGES, "exact")  # engines are no exchange format
 
 
 def unavailable() -> str | None:
@@ -37,49 +40,65 @@ def export(
     folder: Path,
     *,
     precision: Precision | None = None,
+    min_batch: int = 1,
     max_batch: int | None = None,
+    opt_batch: int | None = None,
+    tf32: bool = False,
+    rewrites: Sequence[str] = ("last", "blocks"),
 ) -> Program:
-    """Write `generator.pt2`, an exported program around one TensorRT engine, for batches of 1 to `max_batch`.
+    """Write `generator.pt2`, an exported program around one TensorRT engine.
 
     Args:
-        generator: in eval mode, float32.
+        generator: in eval mode, float32, on the CPU.
         example_NCHW: float32 (N, C, H, W); fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32".
-        max_batch: the largest batch, which the engine is tuned for; None for 32.
+        min_batch, max_batch: the batches it takes, None: 32. Equal: that one alone, which TensorRT makes faster.
+        opt_batch: the batch in between that the engine is tuned for; None: the largest.
+        tf32: let "fp32" round the factors of its products to TF32's ten bits.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
-        ValueError: Torch-TensorRT cannot run here.
+        ValueError: Torch-TensorRT cannot run here, cannot build this, or the batches contradict each other.
     """
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=torch_tensorrt cannot be used, because {reason}: use backend=auto")
     torch_tensorrt = _import()
-    dtype = DTYPES[precision or "fp16"]
-    max_batch = max_batch or 32
-    _, *image = example_NCHW.shape
+    max_batch = max_batch or max(32, min_batch)
+    opt_batch = opt_batch or max_batch
+    if not min_batch <= opt_batch <= max_batch:
+        raise ValueError(
+            f"backend.opt_batch={opt_batch} is not from min_batch={min_batch} to max_batch={max_batch}: choose others"
+        )
     # Strong typing: the engine computes in the dtypes of the module. The arguments that once set a precision
     # are gone in 2.14, which ignores unknown arguments without a word.
-    generator = generator.to("cuda", dtype)
-    batch = torch.export.Dim("batch", min=1, max=max_batch)
-    example = example_NCHW[:1].expand(max_batch, -1, -1, -1).to("cuda", dtype).contiguous()
-    program = torch.export.export(generator, (example,), dynamic_shapes=({0: batch},))
-    shapes = {"min_shape": (1, *image), "opt_shape": (max_batch, *image), "max_shape": (max_batch, *image)}
-    inputs = [torch_tensorrt.Input(**shapes, dtype=dtype)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own graph surgery
-        try:
-            compiled = torch_tensorrt.dynamo.compile(program, inputs, require_full_compilation=True)
-        except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
-            raise ValueError(
-                f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"
-                " backend=exported_program"
-            ) from error
-        path = str(folder / "generator.pt2")
-        torch_tensorrt.save(compiled, path, inputs=[example], dynamic_shapes=({0: batch},), retrace=False)
+    dtype, device = DTYPES[precision or "fp16"], torch.device("cuda")
+    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    program = trace(generator, example_NCHW, dtype=dtype, device=device, **batches, rewrites=rewrites)
+    image = tuple(example_NCHW.shape[1:])
+    static = min_batch == max_batch
+    profile = {"min_shape": min_batch, "opt_shape": opt_batch, "max_shape": max_batch}
+    sizes = {"shape": (max_batch, *image)} if static else {key: (size, *image) for key, size in profile.items()}
+    example = torch.zeros(max_batch, *image, dtype=dtype, device=device)
+    varying = None if static else ({0: torch.export.Dim("batch", min=min_batch, max=max_batch)},)
+    path = str(folder / "generator.pt2")
+    try:
+        with quiet():  # it warns of its own graph surgery
+            inputs = [torch_tensorrt.Input(**sizes, dtype=dtype)]
+            compiled = torch_tensorrt.dynamo.compile(
+                program, inputs, require_full_compilation=True, disable_tf32=not tf32
+            )
+            torch_tensorrt.save(compiled, path, inputs=[example], dynamic_shapes=varying, retrace=False)
+    except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
+        raise ValueError(
+            f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"
+            " backend=exported_program"
+        ) from error
     return Program(
         backend="torch_tensorrt",
         file="generator.pt2",
         dtype=str(dtype).removeprefix("torch."),
+        min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(*PACKAGES),
         gpu=torch.cuda.get_device_name(),
@@ -87,10 +106,14 @@ def export(
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The engine as a function on `device`."""
+    """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`."""
     _import()  # registers the operator that runs engines
-    with torch.cuda.device(device):
-        return torch.export.load(path).module()
+    with quiet(), torch.cuda.device(device):
+        program = torch.export.load(path)
+    [specification] = program.graph_signature.user_inputs
+    [node] = [node for node in program.graph.nodes if node.name == specification]
+    module = program.module()
+    return capture(module, device=device, dtype=node.meta["val"].dtype)
 
 
 def _import():

@@ -121,7 +121,6 @@ class Step:
     a: torch.Tensor
     w: torch.Tensor
     launch: Callable[[TensorDescriptor, TensorDescriptor, torch.Tensor, torch.Tensor, Tile], object]
-    tile: Tile | None = None
     run: Callable[[], object] = field(default=lambda: None)
 
     @property
@@ -130,7 +129,7 @@ class Step:
         return self.a.shape[0], self.w.shape[0], self.a.shape[1]
 
     def prepare(self, tile: Tile) -> Callable[[], object]:
-        """Set the tile; returns the launch."""
+        """Choose the tile; returns the launch."""
         rows, columns, _ = self.shape
         a = TensorDescriptor.from_tensor(self.a, [tile.rows, tile.depth])
         w = TensorDescriptor.from_tensor(self.w, [tile.columns, tile.depth])
@@ -138,7 +137,6 @@ class Step:
         shared = tile.splits > 1
         workspace = torch.empty(tile.splits * rows * columns if shared else 1, device=self.a.device)
         arrived = torch.zeros(programs if shared else 1, dtype=torch.int32, device=self.a.device)
-        self.tile = tile
         self.run = partial(self.launch, a, w, workspace, arrived, (programs, tile.splits), tile)
         return self.run
 
@@ -180,15 +178,19 @@ class UNetKernels:
             out = flat[level - 1][:, channels[level - 1] if weights.skips else 0 :] if level else None
             self._add_up(layer, flat[level], out, sides[level])
 
+    @property
+    def products(self) -> list[tuple[int, int, int]]:
+        """Rows, columns and a quarter of the terms of each, in the order of `tune`."""
+        return [step.shape for step in self._steps]
+
     def tune(self, tiles: list[Tile] | None = None) -> list[Tile]:
         """Choose the tile of every product: those given, or by measurement. Returns them, for a program file."""
-        processors = torch.cuda.get_device_properties(self._device).multi_processor_count
-        for index, step in enumerate(self._steps):
-            if tiles is not None:
-                step.prepare(tiles[index])
-            else:
-                step.prepare(fastest(candidates(*step.shape, processors=processors), step.prepare))
-        return [step.tile for step in self._steps]
+        if tiles is None:
+            processors = torch.cuda.get_device_properties(self._device).multi_processor_count
+            tiles = [fastest(candidates(*step.shape, processors=processors), step.prepare) for step in self._steps]
+        for step, tile in zip(self._steps, tiles, strict=True):
+            step.prepare(tile)
+        return tiles
 
     def __call__(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """float16 (N, C, H, W) in [-1, 1] -> the same; the output's memory is overwritten by the next call."""

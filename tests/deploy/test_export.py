@@ -185,23 +185,24 @@ def test_one_value_that_is_no_number_fails_the_gate(value):
         check(figures, min_psnr=-1000)
 
 
-@pytest.mark.parametrize("sub_pixel", ["last", "all", "none"])
-def test_batch_norm_is_folded_and_transposed_convolutions_go_where_asked(sub_pixel, tmp_path, images):
+@pytest.mark.parametrize("rewrites", [(), ("last",), ("all", "taps", "blocks")], ids="+".join)
+def test_batch_norm_is_folded_and_a_backend_rewrites_as_it_is_told(rewrites, tmp_path, images):
     seen = []
 
     def backend(generator, example_NCHW, folder):
         seen.append(generator)
-        return exported_program.export(generator, example_NCHW, folder)
+        return exported_program.export(generator, example_NCHW, folder, rewrites=rewrites)
 
-    manifest = run_export(tmp_path / "export", images, backend=backend, norm_stats="running", sub_pixel=sub_pixel)
+    manifest = run_export(tmp_path / "export", images, backend=backend, norm_stats="running")
     assert manifest.psnr_db["worst"] > 100
-    kinds = [type(module).__name__ for module in seen[0].modules()]
-    assert "BatchNorm2d" not in kinds
-    transposed = sum(isinstance(module, torch.nn.ConvTranspose2d) for module in network().modules())
-    replaced = {"last": 1, "all": transposed, "none": 0}[sub_pixel]
-    assert (kinds.count("SubPixelConv2d"), kinds.count("ConvTranspose2d")) == (replaced, transposed - replaced)
-    with pytest.raises(ValueError, match="sub_pixel=first is not known: use last, all or none"):
-        run_export(tmp_path / "export", images, sub_pixel="first")
+    assert "BatchNorm2d" not in {type(module).__name__ for module in seen[0].modules()}
+    nodes = torch.export.load(tmp_path / "export/generator.pt2").graph.nodes
+    left = sum("conv_transpose2d" in str(node.target) for node in nodes)
+    levels = len(network().up)
+    # The innermost loses its dead taps, and is then a product of its own kind, not a sub-pixel convolution.
+    assert left == {(): levels, ("last",): levels - 1}.get(rewrites, 1)
+    with pytest.raises(ValueError, match=r"backend\.rewrites has first, which is not known: use some of taps, last"):
+        exported_program.export(seen[0], images, tmp_path, rewrites=["first"])
 
 
 def test_the_reference_is_fp32_one_image_at_a_time(images):

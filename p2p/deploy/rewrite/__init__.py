@@ -4,6 +4,11 @@
 own to 1e-10, so that they can change nothing but the time. They take a network in eval mode and leave it as it is.
 """
 
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
 from p2p.deploy.rewrite.downsample import SpaceToDepthConv2d, space_to_depth
 from p2p.deploy.rewrite.fold import fold_batch_norm
 from p2p.deploy.rewrite.frames import Frames
@@ -16,6 +21,7 @@ __all__ = [
     "NormStats",
     "SpaceToDepthConv2d",
     "SubPixelConv2d",
+    "apply",
     "drop_dead_taps",
     "fold_batch_norm",
     "inference_view",
@@ -23,3 +29,30 @@ __all__ = [
     "space_to_depth",
     "sub_pixel",
 ]
+
+CHOICES = {  # in the order in which they suit each other
+    "taps": drop_dead_taps,
+    "last": lambda network, _: sub_pixel(network, only_last=True),
+    "all": lambda network, _: sub_pixel(network),
+    "blocks": lambda network, _: space_to_depth(network),
+}
+
+
+def apply(network: nn.Module, names: Sequence[str], example_NCHW: torch.Tensor) -> nn.Module:
+    """The network after the rewrites that its backend runs faster.
+
+    Args:
+        network: in eval mode, on the CPU.
+        names: of "taps" (`drop_dead_taps`), "last" or "all" (`sub_pixel`) and "blocks" (`space_to_depth`).
+        example_NCHW: an input of the size that is to come.
+
+    Raises:
+        ValueError: another name.
+    """
+    for name in names:
+        if name not in CHOICES:
+            raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
+    for name, rewrite in CHOICES.items():
+        if name in names:
+            network = rewrite(network, example_NCHW[:1])
+    return network

@@ -1,0 +1,74 @@
+"""This project's own kernels on a real GPU, by the calls of the other backends."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from p2p.deploy import triton
+from p2p.deploy.accuracy import psnr_db
+from p2p.deploy.rewrite import fold_batch_norm, inference_view
+from p2p.models.init import initialize
+from p2p.models.unet import UNet
+from tests.conftest import ROOT
+from tests.gpu.test_backends import FRESH
+
+pytestmark = pytest.mark.gpu
+
+CUDA = torch.device("cuda")
+
+
+def view(norm_stats, **options):
+    torch.manual_seed(0)
+    network = UNet(**{"image_size": 128, "width": 32} | options)
+    initialize(network, gain=0.05)
+    size = options.get("image_size", 128)
+    for _ in range(50):
+        network.train()(torch.randn(4, 3, size, size))
+    return inference_view(network, norm_stats=norm_stats)
+
+
+@pytest.fixture(scope="module")
+def images():
+    torch.manual_seed(1)
+    return nn.functional.interpolate(torch.rand(8, 3, 8, 8) * 2 - 1, size=128, mode="bicubic").clamp(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("norm_stats", "precision", "options", "least"),
+    [
+        ("running", "fp16", {}, 55),
+        ("instance", "fp16", {}, 55),
+        ("running", "bf16", {}, 38),
+        ("instance", "fp16", {"skips": False, "depth": 5}, 55),
+    ],
+    ids=["running", "instance", "bf16", "no skips"],
+)
+def test_a_program_is_close_to_fp32(norm_stats, precision, options, least, images, tmp_path, capfd):
+    network = view(norm_stats, **options)
+    program = triton.export(fold_batch_norm(network), images, tmp_path, precision=precision, min_batch=1, max_batch=8)
+    run = triton.load(tmp_path / program.file, device=CUDA)
+    dtype = getattr(torch, program.dtype)
+    with torch.inference_mode():
+        expected = network(images)
+        for size in (8, 1, 3, 8):
+            first, again = (run(images[:size].to(CUDA, dtype)) for _ in range(2))
+            assert torch.equal(first, again)
+            assert psnr_db(first.cpu(), expected[:size]).min() > least
+        with pytest.raises(ValueError, match="takes batches of 1 to 8 images"):
+            run(images[:1].expand(9, -1, -1, -1).to(CUDA, dtype))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fresh_process_runs_it_without_model_code(images, tmp_path):
+    network = view("running")
+    program = triton.export(fold_batch_norm(network), images, tmp_path, min_batch=4, max_batch=4)
+    torch.save(images[:4].half(), tmp_path / "inputs.pt")
+    arguments = ["triton", tmp_path / program.file, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
+    command = [sys.executable, "-c", FRESH, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    with torch.inference_mode():
+        assert psnr_db(torch.load(tmp_path / "outputs.pt"), network(images[:4])).min() > 55

@@ -1,0 +1,78 @@
+"""The kernels' arithmetic, by Triton's interpreter on the CPU; tests/gpu/test_triton.py runs them for real."""
+
+import pytest
+import torch
+from torch import nn
+
+from p2p.deploy.rewrite import fold_batch_norm, inference_view
+from p2p.models.resnet import ResNet
+from p2p.models.unet import UNet
+
+pytest.importorskip("triton")  # which comes with PyTorch on Linux alone
+if torch.cuda.is_available():
+    pytest.skip("Triton compiles where there is a GPU", allow_module_level=True)
+
+from p2p.kernels.tiles import Tile, candidates  # noqa: E402
+from p2p.kernels.unet import UNetKernels, pack_down, pack_up, weights_of  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def view(norm_stats, **options):
+    torch.manual_seed(0)
+    network = UNet(image_size=32, width=16, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return fold_batch_norm(inference_view(network, norm_stats=norm_stats))
+
+
+@pytest.mark.parametrize("splits", [1, 2], ids=["whole", "split"])
+@pytest.mark.parametrize("norm_stats", ["running", "instance"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"skips": False}, {"in_channels": 1, "out_channels": 4}, {"norm": "instance"}, {"norm": "none"}],
+    ids=["unet", "no skips", "channels", "instance norm", "no norm"],
+)
+@torch.inference_mode()
+def test_the_kernels_compute_the_network(options, norm_stats, splits):
+    network = view(norm_stats, **options)
+    height, width = 64, 32  # not square: rows and columns must not be confused
+    images = torch.rand(2, options.get("in_channels", 3), height, width) * 2 - 1
+    weights = weights_of(network, dtype=torch.float32)
+    run = UNetKernels(weights, batch=2, height=height, width=width, device=CPU)
+    run.tune([Tile(64, 16 if columns <= 16 else 64, 16, 2, 4, splits) for _, columns, _ in run.products])
+    expected = network(images)
+    for _ in range(2):  # what one call leaves in the buffers must not disturb the next
+        assert (run(images) - expected).abs().max() < 1e-5
+    assert (run(images.flip(0)) - expected.flip(0)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["down", "up"])
+def test_packed_weights_are_the_same_weights_in_another_order(transposed):
+    weight = torch.arange(5 * 7 * 16.0).reshape(5, 7, 4, 4)
+    packed = (pack_up if transposed else pack_down)(weight)
+    assert packed.shape == ((28, 20) if transposed else (5, 112))
+    assert torch.equal(packed.flatten().sort().values, weight.flatten())
+
+
+def test_what_the_kernels_do_not_compute_is_refused():
+    with pytest.raises(ValueError, match="compute U-Nets alone"):
+        weights_of(ResNet(blocks=1, width=8).eval(), dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"channels in multiples of 16, and generator\.width gives 8"):
+        weights_of(UNet(image_size=32, width=8, norm="none").eval(), dtype=torch.float16)
+    with pytest.raises(ValueError, match="each BatchNorm folded"):
+        weights_of(UNet(image_size=32, width=16).eval(), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("rows, columns, depth", [(135200, 128, 256), (128, 2048, 512), (532512, 16, 128), (9, 64, 48)])
+def test_every_candidate_fits_the_product(rows, columns, depth):
+    tiles = candidates(rows, columns, depth)
+    assert tiles and len(set(tiles)) == len(tiles)
+    for tile in tiles:
+        assert depth % tile.depth == 0  # a tile's depth lies within one tap
+        assert 4 * depth // tile.depth % tile.splits == 0
+        assert tile.depth & (tile.depth - 1) == 0 and tile.depth >= 16  # as Triton's ranges and TMA's 16 bytes ask for
