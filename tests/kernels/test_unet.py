@@ -12,8 +12,8 @@ pytest.importorskip("triton")  # which comes with PyTorch on Linux alone
 if torch.cuda.is_available():
     pytest.skip("Triton compiles where there is a GPU", allow_module_level=True)
 
-from p2p.kernels.tiles import Tile, candidates  # noqa: E402
-from p2p.kernels.unet import UNetKernels, pack_down, pack_up, weights_of  # noqa: E402
+from p2p.kernels.tiles import Tile, candidates
+from p2p.kernels.unet import UNetKernels, pack_down, pack_up, weights_of
 
 CPU = torch.device("cpu")
 
