@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
@@ -68,5 +69,5 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     program = torch.export.load(path)
     if device.type == "cpu":
         return program.module()
-    network = torch.export.passes.move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
+    network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
     return capture(network, device=device, dtype=next(network.parameters()).dtype)

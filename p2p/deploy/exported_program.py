@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
@@ -61,7 +62,7 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     """The program as a function on `device`."""
     program = torch.export.load(path)
     if device.type != "cpu":
-        program = torch.export.passes.move_to_device_pass(program, device)
+        program = move_to_device_pass(program, device)
     return program.module()
 
 
