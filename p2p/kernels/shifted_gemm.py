@@ -241,15 +241,16 @@ def first(
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.program_id(1) * BN + tl.arange(0, BN)
     n, y, x = m // (height * width), m // width % height, m % width
-    tap = tl.arange(0, 16)
     acc = tl.zeros((BM, BN), dtype=tl.float32)
-    row, column = 2 * y[:, None] - 1 + (tap // 4)[None, :], 2 * x[:, None] - 1 + (tap % 4)[None, :]
-    seen = (m < rows)[:, None] & (row >= 0) & (row < 2 * height) & (column >= 0) & (column < 2 * width)
-    for channel in tl.static_range(CHANNELS):
-        plane = (n * CHANNELS + channel).to(tl.int64) * (4 * height * width)
-        a = tl.load(image_ptr + plane[:, None] + row * (2 * width) + column, mask=seen, other=0.0)
-        w_ptr = weight_ptr + (c[None, :] * CHANNELS + channel) * 16 + tap[:, None]
-        w = tl.load(w_ptr, mask=(c < columns)[None, :] & (tap >= 0)[:, None], other=0.0)
+    for start in tl.static_range(0, 16 * CHANNELS, 64):
+        k = start + tl.arange(0, 64)  # 16 taps of 4 channels, or of as many as are left
+        row, column = 2 * y[:, None] - 1 + (k % 16 // 4)[None, :], 2 * x[:, None] - 1 + (k % 4)[None, :]
+        seen = (m < rows)[:, None] & (k < 16 * CHANNELS)[None, :]
+        seen = seen & (row >= 0) & (row < 2 * height) & (column >= 0) & (column < 2 * width)
+        plane = (n * CHANNELS).to(tl.int64)[:, None] + (k // 16)[None, :]
+        a = tl.load(image_ptr + plane * (4 * height * width) + row * (2 * width) + column, mask=seen, other=0.0)
+        known = (k < 16 * CHANNELS)[:, None] & (c < columns)[None, :]
+        w = tl.load(weight_ptr + c[None, :] * (16 * CHANNELS) + k[:, None], mask=known, other=0.0)
         acc = tl.dot(a, w, acc)
     value = acc + tl.load(bias_ptr + c, mask=c < columns, other=0.0)[None, :]
     inside = (m < rows)[:, None] & (c < columns)[None, :]
@@ -273,18 +274,18 @@ def statistics(flat_ptr, sums_ptr, rows, columns, stride, BLOCKS: tl.constexpr, 
     c = tl.program_id(2) * BN + tl.arange(0, BN)
     part = tl.cdiv(rows, BLOCKS)
     end = min((block + 1) * part, rows)
-    total = tl.zeros((BN,), dtype=tl.float32)
-    squares = tl.zeros((BN,), dtype=tl.float32)
-    for start in range(block * part, end, BM):
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    squares = tl.zeros((BM, BN), dtype=tl.float32)
+    for start in tl.range(block * part, end, BM, num_stages=3):
         m = start + tl.arange(0, BM)
         inside = (m < end)[:, None] & (c < columns)[None, :]
         here = ((image * rows + m).to(tl.int64) * stride)[:, None] + c[None, :]
         value = tl.load(flat_ptr + here, mask=inside, other=0.0).to(tl.float32)
-        total += tl.sum(value, axis=0)
-        squares += tl.sum(value * value, axis=0)
+        total += value  # rows are added up once, at the end: between threads that is slow
+        squares += value * value
     sums = sums_ptr + (image * BLOCKS + block) * 2 * columns + c
-    tl.store(sums, total, mask=c < columns)
-    tl.store(sums + columns, squares, mask=c < columns)
+    tl.store(sums, tl.sum(total, axis=0), mask=c < columns)
+    tl.store(sums + columns, tl.sum(squares, axis=0), mask=c < columns)
 
 
 @triton.jit(do_not_specialize=["height", "width"])

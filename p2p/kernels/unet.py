@@ -267,17 +267,18 @@ class UNetKernels:
         height, width = side
         weight, bias = layer.norm
         columns, rows = len(weight), (height + 1) * (width + 1)
-        blocks = min(64, triton_power(math.ceil(rows / 256)))
-        sums = torch.empty(self._batch, blocks, 2, columns, device=self._device)
         across = math.ceil(columns / 64)
+        # Some four programs a processor, and no more: `normalize` reads the sums of all blocks in every program.
+        blocks = min(64, power_of_two(math.ceil(rows / 64)), power_of_two(math.ceil(528 / (self._batch * across))))
+        sums = torch.empty(self._batch, blocks, 2, columns, device=self._device)
 
         def run():
             shifted_gemm.statistics[(self._batch, blocks, across)](
-                flat, sums, rows, columns, flat.stride(0), BLOCKS=blocks, BM=32, BN=64
+                flat, sums, rows, columns, flat.stride(0), BLOCKS=blocks, BM=64, BN=64
             )
-            shifted_gemm.normalize[(self._batch, math.ceil(rows / 64), across)](
+            shifted_gemm.normalize[(self._batch, math.ceil(rows / 128), across)](
                 flat, sums, weight, bias, main if main is not None else flat,
-                height, width, columns, flat.stride(0), layer.eps, CELLS=main is not None, BLOCKS=blocks, BM=64, BN=64,
+                height, width, columns, flat.stride(0), layer.eps, CELLS=main is not None, BLOCKS=blocks, BM=128, BN=64,
             )  # fmt: skip
 
         self._runs.append(run)
@@ -287,6 +288,6 @@ class UNetKernels:
         self._runs.append(lambda: step.run())
 
 
-def triton_power(value: int) -> int:
+def power_of_two(value: int) -> int:
     """The next power of two, as Triton's ranges need it."""
     return 1 << (value - 1).bit_length()

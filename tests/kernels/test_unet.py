@@ -30,7 +30,6 @@ def view(norm_stats, **options):
     return fold_batch_norm(inference_view(network, norm_stats=norm_stats))
 
 
-@pytest.mark.parametrize("splits", [1, 2], ids=["whole", "split"])
 @pytest.mark.parametrize("norm_stats", ["running", "instance"])
 @pytest.mark.parametrize(
     "options",
@@ -38,16 +37,18 @@ def view(norm_stats, **options):
     ids=["unet", "no skips", "channels", "instance norm", "no norm"],
 )
 @torch.inference_mode()
-def test_the_kernels_compute_the_network(options, norm_stats, splits):
+def test_the_kernels_compute_the_network(options, norm_stats):
     network = view(norm_stats, **options)
     height, width = 64, 32  # not square: rows and columns must not be confused
     images = torch.rand(2, options.get("in_channels", 3), height, width) * 2 - 1
     weights = weights_of(network, dtype=torch.float32)
     run = UNetKernels(weights, batch=2, height=height, width=width, device=CPU)
-    run.tune([Tile(64, 16 if columns <= 16 else 64, 16, 2, 4, splits) for _, columns, _ in run.products])
+    columns = [columns for _, columns, _ in run.products]
+    # Some with their terms in one piece, some in two.
+    run.tune([Tile(64, 16 if count <= 16 else 64, 16, 2, 4, 1 + index % 2) for index, count in enumerate(columns)])
     expected = network(images)
-    for _ in range(2):  # what one call leaves in the buffers must not disturb the next
-        assert (run(images) - expected).abs().max() < 1e-5
+    assert (run(images) - expected).abs().max() < 1e-5
+    # What one call leaves in the buffers must not disturb the next.
     assert (run(images.flip(0)) - expected.flip(0)).abs().max() < 1e-5
 
 
