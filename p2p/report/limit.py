@@ -89,8 +89,8 @@ def limit(clock: Clock) -> tuple[str, str] | None:
 
 
 def _of(pool: Pool) -> str:
-    """ "96 % busy on 8 workers", and what else they do."""
+    """ "8 workers 96% busy with write": how busy, and with what else."""
     others = [name for name in pool.seconds if name != pool.slowest]
     workers = "1 worker" if len(pool.lanes) == 1 else f"{len(pool.lanes)} workers"
-    also = f" that also {' and '.join(others)}" if others else ""
-    return f"{min(pool.busy, 1):.0%} busy on {workers}{also}"
+    also = f" with {' and '.join(others)}" if others else ""
+    return f"{workers} {min(pool.busy, 1):.0%} busy{also}"

@@ -47,7 +47,7 @@ def show_stages(clock: Clock) -> None:
     stage, sentence = limit(clock) or (None, "")
     show("stages", ["", "images", "seconds", "workers", "busy", "images/s", "of all"], rows, bold=stage)
     if sentence:
-        print(sentence)
+        Console(highlight=False, markup=False).print(sentence)
 
 
 def _speed(images: int, seconds: float) -> str:
