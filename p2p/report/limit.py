@@ -46,7 +46,7 @@ def pools(clock: Clock) -> list[Pool]:
     for stage in WORK:
         if stage not in clock.seconds:
             continue
-        lanes, seconds = set(clock.lanes[stage]), {stage: clock.seconds[stage]}
+        lanes, seconds = set(clock.lanes.get(stage, (stage,))), {stage: clock.seconds[stage]}
         for other in [group for group in found if group[0] & lanes]:
             found.remove(other)
             lanes, seconds = lanes | other[0], other[1] | seconds

@@ -37,7 +37,7 @@ def show_stages(clock: Clock) -> None:
         seconds, images = clock.seconds[stage], clock.images[stage]
         cells = ["", f"{seconds:.3f}", "", "", "", ""]
         if stage in WORK:
-            workers = max(1, len(clock.lanes[stage]))
+            workers = len(clock.lanes.get(stage, (stage,)))
             busy = f"{min(1, seconds / (wall * workers)):.0%}" if wall else ""
             speeds = [_speed(images, seconds), _speed(images * workers, seconds)]
             cells = [str(images), cells[1], str(workers), busy, *speeds]

@@ -37,10 +37,9 @@ def draw(timeline: Timeline) -> Image.Image:
         return left + round((time_ns - begin) * scale)
 
     shown = {bar.batch for bars in lanes.values() for bar in bars if bar.stage == "generate"}
-    count = f"{len(shown)} {'batch' if len(shown) == 1 else 'batches'} of up to {timeline.batch_size}, "
-    title = (
-        f"{count if shown else ''}{(end - begin) / 1e6:,.1f} ms of {(timeline.end_ns - timeline.begin_ns) / 1e9:.2f} s"
-    )
+    title = f"{(end - begin) / 1e6:,.1f} ms of {(timeline.end_ns - timeline.begin_ns) / 1e9:.2f} s"
+    if shown:
+        title = f"{len(shown)} {'batch' if len(shown) == 1 else 'batches'} of {timeline.batch_size}, {title}"
     canvas.text((left, 12), title, INK, ImageFont.load_default(size=18))
     stages = {bar.stage for bars in lanes.values() for bar in bars}
     across = left
@@ -66,10 +65,8 @@ def draw(timeline: Timeline) -> Image.Image:
 
 
 def _bar(canvas: ImageDraw.ImageDraw, bar: Bar, first: int, after: int, top: int, font: ImageFont.FreeTypeFont) -> None:
-    wide = after - first > 4
-    canvas.rectangle(
-        (first, top, max(first, after - 1 - wide), top + LANE - 1), colour(bar.stage)
-    )  # wide: a gap behind
+    wide = after - first > 4  # leaves a gap behind it
+    canvas.rectangle((first, top, max(first, after - 1 - wide), top + LANE - 1), colour(bar.stage))
     for text in (f"{bar.stage} {bar.batch}", f"{bar.batch}"):
         if bar.batch is not None and font.getlength(text) + 8 <= after - first:
             where = ((first + after - wide) / 2, top + LANE / 2)
