@@ -77,8 +77,8 @@ def limit(clock: Clock) -> tuple[str, str] | None:
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)
         return stage, (
-            f"the processor is the limit ({min(used, 1):.0%} of {cores()} cores), most of it waits for or works at"
-            f" {stage}: more cores, or {ADVICE[stage].removeprefix('more cores, or ')}"
+            f"the processor is the limit ({min(used, 1):.0%} of {cores()} cores, longest at {stage}):"
+            f" more cores, or {ADVICE[stage].removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:
         return stage, (

@@ -62,7 +62,9 @@ def test_the_processor_can_be_the_limit(monkeypatch):
     work = [("decode", "reader 0", 9, 96), ("generate", "main", 7, 96)]
     stage, sentence = limit(clock_of(10, *work, cpu=19))
     assert stage == "decode"
-    assert sentence.startswith("the processor is the limit (95% of 2 cores)")
+    assert sentence.startswith(
+        "the processor is the limit (95% of 2 cores, longest at decode): more cores, or smaller files"
+    )
     assert limit(clock_of(10, *work, cpu=15))[1].startswith("decode is the limit")
 
 
