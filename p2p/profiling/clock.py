@@ -94,20 +94,22 @@ class Clock:
         finally:
             end = time.perf_counter_ns()
             self._domain.pop_range()
-            self.add(Span(stage, self._lane or _thread(), begin, end, images))
+            lane = self._lane or _thread()
+            with self._lock:
+                self._add(stage, lane, begin, end, images)
             if stage == "e2e":
                 self.cpu_seconds += _cpu_seconds() - cpu
 
     def add(self, span: Span) -> None:
         """Count one span, measured elsewhere."""
         with self._lock:
-            self._add(span)
+            self._add(*span)
 
     def merge(self, spans: Iterable[tuple[str, str, int, int, int]]) -> None:
         """Count what another process has measured: plain tuples in the order of `Span`."""
         with self._lock:
             for span in spans:
-                self._add(Span(*span))
+                self._add(*span)
 
     def take(self) -> list[tuple[str, str, int, int, int]]:
         """Hand out the kept spans, as plain tuples, which pickle faster, and forget them."""
@@ -117,12 +119,12 @@ class Clock:
                 self.spans.clear()
         return spans
 
-    def _add(self, span: Span) -> None:
-        self.seconds[span.stage] += (span.end_ns - span.begin_ns) / 1e9
-        self.images[span.stage] += span.images
-        self.lanes[span.stage].add(span.lane)
+    def _add(self, stage: str, lane: str, begin_ns: int, end_ns: int, images: int) -> None:
+        self.seconds[stage] += (end_ns - begin_ns) / 1e9
+        self.images[stage] += images
+        self.lanes[stage].add(lane)
         if self.spans is not None:
-            self.spans.append(span)
+            self.spans.append(Span(stage, lane, begin_ns, end_ns, images))
 
 
 def _thread() -> str:
