@@ -27,7 +27,7 @@ def record(clock: Clock, *, folder: str | Path, trace: str = "cuda,nvtx,osrt") -
     Raises:
         ValueError: nsys is not installed.
     """
-    if os.environ.pop(INSIDE, None) is None:
+    if INSIDE not in os.environ:  # it stays there: a sweep comes by once for each of its jobs
         _become_nsys(Path(folder).absolute(), trace)
     try:
         yield

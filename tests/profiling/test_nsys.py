@@ -9,12 +9,13 @@ from p2p.profiling import nsys
 from p2p.profiling.clock import Clock
 
 COMMAND = """
-import os, sys
+import sys
 from p2p.profiling.clock import Clock
 from p2p.profiling.nsys import record
 print("before", flush=True)
-with record(Clock(), folder=sys.argv[1]):
-    print("inside", sys.argv[2:], "P2P_UNDER_NSYS" in os.environ)
+for job in (1, 2):  # of a sweep
+    with record(Clock(), folder=sys.argv[1]):
+        print("inside", job, sys.argv[2:])
 """
 FAKE = """#!/bin/sh
 echo "fake $1 $2 $3 $4"
@@ -44,7 +45,9 @@ def test_the_command_runs_again_under_nsys_and_only_once(fake_nsys, tmp_path):
         "before",
         f"fake profile --trace=cuda,nvtx,osrt --output={folder}/profile --force-overwrite=true",
         "before",
-        """inside ['a b', "key='x'"] False""",
+        """inside 1 ['a b', "key='x'"]""",
+        f"look at {folder}/profile.nsys-rep with nsys-ui, or nsys stats",
+        """inside 2 ['a b', "key='x'"]""",
         f"look at {folder}/profile.nsys-rep with nsys-ui, or nsys stats",
     ]
     assert folder.is_dir()
