@@ -61,7 +61,7 @@ class Clock:
 
     Attributes:
         seconds, images: by stage, added up over its lanes.
-        lanes: by stage, who has worked at it.
+        lanes: by stage, the seconds of each lane that has worked at it.
         spans: what was kept, or None.
         cpu_seconds: processor time within "e2e", of this process and of its children that ended there.
     """
@@ -69,7 +69,7 @@ class Clock:
     def __init__(self, *, lane: str | None = None):
         self.seconds: dict[str, float] = defaultdict(float)
         self.images: dict[str, int] = defaultdict(int)
-        self.lanes: dict[str, set[str]] = defaultdict(set)
+        self.lanes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self.spans: deque[Span] | None = None
         self.cpu_seconds = 0.0
         self._lane = lane
@@ -120,9 +120,10 @@ class Clock:
         return spans
 
     def _add(self, stage: str, lane: str, begin_ns: int, end_ns: int, images: int) -> None:
-        self.seconds[stage] += (end_ns - begin_ns) / 1e9
+        seconds = (end_ns - begin_ns) / 1e9
+        self.seconds[stage] += seconds
         self.images[stage] += images
-        self.lanes[stage].add(lane)
+        self.lanes[stage][lane] += seconds
         if self.spans is not None:
             self.spans.append(Span(stage, lane, begin_ns, end_ns, images))
 

@@ -65,6 +65,13 @@ class StreamClock:
             work.end.synchronize()
         self._resolve()
 
+    def between(
+        self, stage: str, begin: torch.cuda.Event, end: torch.cuda.Event, images: int = 1, *, lane: str
+    ) -> None:
+        """Count the time between two events of the caller's, which have come to pass and measure time."""
+        begin_ns, end_ns = (self._anchor_ns + round(1e6 * self._anchor.elapsed_time(event)) for event in (begin, end))
+        self._clock.add(Span(stage, lane, begin_ns, end_ns, images))
+
     def _event(self) -> torch.cuda.Event:
         return self._free.pop() if self._free else torch.cuda.Event(enable_timing=True)
 
@@ -75,7 +82,6 @@ class StreamClock:
             if not work.end.query():
                 waiting.append(work)
                 continue
-            begin, end = (self._anchor_ns + round(1e6 * self._anchor.elapsed_time(e)) for e in (work.begin, work.end))
-            self._clock.add(Span(work.stage, work.lane, begin, end, work.images))
+            self.between(work.stage, work.begin, work.end, work.images, lane=work.lane)
             self._free += [work.begin, work.end]
         self._pending = waiting

@@ -41,18 +41,16 @@ class Pool:
 
 
 def pools(clock: Clock) -> list[Pool]:
-    """The stages that ran, grouped by who works at them: threads that decode and preprocess are one pool."""
-    found: list[tuple[set[str], dict[str, float]]] = []
-    for stage in WORK:
-        if stage not in clock.seconds:
-            continue
-        lanes, seconds = set(clock.lanes.get(stage, (stage,))), {stage: clock.seconds[stage]}
-        for other in [group for group in found if group[0] & lanes]:
-            found.remove(other)
-            lanes, seconds = lanes | other[0], other[1] | seconds
-        found.append((lanes, seconds))
-    wall = clock.seconds["e2e"]
-    return [Pool(lanes, seconds, sum(seconds.values()) / (wall * len(lanes))) for lanes, seconds in found]
+    """The lanes that worked, grouped by their names without the number: "reader 0" and "reader 1" are one pool."""
+    found: dict[str, Pool] = {}
+    for stage in (stage for stage in WORK if stage in clock.seconds):
+        for lane, seconds in clock.lanes.get(stage, {stage: clock.seconds[stage]}).items():
+            pool = found.setdefault(lane.rstrip("0123456789 "), Pool(set(), {}, 0.0))
+            pool.lanes.add(lane)
+            pool.seconds[stage] = pool.seconds.get(stage, 0.0) + seconds
+    for pool in found.values():
+        pool.busy = sum(pool.seconds.values()) / (clock.seconds["e2e"] * len(pool.lanes))
+    return list(found.values())
 
 
 def cores() -> int:
@@ -89,8 +87,9 @@ def limit(clock: Clock) -> tuple[str, str] | None:
 
 
 def _of(pool: Pool) -> str:
-    """ "8 workers 96% busy with write": how busy, and with what else."""
-    others = [name for name in pool.seconds if name != pool.slowest]
+    """ "8 workers 96% busy with write": how busy, and with what else, if it counts."""
+    total = sum(pool.seconds.values())
+    others = [name for name, seconds in pool.seconds.items() if name != pool.slowest and seconds > 0.02 * total]
     workers = "1 worker" if len(pool.lanes) == 1 else f"{len(pool.lanes)} workers"
     also = f" with {' and '.join(others)}" if others else ""
     return f"{workers} {min(pool.busy, 1):.0%} busy{also}"

@@ -47,7 +47,11 @@ def test_spans_name_who_worked_when():
     assert (decode.stage, decode.lane, decode.images) == ("decode", "reader 0", 1)
     assert (generate.stage, generate.lane, generate.images) == ("generate", "main", 8)
     assert before <= generate.begin_ns <= decode.begin_ns <= decode.end_ns <= generate.end_ns <= after
-    assert clock.lanes == {"generate": {"main"}, "decode": {"reader 0"}}
+    assert {stage: list(lanes) for stage, lanes in clock.lanes.items()} == {
+        "decode": ["reader 0"],
+        "generate": ["main"],
+    }
+    assert clock.lanes["decode"]["reader 0"] == clock.seconds["decode"]
 
 
 def work(clock, stage):
@@ -68,7 +72,7 @@ def test_a_worker_process_sends_its_spans_and_the_clocks_agree():
     clock.merge(spans)
     assert [span.stage for span in clock.spans] == ["decode", "preprocess"]
     assert clock.images == {"decode": 8, "preprocess": 8}
-    assert clock.lanes["decode"] == {"decode 3"}
+    assert list(clock.lanes["decode"]) == ["decode 3"]
     span = clock.spans[0]
     assert before < span.begin_ns < span.end_ns < after
     assert clock.seconds["decode"] == pytest.approx(2e-9 * (span.end_ns - span.begin_ns)) and span.end_ns > 1e7
@@ -146,6 +150,17 @@ def test_streams_are_measured_by_events_without_waiting(monkeypatch):
     lengths = [(span.stage, (span.end_ns - span.begin_ns) / 1e6) for span in clock.spans]
     assert lengths == [("generate", 10), ("generate", 15), ("postprocess", 1)]
     assert before + 10e6 <= clock.spans[0].begin_ns <= after + 10e6
+
+
+def test_a_callers_own_events_can_be_counted(monkeypatch):
+    gpu, clock = FakeGpu(monkeypatch), Clock()
+    clock.keep_spans()
+    streams = StreamClock(clock)
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.ms, end.ms, gpu.reached_ms = 600.0, 640.0, 640.0
+    streams.between("generate", begin, end, 32, lane="engine stream")
+    (span,) = clock.spans
+    assert (span.stage, span.lane, span.images, span.end_ns - span.begin_ns) == ("generate", "engine stream", 32, 40e6)
 
 
 def test_events_are_used_again_and_a_slow_stream_holds_up_no_other(monkeypatch):

@@ -38,6 +38,15 @@ def test_workers_that_share_stages_are_one_pool():
     }
 
 
+def test_a_stage_of_two_pools_counts_where_it_was_worked_at():
+    """The host normalizes what the workers have cropped; and these do everything but the engine's part."""
+    work = [("decode", "worker 0", 4, 48), ("preprocess", "worker 0", 1, 48), ("encode", "worker 1", 5, 96)]
+    work += [("preprocess", "main", 0.1, 0), ("generate", "main", 8.9, 96)]
+    found = {frozenset(pool.lanes): (pool.slowest, round(pool.busy, 3)) for pool in pools(clock_of(10, *work))}
+    assert found == {frozenset({"worker 0", "worker 1"}): ("encode", 0.5), frozenset({"main"}): ("generate", 0.9)}
+    assert limit(clock_of(10, *work))[1].startswith("generate is the limit (1 worker 90% busy): ")
+
+
 @pytest.mark.parametrize("stage", WORK)
 def test_the_busiest_pool_is_the_limit(stage):
     work = [(each, f"{each} {n}", 9.6 if each == stage else 5, 12) for each in WORK for n in range(8)]
