@@ -57,12 +57,8 @@ PROGRAMS = [
     ("compile", "fp16", "fold+last+blocks", {}),
     ("triton", "fp16", "fold", {}),
     ("torch_tensorrt", "fp16", "none", {}),
-    ("torch_tensorrt", "fp16", "fold", {}),
-    ("torch_tensorrt", "fp16", "fold+last", {}),
     ("torch_tensorrt", "fp16", "fold+last+blocks", {}),
-    ("torch_tensorrt", "fp16", "fold+taps+all+blocks", {}),
     ("aot_inductor", "fp16", "fold+last+blocks", {}),
-    ("aot_inductor", "fp16", "fold+taps+all+blocks", {}),
     ("aot_inductor", "fp16", "fold+last+blocks", {"max_autotune": True}),
     ("onnx", "fp16", "fold+last", {}),
 ]
