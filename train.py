@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     try:
         trainer.fit(model, data, ckpt_path=resume)
     except SystemExit:  # what Lightning makes of Ctrl-C
-        say(f"{run_dir / 'checkpoints/last.ckpt'} can be exported, or resumed with ckpt_path=last")
+        say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed with ckpt_path=last")
         raise KeyboardInterrupt from None
     after = scores_of(trainer.validate(model, data, verbose=False))
 

@@ -53,11 +53,10 @@ def fit(model, batches, tmp_path, *, val=None, **options):
         accelerator="cpu",
         default_root_dir=tmp_path,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **{"max_epochs": 1} | options,
+        **{"max_epochs": 1, "enable_checkpointing": False} | options,
     )
     trainer.fit(model, DataLoader(batches, batch_size=None), val)
     return trainer
