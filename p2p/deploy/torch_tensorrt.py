@@ -7,8 +7,10 @@ says which. Neither imports without a driver, so they are imported where they ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -106,14 +108,40 @@ def export(
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`."""
-    _import()  # registers the operator that runs engines
+    """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+
+    From version 2.14 on, the kernels that TensorRT-RTX compiles for an engine when it first meets a batch size are kept
+    in `generator.kernels` beside the program, so that the next process starts with them.
+    """
+    torch_tensorrt = _import()  # registers the operator that runs engines
     with quiet(), torch.cuda.device(device):
         program = torch.export.load(path)
     [specification] = program.graph_signature.user_inputs
     [node] = [node for node in program.graph.nodes if node.name == specification]
     module = program.module()
+    # An attribute, because it must live as long as the engines.
+    module.kernels = keep_kernels(program.constants.values(), path.with_suffix(".kernels"), torch_tensorrt)
     return capture(module, device=device, dtype=node.meta["val"].dtype)
+
+
+def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: ModuleType) -> object | None:
+    """Have the engines among a program's constants start with the compiled kernels of a file.
+
+    TensorRT compiles kernels when it builds an engine, TensorRT-RTX when it runs one. Returns what writes theirs to the
+    file when it is freed; None where they cannot be had, before version 2.14 and with TensorRT. A file that cannot be
+    read or written costs that time again and nothing else.
+    """
+    if not hasattr(torch_tensorrt.runtime, "RuntimeCache") or not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+        return None
+    kernels = torch_tensorrt.runtime.RuntimeCache(path=str(path), autosave_on_del=True)
+    with suppress(Exception):  # damaged, or of another GPU
+        kernels.load()
+    for engine in constants:
+        if isinstance(engine, torch.ScriptObject):  # of the C++ runtime: lazily specialized kernels, no graph, these
+            engine.update_runtime_settings(0, 0, kernels._handle)
+        elif hasattr(engine, "update_runtime_settings"):
+            engine.update_runtime_settings(torch_tensorrt.runtime.RuntimeSettings(runtime_cache=kernels))
+    return kernels
 
 
 def _import():
