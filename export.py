@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
         show_considered(program.considered, batch_size=program.max_batch)
     size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
     print(
-        f"{cfg.output}: {program.backend}, {program.dtype},{size} norm_stats={manifest.norm_stats},"
+        f"{cfg.output}: {program.backend}, {program.precision or program.dtype},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
     what = " input=your/images" if checkpoint.suffix == ".pth" else ""

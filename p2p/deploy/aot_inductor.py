@@ -19,7 +19,7 @@ from torch import nn
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
@@ -70,7 +70,7 @@ def export(
     if reason:
         raise ValueError(f"backend=aot_inductor cannot be used, because {reason}: use backend=auto")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    dtype = DTYPES[precision or ("fp16" if gpu else "fp32")]
+    dtype = dtype_of(precision or ("fp16" if gpu else "fp32"))
     device = torch.device("cuda" if gpu else "cpu")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(

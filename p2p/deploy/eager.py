@@ -17,7 +17,7 @@ from torch.export.passes import move_to_device_pass
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import Precision, dtype_of
 
 
 def unavailable() -> str | None:
@@ -50,7 +50,7 @@ def export(
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
-    dtype = DTYPES[precision or "fp16"]
+    dtype = dtype_of(precision or "fp16")
     # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
     program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")

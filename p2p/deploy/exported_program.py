@@ -13,7 +13,7 @@ from torch.export.passes import move_to_device_pass
 
 from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import Precision, dtype_of
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def export(
     Raises:
         ValueError: min_batch and max_batch contradict each other.
     """
-    dtype = DTYPES[precision or "fp32"]
+    dtype = dtype_of(precision or "fp32")
     program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(

@@ -87,6 +87,7 @@ class Program:
         min_batch: the smallest batch it takes; equal to `max_batch` for a program of one fixed batch.
         architecture, driver: the GPU's compute capability, such as "9.0", and its driver, for the record.
         considered: what `p2p.deploy.fastest` has tried, one row a backend.
+        precision: "int8" or "fp8" where the inner layers compute in that; None: all compute in `dtype`.
     """
 
     backend: str
@@ -99,6 +100,7 @@ class Program:
     architecture: str | None = None
     driver: str | None = None
     considered: list[dict[str, str | float | None]] | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import nn
 
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
@@ -62,7 +62,7 @@ def export(
     precision = precision or ("fp16" if torch.cuda.is_available() else "fp32")
     if precision == "bf16":
         raise ValueError("backend.precision=bf16 is not for backend=onnx, whose runtime cannot convolve it: use fp16")
-    dtype = DTYPES[precision]
+    dtype = dtype_of(precision)
     size = dtype.itemsize * sum(parameter.numel() for parameter in generator.parameters())
     if size > LARGEST:
         raise ValueError(

@@ -7,3 +7,15 @@ import torch
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype that a name stands for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if precision not in DTYPES:
+        hint = ", or backend=triton" if precision in ("int8", "fp8") else ""
+        raise ValueError(f"backend.precision={precision} is not known here: use fp16, bf16 or fp32{hint}")
+    return DTYPES[precision]

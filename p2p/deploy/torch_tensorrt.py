@@ -18,7 +18,7 @@ from torch import nn
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.quiet import quiet
 
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13")
@@ -74,7 +74,7 @@ def export(
         )
     # Strong typing: the engine computes in the dtypes of the module. The arguments that once set a precision
     # are gone in 2.14, which ignores unknown arguments without a word.
-    dtype, device = DTYPES[precision or "fp16"], torch.device("cuda")
+    dtype, device = dtype_of(precision or "fp16"), torch.device("cuda")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(generator, example_NCHW, dtype=dtype, device=device, **batches, rewrites=rewrites)
     image = tuple(example_NCHW.shape[1:])

@@ -7,11 +7,13 @@ GPU that it was made on. Triton compiles the kernels when they are first needed,
 from __future__ import annotations
 
 import bisect
+import copy
 import importlib.util
 import pickle
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.takes import Takes
 
+EIGHT_BITS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
 
 
@@ -38,7 +41,7 @@ def export(
     example_NCHW: torch.Tensor,
     folder: Path,
     *,
-    precision: Precision | None = None,
+    precision: Precision | Literal["int8", "fp8"] | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
 ) -> Program:
@@ -46,34 +49,41 @@ def export(
 
     Args:
         generator: a U-Net in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W); fixes all but the batch.
-        precision: "fp16" (the default) or "bf16".
+        example_NCHW: float32 (N, C, H, W) in [-1, 1]; fixes all but the batch, and 8 bits are fitted to these images.
+        precision: "fp16" (the default) or "bf16"; "int8" or "fp8" for the inner layers, see `p2p.kernels.quantize`.
         min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
 
     Raises:
         ValueError: there is no such GPU, or the generator or the precision is another.
     """
+    from p2p.kernels.quantize import calibrate, quantize
     from p2p.kernels.unet import UNetKernels, weights_of
 
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=triton cannot be used, because {reason}: use backend=auto")
     precision, max_batch = precision or "fp16", max_batch or 32
-    if precision == "fp32":
-        raise ValueError("backend=triton computes in fp16 or bf16: use one of them, or another backend")
+    if precision not in ("fp16", "bf16", *EIGHT_BITS):
+        raise ValueError(
+            f"backend=triton computes in fp16, bf16, int8 or fp8, not in {precision}: use one of them, or another backend"
+        )
+    dtype = DTYPES.get(precision, torch.float16)
     try:
-        weights = weights_of(generator, dtype=DTYPES[precision])
+        weights = weights_of(generator, dtype=torch.float32 if precision in EIGHT_BITS else dtype)
     except ValueError as error:
         raise ValueError(f"backend=triton cannot be used, because {error}: use backend=auto") from None
     device = torch.device("cuda", torch.cuda.current_device())
+    if precision in EIGHT_BITS:
+        ranges = calibrate(copy.deepcopy(generator).to(device), example_NCHW.to(device))
+        weights = quantize(weights, ranges, dtype=EIGHT_BITS[precision], rest=dtype)
     _, channels, height, width = example_NCHW.shape
     on_gpu, tiles = weights.to(device), {}
     for batch in sorted({min_batch, max_batch, min(max(8, min_batch), max_batch)}):
         kernels = UNetKernels(on_gpu, batch=batch, height=height, width=width, device=device)
         tiles[batch] = [astuple(tile) for tile in kernels.tune()]
         del kernels  # its buffers are most of a gigabyte at large batches
-    dtype = str(DTYPES[precision]).removeprefix("torch.")
-    takes = Takes(min_batch, max_batch, (channels, height, width), dtype)
+    io = str(dtype).removeprefix("torch.")
+    takes = Takes(min_batch, max_batch, (channels, height, width), io)
     record = {
         "takes": takes.to_text(),
         "skips": weights.skips,
@@ -85,7 +95,8 @@ def export(
     return Program(
         backend="triton",
         file="generator.pt",
-        dtype=dtype,
+        dtype=io,
+        precision=precision if precision in EIGHT_BITS else None,
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions("triton"),

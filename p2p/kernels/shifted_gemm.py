@@ -27,11 +27,14 @@ def _shifted_gemm(
     w_desc,  # (columns, 4 * depth)
     workspace_ptr,  # float32 (SPLITS, rows, columns)
     arrived_ptr,  # int32, one for each tile, 0 before and after
+    scale_ptr,  # float32 (columns,), what 8-bit sums are multiplied by, if SCALED
     rows,
     columns,
     depth,
     pitch,
     UP: tl.constexpr,
+    SCALED: tl.constexpr,
+    SUM: tl.constexpr,
     SPLITS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -49,7 +52,7 @@ def _shifted_gemm(
     chunks = depth // BK
     steps = 4 * chunks // SPLITS
     start = tl.program_id(1) * steps
-    acc = tl.zeros((BM, BN), dtype=tl.float32)
+    acc = tl.zeros((BM, BN), dtype=SUM)
     for step in tl.range(start, start + steps):
         tap = step // chunks
         below, right = tap // 2, tap % 2
@@ -57,7 +60,8 @@ def _shifted_gemm(
             below, right = below - 1, right - 1
         a = a_desc.load([m0 + below * pitch + right, step % chunks * BK])
         w = w_desc.load([n0, step * BK])
-        acc = tl.dot(a, w.T, acc)
+        acc = tl.dot(a, w.T, acc, out_dtype=SUM)
+    acc = acc.to(tl.float32)
 
     m = m0 + tl.arange(0, BM)
     n = n0 + tl.arange(0, BN)
@@ -76,17 +80,24 @@ def _shifted_gemm(
             for split in range(SPLITS):
                 acc += tl.load(workspace_ptr + split * size + here, mask=inside, other=0.0)
             tl.store(arrived_ptr + tile, 0)
+    if SCALED:
+        acc *= tl.load(scale_ptr + n, mask=n < columns, other=0.0)[None, :]
     return m, n, acc, last
 
 
 @triton.jit
 def _store(ptr, value, mask):
+    if ptr.dtype.element_ty == tl.int8:
+        value = tl.floor(tl.clamp(value, -127.0, 127.0) + 0.5)
+    elif ptr.dtype.element_ty == tl.float8e4nv:
+        value = tl.clamp(value, -448.0, 448.0)
     tl.store(ptr, value.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _store_cells(ptr, value, n, y, x, c, inside, height, width, channels):
-    """Pixels (n, y, x) after LeakyReLU(0.2), into the cells of height x width pixels."""
+def _store_cells(ptr, value, n, y, x, c, inside, height, width, channels, times):
+    """Pixels (n, y, x) after LeakyReLU(0.2) and `times` so much, into the cells of height x width pixels."""
+    value *= times
     row = (n * (height // 2 + 1) + (y + 1) // 2) * (width // 2 + 1) + (x + 1) // 2
     corner = (y + 1) % 2 * 2 + (x + 1) % 2
     here = (row.to(tl.int64) * (4 * channels) + corner * channels)[:, None] + c[None, :]
@@ -106,6 +117,7 @@ def down(
     w_desc,
     workspace_ptr,
     arrived_ptr,
+    scale_ptr,
     bias_ptr,
     cells_ptr,
     flat_ptr,
@@ -116,6 +128,10 @@ def down(
     height,
     width,
     flat_stride,
+    cells_times,
+    flat_times,
+    SCALED: tl.constexpr,
+    SUM: tl.constexpr,
     RAW: tl.constexpr,
     CELLS: tl.constexpr,
     FLAT: tl.constexpr,
@@ -129,24 +145,27 @@ def down(
     Args:
         a_desc: cells (rows, depth) of the input, depth = 4 C.
         w_desc: (columns = C', 4 depth), see `p2p.kernels.unet.pack_down`.
+        scale_ptr: float32 (C',) for 8-bit factors, if SCALED: what a sum of their products is multiplied by.
         bias_ptr: float32 (C',).
         cells_ptr: of the output after LeakyReLU(0.2), if CELLS.
         flat_ptr: rows of the output after ReLU, `flat_stride` elements apart, if FLAT; if RAW, without ReLU.
+        cells_times, flat_times: what they are multiplied by, to fill the range of 8 bits.
         height, width: of the output; pitch = width + 1.
     """
     m, c, acc, last = _shifted_gemm(
-        a_desc, w_desc, workspace_ptr, arrived_ptr, rows, columns, depth, pitch, False, SPLITS, BM, BN, BK
-    )
+        a_desc, w_desc, workspace_ptr, arrived_ptr, scale_ptr,
+        rows, columns, depth, pitch, False, SCALED, SUM, SPLITS, BM, BN, BK,
+    )  # fmt: skip
     if last:
         value = acc + tl.load(bias_ptr + c, mask=c < columns, other=0.0)[None, :]
         image = pitch * (height + 1)
         n, y, x = m // image, m % image // pitch, m % pitch
         inside = ((m < rows) & (y < height) & (x < width))[:, None] & (c < columns)[None, :]
         if CELLS:
-            _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns)
+            _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
         if FLAT:
             if not RAW:
-                value = tl.maximum(value, 0.0)
+                value = tl.maximum(value, 0.0) * flat_times
             _store_flat(flat_ptr, value, n, y, x, c, inside, height, width, flat_stride)
 
 
@@ -156,6 +175,7 @@ def up(
     w_desc,
     workspace_ptr,
     arrived_ptr,
+    scale_ptr,
     bias_ptr,
     out_ptr,
     rows,
@@ -169,6 +189,9 @@ def up(
     stride_y,
     stride_x,
     stride_c,
+    out_times,
+    SCALED: tl.constexpr,
+    SUM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     SPLITS: tl.constexpr,
     BM: tl.constexpr,
@@ -183,19 +206,22 @@ def up(
     Args:
         a_desc: flat rows (rows, depth) of the input, depth = C.
         w_desc: (columns, 4 depth), see `p2p.kernels.unet.pack_up`.
+        scale_ptr: float32 (columns,), as in `down`.
         bias_ptr: float32 (C',).
         out_ptr: the pixel (0, 0, 0); strides in elements.
+        out_times: what "relu" is multiplied by, as in `down`.
         height, width: of the input; pitch = width + 1.
         ACTIVATION: "relu", "tanh" or "none".
     """
     m, corner_c, acc, last = _shifted_gemm(
-        a_desc, w_desc, workspace_ptr, arrived_ptr, rows, columns, depth, pitch, True, SPLITS, BM, BN, BK
-    )
+        a_desc, w_desc, workspace_ptr, arrived_ptr, scale_ptr,
+        rows, columns, depth, pitch, True, SCALED, SUM, SPLITS, BM, BN, BK,
+    )  # fmt: skip
     if last:
         corner, c = corner_c // channels, corner_c % channels
         value = acc + tl.load(bias_ptr + c)[None, :]
         if ACTIVATION == "relu":
-            value = tl.maximum(value, 0.0)
+            value = tl.maximum(value, 0.0) * out_times
         elif ACTIVATION == "tanh":
             value = 1 - 2 / (tl.exp(2 * value) + 1)
         image = pitch * (height + 1)
@@ -222,6 +248,8 @@ def first(
     height,
     width,
     flat_stride,
+    cells_times,
+    flat_times,
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
     FLAT: tl.constexpr,
@@ -236,7 +264,7 @@ def first(
         image_ptr: (N, C, 2 height, 2 width), contiguous.
         weight_ptr: (columns, C, 4, 4), contiguous, of the same dtype.
         rows: N height width output pixels.
-        bias_ptr, cells_ptr, flat_ptr, flat_stride: as in `down`.
+        bias_ptr, cells_ptr, flat_ptr, flat_stride, cells_times, flat_times: as in `down`.
     """
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -255,9 +283,9 @@ def first(
     value = acc + tl.load(bias_ptr + c, mask=c < columns, other=0.0)[None, :]
     inside = (m < rows)[:, None] & (c < columns)[None, :]
     if CELLS:
-        _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns)
+        _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
     if FLAT:
-        _store_flat(flat_ptr, tl.maximum(value, 0.0), n, y, x, c, inside, height, width, flat_stride)
+        _store_flat(flat_ptr, tl.maximum(value, 0.0) * flat_times, n, y, x, c, inside, height, width, flat_stride)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -290,22 +318,30 @@ def statistics(flat_ptr, sums_ptr, rows, columns, stride, BLOCKS: tl.constexpr, 
 
 @triton.jit(do_not_specialize=["height", "width"])
 def normalize(
-    flat_ptr,
+    raw_ptr,
     sums_ptr,
     weight_ptr,
     bias_ptr,
     cells_ptr,
+    flat_ptr,
     height,
     width,
     columns,
-    stride,
+    raw_stride,
+    flat_stride,
     eps,
+    cells_times,
+    flat_times,
     CELLS: tl.constexpr,
+    FLAT: tl.constexpr,
     BLOCKS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Instance norm and activation, in place: the second half. Arguments as in `statistics` and `down`."""
+    """Instance norm and activation: the second half. Arguments as in `statistics` and `down`.
+
+    The raw rows may be the flat ones, if both are of one dtype.
+    """
     image = tl.program_id(0)
     c = tl.program_id(2) * BN + tl.arange(0, BN)
     block = tl.arange(0, BLOCKS)
@@ -319,8 +355,10 @@ def normalize(
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     y, x = m // (width + 1), m % (width + 1)
     inside = ((y < height) & (x < width))[:, None] & (c < columns)[None, :]
-    here = ((image * (height + 1) * (width + 1) + m).to(tl.int64) * stride)[:, None] + c[None, :]
-    value = tl.load(flat_ptr + here, mask=inside, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    row = (image * (height + 1) * (width + 1) + m).to(tl.int64)
+    raw = tl.load(raw_ptr + (row * raw_stride)[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    value = raw * scale[None, :] + shift[None, :]
     if CELLS:
-        _store_cells(cells_ptr, value, image, y, x, c, inside, height, width, columns)
-    _store(flat_ptr + here, tl.maximum(value, 0.0), inside)
+        _store_cells(cells_ptr, value, image, y, x, c, inside, height, width, columns, cells_times)
+    if FLAT:
+        _store(flat_ptr + (row * flat_stride)[:, None] + c[None, :], tl.maximum(value, 0.0) * flat_times, inside)

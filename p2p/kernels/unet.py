@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import nn
+from triton import language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from p2p.kernels import shifted_gemm
@@ -26,17 +27,23 @@ class Layer:
         bias: float32 (C',).
         norm: float32 (2, C'), weight and bias of the instance norm behind it; None for none.
         eps: of that norm.
+        scale: float32, of each of the weight's rows, if it has 8 bits: what their sums are multiplied by.
+        cells_times, flat_times: what its outputs are multiplied by for the encoder and for the decoder, if these
+            read 8 bits.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     norm: torch.Tensor | None = None
     eps: float = 1e-5
+    scale: torch.Tensor | None = None
+    cells_times: float = 1.0
+    flat_times: float = 1.0
 
     def to(self, device: torch.device) -> Layer:
         """A copy on that device."""
-        norm = None if self.norm is None else self.norm.to(device)
-        return Layer(self.weight.to(device), self.bias.to(device), norm, self.eps)
+        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -153,27 +160,24 @@ class UNetKernels:
     def __init__(self, weights: Weights, *, batch: int, height: int, width: int, device: torch.device):
         self._device, self._batch = device, batch
         down, up = weights.down, weights.up
-        dtype, inner = down[0].weight.dtype, len(down) - 1
+        self._dtype, inner = down[0].weight.dtype, len(down) - 1
         sides = [(height >> level, width >> level) for level in range(1, len(down) + 1)]
         channels = [len(layer.bias) for layer in down]
 
-        def rows(level: int, columns: int) -> torch.Tensor:
-            high, wide = sides[level]
-            return torch.zeros(batch * (high + 1) * (wide + 1), columns, dtype=dtype, device=device)
+        def rows(level: int, columns: int, reader: Layer) -> torch.Tensor:
+            return self._rows(sides[level], columns, reader.weight.dtype)
 
-        cells = [None] + [rows(level, 4 * channels[level - 1]) for level in range(1, len(down))] + [None]
-        flat = [
-            rows(level, channels[level] * (2 if weights.skips and level < inner else 1)) for level in range(len(down))
-        ]
+        cells = [None] + [rows(level, 4 * channels[level - 1], down[level]) for level in range(1, len(down))] + [None]
+        both = [2 if weights.skips and level < inner else 1 for level in range(len(down))]
+        flat = [rows(level, channels[level] * both[level], up[inner - level]) for level in range(len(down))]
         self._steps: list[Step] = []
         self._runs: list[Callable[[], object]] = []
         self._input = torch.empty(0)
-        self._output = torch.zeros(batch, len(up[-1].bias), height, width, dtype=dtype, device=device)
+        self._output = torch.zeros(batch, len(up[-1].bias), height, width, dtype=self._dtype, device=device)
         for level, layer in enumerate(down):
-            # Without skips the decoder's rows are free until it begins: a norm of the encoder works in them.
-            used = weights.skips or level == inner or layer.norm is not None
+            skip = flat[level] if weights.skips or level == inner else None
             add = self._add_down if level else self._add_first
-            add(layer, cells[level], cells[level + 1], flat[level] if used else None, sides[level])
+            add(layer, cells[level], cells[level + 1], skip, sides[level])
         for level, layer in zip(reversed(range(len(down))), up, strict=True):
             out = flat[level - 1][:, channels[level - 1] if weights.skips else 0 :] if level else None
             self._add_up(layer, flat[level], out, sides[level])
@@ -187,7 +191,10 @@ class UNetKernels:
         """Choose the tile of every product: those given, or by measurement. Returns them, for a program file."""
         if tiles is None:
             processors = torch.cuda.get_device_properties(self._device).multi_processor_count
-            tiles = [fastest(candidates(*step.shape, processors=processors), step.prepare) for step in self._steps]
+            tiles = [
+                fastest(candidates(*step.shape, item_bytes=step.a.element_size(), processors=processors), step.prepare)
+                for step in self._steps
+            ]
         for step, tile in zip(self._steps, tiles, strict=True):
             step.prepare(tile)
         return tiles
@@ -208,7 +215,7 @@ class UNetKernels:
         def run():
             shifted_gemm.first[grid](
                 self._input, weight, bias, main, main if skip is None else skip,
-                rows, columns, height, width, 0 if skip is None else skip.stride(0),
+                rows, columns, height, width, 0 if skip is None else skip.stride(0), layer.cells_times, layer.flat_times,
                 CHANNELS=weight.shape[1], CELLS=True, FLAT=skip is not None, BM=128, BN=64,
             )  # fmt: skip
 
@@ -225,20 +232,21 @@ class UNetKernels:
         height, width = side
         w, bias = layer.weight, layer.bias
         normed = layer.norm is not None
-        flags = {"RAW": normed, "CELLS": main is not None and not normed, "FLAT": skip is not None}
-        cells, flat = (skip if main is None else main), (main if skip is None else skip)  # what is None is not used
+        raw = self._raw(skip, side, len(w)) if normed else skip
+        flags = {"RAW": normed, "CELLS": main is not None and not normed, "FLAT": raw is not None}
+        cells, flat = (raw if main is None else main), (main if raw is None else raw)  # what is None is not used
 
         def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
             shifted_gemm.down[grid](
-                a_desc, w_desc, workspace, arrived, bias, cells, flat,
+                a_desc, w_desc, workspace, arrived, bias if layer.scale is None else layer.scale, bias, cells, flat,
                 a.shape[0], len(w), a.shape[1], width + 1, height, width, flat.stride(0),
-                **flags, SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
+                layer.cells_times, layer.flat_times, **sums_of(layer), **flags, SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
                 num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
 
         self._add(Step(a, w, launch))
         if normed:
-            self._add_norm(layer, skip, main, side)
+            self._add_norm(layer, raw, main, skip, side)
 
     def _add_up(self, layer: Layer, a: torch.Tensor, out: torch.Tensor | None, side: tuple[int, int]):
         height, width = side
@@ -246,24 +254,40 @@ class UNetKernels:
         if out is None:
             target, strides, activation = self._output, [self._output.stride(i) for i in (0, 2, 3, 1)], TANH
         else:
-            apart, pitch = out.stride(0), 2 * width + 1
-            target, strides = out, [apart * pitch * (2 * height + 1), apart * pitch, apart, 1]
+            target = out if layer.norm is None else self._raw(out, (2 * height, 2 * width), channels)
+            apart, pitch = target.stride(0), 2 * width + 1
+            strides = [apart * pitch * (2 * height + 1), apart * pitch, apart, 1]
             activation = NONE if layer.norm is not None else RELU
 
         def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
             shifted_gemm.up[grid](
-                a_desc, w_desc, workspace, arrived, bias, target,
-                a.shape[0], len(w), a.shape[1], width + 1, height, width, channels, *strides,
-                ACTIVATION=activation,
+                a_desc, w_desc, workspace, arrived, bias if layer.scale is None else layer.scale, bias, target,
+                a.shape[0], len(w), a.shape[1], width + 1, height, width, channels, *strides, layer.flat_times,
+                **sums_of(layer), ACTIVATION=activation,
                 SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
                 num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
 
         self._add(Step(a, w, launch))
         if layer.norm is not None:
-            self._add_norm(layer, out, None, (2 * height, 2 * width))
+            self._add_norm(layer, target, None, out, (2 * height, 2 * width))
 
-    def _add_norm(self, layer: Layer, flat: torch.Tensor, main: torch.Tensor | None, side: tuple[int, int]):
+    def _rows(self, side: tuple[int, int], columns: int, dtype: torch.dtype) -> torch.Tensor:
+        height, width = side
+        return torch.zeros(self._batch * (height + 1) * (width + 1), columns, dtype=dtype, device=self._device)
+
+    def _raw(self, flat: torch.Tensor | None, side: tuple[int, int], channels: int) -> torch.Tensor:
+        """Where a layer's output waits for its norm: where it will be, if there is such a place and it is wide enough."""
+        return flat if flat is not None and flat.dtype == self._dtype else self._rows(side, channels, self._dtype)
+
+    def _add_norm(
+        self,
+        layer: Layer,
+        raw: torch.Tensor,
+        main: torch.Tensor | None,
+        flat: torch.Tensor | None,
+        side: tuple[int, int],
+    ):
         height, width = side
         weight, bias = layer.norm
         columns, rows = len(weight), (height + 1) * (width + 1)
@@ -274,11 +298,13 @@ class UNetKernels:
 
         def run():
             shifted_gemm.statistics[(self._batch, blocks, across)](
-                flat, sums, rows, columns, flat.stride(0), BLOCKS=blocks, BM=64, BN=64
+                raw, sums, rows, columns, raw.stride(0), BLOCKS=blocks, BM=64, BN=64
             )
             shifted_gemm.normalize[(self._batch, math.ceil(rows / 128), across)](
-                flat, sums, weight, bias, main if main is not None else flat,
-                height, width, columns, flat.stride(0), layer.eps, CELLS=main is not None, BLOCKS=blocks, BM=128, BN=64,
+                raw, sums, weight, bias, raw if main is None else main, raw if flat is None else flat,
+                height, width, columns, raw.stride(0), 0 if flat is None else flat.stride(0), layer.eps,
+                layer.cells_times, layer.flat_times,
+                CELLS=main is not None, FLAT=flat is not None, BLOCKS=blocks, BM=128, BN=64,
             )  # fmt: skip
 
         self._runs.append(run)
@@ -286,6 +312,11 @@ class UNetKernels:
     def _add(self, step: Step):
         self._steps.append(step)
         self._runs.append(lambda: step.run())
+
+
+def sums_of(layer: Layer) -> dict[str, object]:
+    """How a layer's products are added up: integers exactly, all else in float32."""
+    return {"SCALED": layer.scale is not None, "SUM": tl.int32 if layer.weight.dtype == torch.int8 else tl.float32}
 
 
 def power_of_two(value: int) -> int:

@@ -43,8 +43,12 @@ def images():
         ("instance", "fp16", {}, 55),
         ("running", "bf16", {}, 38),
         ("instance", "fp16", {"skips": False, "depth": 5}, 55),
+        ("running", "int8", {}, 35),
+        ("instance", "int8", {}, 35),
+        ("running", "fp8", {}, 30),
+        ("instance", "fp8", {"skips": False, "depth": 5}, 30),
     ],
-    ids=["running", "instance", "bf16", "no skips"],
+    ids=["running", "instance", "bf16", "no skips", "int8", "int8 instance", "fp8", "fp8 no skips"],
 )
 def test_a_program_is_close_to_fp32(norm_stats, precision, options, least, images, tmp_path, capfd):
     network = view(norm_stats, **options)
