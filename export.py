@@ -9,11 +9,19 @@ from omegaconf import DictConfig
 
 from p2p.batch import Batch
 from p2p.cli import command, pick_device
+from p2p.data.dataset import PairDataset
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.interop.config import reference_record
 from p2p.report.tables import show_considered
 from p2p.run import read_record, validated_weights
+
+
+def inputs_of(dataset: PairDataset, count: int) -> Batch:
+    """The first inputs, of those that have the first one's size, which is that of a program."""
+    batches = [dataset[index] for index in range(min(count, len(dataset)))]
+    alike = [batch for batch in batches if batch.input_NCHW.shape == batches[0].input_NCHW.shape]
+    return Batch.collate([replace(batch, target_NCHW=None) for batch in alike])
 
 
 @command("export")
@@ -31,9 +39,9 @@ def main(cfg: DictConfig) -> None:
     load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
-    batches = [validation[i] for i in range(min(cfg.images, len(validation)))]
-    batches = [batch for batch in batches if batch.input_NCHW.shape == batches[0].input_NCHW.shape]  # a program's size
-    images = Batch.collate([replace(batch, target_NCHW=None) for batch in batches])
+    images = inputs_of(validation, cfg.images)
+    # 8 bits are fitted to images that they are not judged by, if the run has such.
+    fitted = cfg.backend.get("precision") in ("int8", "fp8") and checkpoint.suffix != ".pth"
     manifest = export(
         generator,
         images.input_NCHW,
@@ -46,6 +54,7 @@ def main(cfg: DictConfig) -> None:
         checkpoint=checkpoint,
         device=pick_device(cfg.device),
         names=images.names,
+        example_NCHW=inputs_of(data.dataset("train", augment=False), cfg.images).input_NCHW if fitted else None,
         min_psnr=cfg.min_psnr,
         cache_dir=Path(cfg.cache_dir).expanduser() if cfg.cache_dir else None,
     )
@@ -53,8 +62,9 @@ def main(cfg: DictConfig) -> None:
     if program.considered:
         show_considered(program.considered, batch_size=program.max_batch)
     size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
+    precision = program.precision or program.dtype
     print(
-        f"{cfg.output}: {program.backend}, {program.precision or program.dtype},{size} norm_stats={manifest.norm_stats},"
+        f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
     what = " input=your/images" if checkpoint.suffix == ".pth" else ""

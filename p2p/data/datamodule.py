@@ -76,8 +76,8 @@ class PairedImages(LightningDataModule):
         if self._source is not None and not self.root.is_dir():
             self._source(self.root)
 
-    def dataset(self, split: str) -> PairDataset:
-        """The pairs of "train", augmented, or of "val", as they are; fetched if need be.
+    def dataset(self, split: str, *, augment: bool = True) -> PairDataset:
+        """The pairs of "train", augmented unless that is False, or of "val", as they are; fetched if need be.
 
         Raises:
             ValueError: the folder is missing or empty, or an image has no partner.
@@ -92,7 +92,7 @@ class PairedImages(LightningDataModule):
                 f" {self.root} with data.{split}=..."
             )
         pairs = find_pairs(folder, direction=self._direction)
-        return PairDataset(pairs, self._transform, augment=split == "train", **self._channels)
+        return PairDataset(pairs, self._transform, augment=augment and split == "train", **self._channels)
 
     def inputs(self, source: str) -> PairDataset:
         """Other images as inputs without targets, resized and nothing else: see `p2p.data.pairs.find_inputs`."""

@@ -23,7 +23,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import p2p
 from p2p.deploy.manifest import Program, gpu_facts, now, sha256, versions
+from p2p.deploy.precision import EIGHT_BITS
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +88,9 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    the CPU's vector instructions, the GPU and its driver, the version of Python and of every installed package, and
-    this folder's own sources. Which packages matter depends on the backend, and a build that was not needed costs
-    less than a wrong one.
+    and for int8 and fp8 the images, which these are fitted to; the CPU's vector instructions, the GPU and its driver,
+    the version of Python and of every installed package, and this project's sources that programs are made of. Which
+    packages matter depends on the backend, and a build that was not needed costs less than a wrong one.
     """
     target = backend.func if isinstance(backend, partial) else backend
     arguments = backend.keywords if isinstance(backend, partial) else {}
@@ -101,8 +103,10 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
         "cpu": torch.backends.cpu.get_cpu_capability(),  # code compiled with AVX-512 does not run without
         "gpu": gpu_facts(device),
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
-        "sources": sources(Path(__file__).parent),
+        "sources": [sources(Path(p2p.__file__).parent / folder) for folder in ("deploy", "kernels")],
     }
+    if arguments.get("precision") in EIGHT_BITS:
+        facts["fitted to"] = hashlib.sha256(images_NCHW.contiguous().numpy().tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -66,6 +66,7 @@ def export(
     checkpoint: Path,
     device: torch.device,
     names: list[str] | None = None,
+    example_NCHW: torch.Tensor | None = None,
     min_psnr: float = 40.0,
     cache_dir: Path | None = None,
 ) -> Manifest:
@@ -80,6 +81,7 @@ def export(
         direction, preprocess, multiple, checkpoint: for the manifest.
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
+        example_NCHW: other real inputs, for a backend that fits its program to some; None: the same.
         min_psnr: dB that the worst image must reach.
         cache_dir: of the build cache, see `p2p.deploy.cache.build`; None: none.
 
@@ -94,7 +96,8 @@ def export(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        made = cache.build(backend, network, images_NCHW, staging, device=device, cache_dir=cache_dir)
+        example_NCHW = images_NCHW if example_NCHW is None else example_NCHW
+        made = cache.build(backend, network, example_NCHW, staging, device=device, cache_dir=cache_dir)
         program = made.program
         facts = {
             "program": program,

@@ -7,6 +7,7 @@ import torch
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+EIGHT_BITS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}  # of inner layers, in backends that have them
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -16,6 +17,6 @@ def dtype_of(precision: str) -> torch.dtype:
         ValueError: there is none.
     """
     if precision not in DTYPES:
-        hint = ", or backend=triton" if precision in ("int8", "fp8") else ""
+        hint = ", or backend=triton" if precision in EIGHT_BITS else ""
         raise ValueError(f"backend.precision={precision} is not known here: use fp16, bf16 or fp32{hint}")
     return DTYPES[precision]

@@ -20,10 +20,9 @@ from torch import nn
 
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision
 from p2p.deploy.takes import Takes
 
-EIGHT_BITS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
 
 
@@ -65,7 +64,8 @@ def export(
     precision, max_batch = precision or "fp16", max_batch or 32
     if precision not in ("fp16", "bf16", *EIGHT_BITS):
         raise ValueError(
-            f"backend=triton computes in fp16, bf16, int8 or fp8, not in {precision}: use one of them, or another backend"
+            f"backend=triton computes in fp16, bf16, int8 or fp8, not in {precision}: use one of these, or another"
+            " backend"
         )
     dtype = DTYPES.get(precision, torch.float16)
     try:

@@ -16,6 +16,7 @@ from p2p.kernels import shifted_gemm
 from p2p.kernels.tiles import Tile, candidates, fastest
 
 NONE, RELU, TANH = "none", "relu", "tanh"
+SMALL = 17 * 17  # rows of an image that one program normalizes
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ class UNetKernels:
         def run():
             shifted_gemm.first[grid](
                 self._input, weight, bias, main, main if skip is None else skip,
-                rows, columns, height, width, 0 if skip is None else skip.stride(0), layer.cells_times, layer.flat_times,
+                rows, columns, height, width, 0 if skip is None else skip.stride(0),
+                layer.cells_times, layer.flat_times,
                 CHANNELS=weight.shape[1], CELLS=True, FLAT=skip is not None, BM=128, BN=64,
             )  # fmt: skip
 
@@ -240,7 +242,8 @@ class UNetKernels:
             shifted_gemm.down[grid](
                 a_desc, w_desc, workspace, arrived, bias if layer.scale is None else layer.scale, bias, cells, flat,
                 a.shape[0], len(w), a.shape[1], width + 1, height, width, flat.stride(0),
-                layer.cells_times, layer.flat_times, **sums_of(layer), **flags, SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
+                layer.cells_times, layer.flat_times, **sums_of(layer), **flags,
+                SPLITS=tile.splits, BM=tile.rows, BN=tile.columns, BK=tile.depth,
                 num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
 
@@ -277,7 +280,7 @@ class UNetKernels:
         return torch.zeros(self._batch * (height + 1) * (width + 1), columns, dtype=dtype, device=self._device)
 
     def _raw(self, flat: torch.Tensor | None, side: tuple[int, int], channels: int) -> torch.Tensor:
-        """Where a layer's output waits for its norm: where it will be, if there is such a place and it is wide enough."""
+        """Where a layer's output waits for its norm: where it will be, if there is such a place, of 16 bits."""
         return flat if flat is not None and flat.dtype == self._dtype else self._rows(side, channels, self._dtype)
 
     def _add_norm(
@@ -294,17 +297,20 @@ class UNetKernels:
         across = math.ceil(columns / 64)
         # Some four programs a processor, and no more: `normalize` reads the sums of all blocks in every program.
         blocks = min(64, power_of_two(math.ceil(rows / 64)), power_of_two(math.ceil(528 / (self._batch * across))))
-        sums = torch.empty(self._batch, blocks, 2, columns, device=self._device)
+        if rows <= SMALL:
+            blocks = 0
+        sums = torch.empty(self._batch, max(1, blocks), 2, columns, device=self._device)
 
         def run():
-            shifted_gemm.statistics[(self._batch, blocks, across)](
-                raw, sums, rows, columns, raw.stride(0), BLOCKS=blocks, BM=64, BN=64
-            )
-            shifted_gemm.normalize[(self._batch, math.ceil(rows / 128), across)](
+            if blocks:
+                shifted_gemm.statistics[(self._batch, blocks, across)](
+                    raw, sums, rows, columns, raw.stride(0), BLOCKS=blocks, BM=64, BN=64
+                )
+            shifted_gemm.normalize[(self._batch, math.ceil(rows / 128) if blocks else 1, across)](
                 raw, sums, weight, bias, raw if main is None else main, raw if flat is None else flat,
                 height, width, columns, raw.stride(0), 0 if flat is None else flat.stride(0), layer.eps,
                 layer.cells_times, layer.flat_times,
-                CELLS=main is not None, FLAT=flat is not None, BLOCKS=blocks, BM=128, BN=64,
+                CELLS=main is not None, FLAT=flat is not None, BLOCKS=blocks, BM=128 if blocks else 32, BN=64,
             )  # fmt: skip
 
         self._runs.append(run)

@@ -29,6 +29,8 @@ def test_loaders(pair_folder):
 def test_validation_is_the_same_every_time_and_training_is_not(pair_folder):
     data = paired_images(pair_folder)
     assert torch.equal(data.dataset("val")[0].input_NCHW, data.dataset("val")[0].input_NCHW)
+    plain = data.dataset("train", augment=False)
+    assert torch.equal(plain[0].input_NCHW, plain[0].input_NCHW)
     train = data.dataset("train")
     assert len({train[0].input_NCHW.sum().item() for _ in range(8)}) > 1
 

@@ -68,6 +68,11 @@ def changed(network, change):
     return function, network, images
 
 
+def test_what_int8_is_fitted_to_is_in_the_key(network):
+    keys = {key(partial(backend, precision="int8"), network, IMAGES[:1] + shift, device=CPU) for shift in (0, 0, 1)}
+    assert len(keys) == 2
+
+
 CHANGES = ["weight", "dtype", "structure", "structure without weights", "size", "backend", "argument", "arguments"]
 
 

@@ -143,6 +143,24 @@ def test_auto_falls_back_and_says_why(tmp_path, images, caplog):
         torch_tensorrt.export(network(), images, tmp_path)
 
 
+@pytest.mark.parametrize("precision, hint", [("int8", ", or backend=triton"), ("fp17", "")])
+def test_a_precision_that_a_backend_does_not_have_is_named(tmp_path, images, precision, hint):
+    with pytest.raises(ValueError, match=f"backend.precision={precision} is not known here: .* fp32{hint}$"):
+        exported_program.export(network(), images, tmp_path, precision=precision)
+
+
+def test_a_backend_can_be_shown_other_images_than_those_it_is_judged_by(tmp_path, images):
+    seen = []
+
+    def backend(network, example_NCHW, folder):
+        seen.append(example_NCHW)
+        return exported_program.export(network, example_NCHW, folder)
+
+    manifest = run_export(tmp_path / "export", images, backend=backend, example_NCHW=images[:1] / 2)
+    assert torch.equal(seen[0], images[:1] / 2)
+    assert manifest.psnr_db["images"] == len(images)
+
+
 def test_checkpoints_that_are_none_are_named(tmp_path):
     unet = UNet(image_size=32, width=4)
     path = tmp_path / "x.ckpt"
