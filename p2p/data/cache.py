@@ -71,7 +71,7 @@ class PairCache:
         def load_HWC(index: int) -> list[torch.Tensor]:
             images = [image_CHW for image_CHW, _ in load(index)]
             if any(image_CHW.dtype != torch.uint8 for image_CHW in images):
-                raise ValueError("data.cache keeps 8 bits a channel, and this image has more: use data.cache=none")
+                raise ValueError("data.cache keeps 8 bits a channel, and an image has more: use data.cache=none")
             return [image_CHW.permute(1, 2, 0) for image_CHW in images]
 
         self._pairs: list[Loaded] = []

@@ -55,16 +55,18 @@ class PairDataset(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         pair = self._pairs[index]
-        with self._naming(pair):
+        if self._augment and pair.target is not None:
+            loaded = self.load(index) if self.cache is None else self._cached(index)
+            view = self.view(index, *loaded[0][0].shape[1:])
+            images = [view.of(image_CHW, dtype) for image_CHW, dtype in loaded]
+        else:
             if pair.target is None:
-                images = [self._transform.eval(read_input(pair, decode, channels=self._channels["input_channels"]))]
-            elif self._augment:
-                loaded = self.load(index) if self.cache is None else self._cached(index)
-                view = self.view(index, *loaded[0][0].shape[1:])
-                images = [view.of(image_CHW, dtype) for image_CHW, dtype in loaded]
+                frames = (read_input(pair, decode, channels=self._channels["input_channels"]),)
             else:
-                images = map(self._transform.eval, read_pair(pair, decode, **self._channels))
-            return Batch([pair.name], *(image[None] for image in images))
+                frames = read_pair(pair, decode, **self._channels)
+            with self._naming(pair):
+                images = [self._transform.eval(frame) for frame in frames]
+        return Batch([pair.name], *(image[None] for image in images))
 
     @property
     def names(self) -> list[str]:
@@ -74,14 +76,16 @@ class PairDataset(Dataset):
     def load(self, index: int) -> tuple[Loaded, Loaded]:
         """Input and target as the transform takes them from the files, before crop and flip."""
         pair = self._pairs[index]
+        frames = read_pair(pair, decode, **self._channels)
         with self._naming(pair):
-            frames = read_pair(pair, decode, **self._channels)
             return tuple((self._transform.load(frame), frame.dtype) for frame in frames)
 
     def view(self, index: int, height: int, width: int) -> View:
         """The crop and the flip of this epoch, for a loaded pair of this size."""
         seed = self.epoch_seed.item()
-        return self._transform.draw(height, width, torch.Generator().manual_seed(seed + index) if seed >= 0 else None)
+        generator = torch.Generator().manual_seed(seed + index) if seed >= 0 else None
+        with self._naming(self._pairs[index]):
+            return self._transform.draw(height, width, generator)
 
     def _cached(self, index: int) -> list[Loaded]:
         return [(image_HWC.permute(2, 0, 1), np.dtype(np.uint8)) for image_HWC in self.cache.pair(index)]
@@ -92,6 +96,4 @@ class PairDataset(Dataset):
         try:
             yield
         except ValueError as error:
-            if str(pair.input.path) in str(error):
-                raise
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
