@@ -172,7 +172,7 @@ def train(root: Path, name: str, batch: int, size: int, overrides: list[str], *,
             f"hydra.run.dir={folder}",
         ]
         command += [f"image_size={size}", f"batch_size={batch}", f"epochs={epochs}", f"name={Path(folder).name}"]
-        command += [f"trainer.limit_train_batches={steps}", f"trainer.check_val_every_n_epoch={epochs + 1}"]
+        command += [f"+trainer.limit_train_batches={steps}", f"trainer.check_val_every_n_epoch={epochs + 1}"]
         command += ["+callbacks.pace._target_=benchmarks.pace.Pace", f"+callbacks.pace.file={pace}", *overrides]
         started = time.time()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -126,7 +126,8 @@ class CapturedStep:
             with self._rates_as_tensors():
                 self._replay = record(self._losses, self._stream)
         self._follow_schedules()
-        return dict(zip(self._names, self._replay().clone().unbind(), strict=True))
+        losses = self._replay().clone().unbind()
+        return dict(zip(self._names, losses, strict=True))
 
     def _losses(self) -> torch.Tensor:
         losses = self._step(self._batch)
