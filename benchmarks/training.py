@@ -45,7 +45,7 @@ LADDER = [  # of batch 1: each row takes one more override back
     ("+ bf16", BASE[1:]),
     ("+ fused Adam", BASE[2:]),
     ("+ captured", BASE[3:]),
-    ("+ pairs on the GPU: the defaults", []),
+    ("train.py as it is: + pairs on the GPU", []),
 ]
 TARGETS = {1: 250, 16: 1500, 64: 2200}
 LR, BETAS = 2e-4, (0.5, 0.999)
@@ -239,7 +239,9 @@ def main() -> None:
             for name, overrides in LADDER if batch == 1 else LADDER[-1:]:
                 rows.append(train(root, name, batch, size, overrides, quick=args.quick))
             if batch in compiled:
-                rows.append(train(root, "+ torch.compile", batch, size, ["model.compile=true"], quick=args.quick))
+                rows.append(
+                    train(root, "train.py, model.compile=true", batch, size, ["model.compile=true"], quick=args.quick)
+                )
                 rows.append(bare(batch, size, device, seconds, compiled=True))
             rows.append(bare(batch, size, device, seconds))
     show(rows)
