@@ -3,7 +3,7 @@
 
     python -m benchmarks.baselines data/emoji [--image-size 256]
 
-The table gives each input colour, in 32 levels a channel, the mean of what the training pairs show in its place: the
+The table gives each input colour, in 16 levels a channel, the mean of what the training pairs show in its place: the
 best that can be done pixel by pixel without looking at the neighbours. Colours that training never showed stay as
 they are. PSNR and SSIM as in validation: of each image, then averaged.
 """
@@ -21,7 +21,7 @@ from p2p.data.dataset import PairDataset
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 
-LEVELS = 32
+LEVELS = 16
 
 
 def cells(frames_NHWC: np.ndarray) -> np.ndarray:
