@@ -55,7 +55,8 @@ class EMA(Callback):
         others = [name for name in values if name not in parameters]
         # All at once: a hundred launches would take a GPU's host as long as the whole captured step.
         torch._foreach_lerp_([self._average[name] for name in parameters], [values[n] for n in parameters], weight)
-        torch._foreach_copy_([self._average[name] for name in others], [values[name] for name in others])
+        if others:
+            torch._foreach_copy_([self._average[name] for name in others], [values[name] for name in others])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the generator."""
