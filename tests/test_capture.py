@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import lightning
 import pytest
 import torch
 from torch import nn
@@ -116,8 +117,19 @@ def test_the_first_shape_is_recorded_after_three_steps_and_the_learning_rate_rea
     assert graphs["recorded"] == 1 and graphs["replayed"] == 5
 
 
+class Watch(lightning.Callback):
+    """What the loggers are to write, and after which step."""
+
+    def __init__(self):
+        self.written = {}
+
+    def on_train_batch_end(self, trainer, *rest):
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            self.written[trainer.global_step] = dict(trainer.callback_metrics)
+
+
 def test_training_through_the_buffers_equals_training_without(graphs, tmp_path, monkeypatch):
-    """Lightning's counters, the losses and the weights, with a last batch that is not full."""
+    """Lightning's counters, the losses that are written and the weights, with a last batch that is not full."""
     images = torch.rand(7, 2, 2, 3, 16, 16) * 2 - 1
     data = [Batch(["x"] * 2, a, b) for a, b in images]
     data.append(Batch(["x"], images[0, 0, :1], images[0, 1, :1]))
@@ -127,15 +139,17 @@ def test_training_through_the_buffers_equals_training_without(graphs, tmp_path, 
         model = pix2pix(TinyGenerator(), TinyDiscriminator(), optimizer=partial(fused_adam, betas=(0.5, 0.999)))
         if captured:
             monkeypatch.setattr(capture, "reason_against", lambda *_, **__: None)
-        trainer = fit(model, data, tmp_path, max_epochs=2)
-        trained.append((trainer.global_step, dict(trainer.callback_metrics), model.state_dict()))
+        watch = Watch()
+        trainer = fit(model, data, tmp_path, max_epochs=2, callbacks=[watch], log_every_n_steps=3)
+        trained.append((trainer.global_step, watch.written, model.state_dict()))
     assert graphs == {"warm": 3, "recorded": 1, "replayed": 11}
-    (steps, losses, weights), (their_steps, their_losses, their_weights) = trained
+    (steps, written, weights), (their_steps, their_written, their_weights) = trained
     assert steps == their_steps == 16
-    assert losses.keys() == their_losses.keys() == {"train/D", "train/G_gan", "train/G_l1"}
-    for mine, theirs in ((losses, their_losses), (weights, their_weights)):
-        for name, value in mine.items():
-            torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6)
+    assert written.keys() == their_written.keys() == {3, 6, 8, 9, 12, 15, 16}
+    for step, losses in written.items():
+        assert losses.keys() == {"train/D", "train/G_gan", "train/G_l1"}
+        torch.testing.assert_close(losses, their_written[step], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights, their_weights, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def fit(data, *, capture, epochs=1, ckpt_path=None, callbacks=(), accelerator="g
         enable_progress_bar=False,
         enable_model_summary=False,
         benchmark=False,
+        log_every_n_steps=1,
     )
     trainer.fit(model, DataLoader(data, batch_size=None), ckpt_path=ckpt_path)
     return trainer, watch
