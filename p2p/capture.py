@@ -204,9 +204,5 @@ def _tensors(batch: Batch) -> list[torch.Tensor]:
 
 
 def _buffers_for(batch: Batch) -> Batch:
-    layout = {"memory_format": torch.channels_last}  # which the networks train in, see `Pix2Pix.setup`
-    return Batch(
-        names=batch.names,
-        input_NCHW=torch.empty_like(batch.input_NCHW, **layout),
-        target_NCHW=torch.empty_like(batch.target_NCHW, **layout),
-    )
+    """Of the same layout in memory, or the networks would take other kernels than without capture."""
+    return Batch(batch.names, torch.empty_like(batch.input_NCHW), torch.empty_like(batch.target_NCHW))

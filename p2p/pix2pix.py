@@ -215,6 +215,10 @@ class Pix2Pix(LightningModule):
                 if network is not None:
                     network.to(memory_format=torch.channels_last)
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """On a GPU images are laid out as the weights are."""
+        return batch.channels_last() if self.device.type == "cuda" else batch
+
     def on_train_start(self) -> None:
         """Decide whether steps are captured: now the optimizers have their state, if there was a checkpoint.
 

@@ -8,7 +8,7 @@ import torch
 
 from p2p.data.cache import PairCache, choose
 from p2p.data.datamodule import PairedImages
-from p2p.data.gpu_batches import WithTorch
+from p2p.data.gpu_batches import GpuBatches, WithTorch
 from p2p.data.transforms.torchvision import Torchvision
 from tests.conftest import picture
 
@@ -131,3 +131,27 @@ def test_without_a_gpu_the_datamodule_refuses_and_auto_reads_files(pairs, capsys
     dataset = paired_images(pairs).train_dataloader().dataset
     assert dataset.cache is None and dataset.batches_on_gpu is None
     assert capsys.readouterr().out == ""
+
+
+def test_a_batch_is_made_while_its_predecessor_is_used():
+    class Told(GpuBatches):
+        def __init__(self):
+            self.order = []
+
+        def _make(self, indices):
+            self.order.append(("make", *indices))
+            return (indices,)
+
+        def _hand_over(self, indices):
+            self.order.append(("hand over", *indices))
+            return indices
+
+    batches = Told()
+    for indices in batches([[3, 1], [0], [2]]):
+        batches.order.append(("use", *indices))
+    assert batches.order == [
+        *(("make", 3, 1), ("make", 0), ("hand over", 3, 1), ("use", 3, 1)),
+        *(("make", 2), ("hand over", 0), ("use", 0)),
+        *(("hand over", 2), ("use", 2)),
+    ]
+    assert list(batches([])) == []
