@@ -134,7 +134,7 @@ class WithCvCuda:
         self._stream = stream
         self._on = cvcuda.as_stream(stream)
         self._images: dict[int, object] = {}  # CV-CUDA's view of a cached image, by its address
-        self._constants: dict[int, tuple] = {}  # by number of channels
+        self._constants: list | None = None
 
     def __call__(self, images_HWC: list[torch.Tensor], views: list[View]) -> torch.Tensor:
         """On its stream, which is the current one."""
@@ -142,32 +142,25 @@ class WithCvCuda:
         count, channels, device = len(views), images_HWC[0].shape[2], images_HWC[0].device
         batch = cvcuda.ImageBatchVarShape(count)
         batch.pushback([self._image(image_HWC) for image_HWC in images_HWC])
-        # One small copy for both: x, y, width, height, and which axis to mirror: 1 is left to right, 2 is none.
+        # x, y, width, height; and what to mirror: 1 is left to right, 0 and -1 are others, and all else is nothing.
         numbers = [[view.left, view.top, view.width, view.height] for view in views]
         rectangles = _to_device(torch.tensor(numbers, dtype=torch.int32), device)
         flips = _to_device(torch.tensor([[1 if view.mirrored else 2] for view in views], dtype=torch.int32), device)
-        result_NCHW = torch.empty(count, channels, first.height, first.width, device=device)
-        base, scale = self._base_and_scale(channels, device)
+        result_NHWC = torch.empty(count, first.height, first.width, channels, device=device)
+        if self._constants is None:  # the result is (value - base) * scale + globalshift
+            base = torch.zeros(1, 1, 1, 1, device=device)
+            self._constants = [self._tensor(tensor, "NHWC") for tensor in (base, torch.full_like(base, 1 / 127.5))]
         cvcuda.crop_flip_normalize_reformat_into(
-            self._tensor(result_NCHW, "NCHW"),
+            self._tensor(result_NHWC, "NHWC"),
             batch,
             rect=self._tensor(rectangles.view(count, 1, 1, 4), "NHWC"),
             flip_code=self._tensor(flips, "NC"),
-            base=base,
-            scale=scale,
+            base=self._constants[0],
+            scale=self._constants[1],
             globalshift=-1.0,
             stream=self._on,
         )
-        return result_NCHW
-
-    def _base_and_scale(self, channels: int, device: torch.device) -> tuple:
-        """The result is (value - base) * scale + globalshift."""
-        if channels not in self._constants:
-            base = torch.zeros(1, 1, 1, channels, device=device)
-            self._constants[channels] = tuple(
-                self._tensor(tensor, "NHWC") for tensor in (base, torch.full_like(base, 1 / 127.5))
-            )
-        return self._constants[channels]
+        return result_NHWC.permute(0, 3, 1, 2)
 
     def _image(self, image_HWC: torch.Tensor) -> object:
         key = image_HWC.data_ptr()

@@ -1,14 +1,16 @@
 """Kept pairs against those that are read from their files in every epoch."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from p2p.data import gpu_batches
 from p2p.data.cache import PairCache, choose
 from p2p.data.datamodule import PairedImages
-from p2p.data.gpu_batches import GpuBatches, WithTorch
+from p2p.data.gpu_batches import GpuBatches, WithCvCuda, WithTorch
 from p2p.data.transforms.torchvision import Torchvision
 from tests.conftest import picture
 
@@ -77,6 +79,58 @@ def test_windows_cut_by_torch_are_those_of_the_loader(pairs, preprocess, channel
     cut = WithTorch("cpu")
     for found, images in ((batch.input_NCHW, 0), (batch.target_NCHW, 1)):
         assert torch.equal(cut([pair[images] for pair in cached], views), found)
+
+
+class ByTheBook:
+    """CV-CUDA's operator as its header describes it, on the CPU (cvcuda/OpCropFlipNormalizeReformat.h)."""
+
+    Format = SimpleNamespace(RGB8=3, U8=1)
+
+    class ImageBatchVarShape(list):
+        def __init__(self, capacity):
+            self.capacity = capacity
+
+        def pushback(self, images):
+            self.extend(images)
+            assert len(self) <= self.capacity
+
+    @staticmethod
+    def as_stream(stream):
+        return stream
+
+    @staticmethod
+    def as_image(image_HWC, format):
+        assert image_HWC.dtype == torch.uint8 and image_HWC.shape[2] == format
+        return image_HWC
+
+    @staticmethod
+    def as_tensor(tensor, layout):
+        assert tensor.is_contiguous() and tensor.ndim == len(layout)
+        return tensor
+
+    @staticmethod
+    def crop_flip_normalize_reformat_into(dst, src, *, rect, flip_code, base, scale, globalshift, stream):
+        assert rect.dtype == flip_code.dtype == torch.int32
+        for i, image_HWC in enumerate(src):
+            x, y, width, height = rect[i].flatten().tolist()
+            window = image_HWC[y : y + height, x : x + width]
+            window = window.flip({0: 0, 1: 1}[code]) if (code := flip_code[i].item()) in (0, 1) else window
+            dst[i] = (window - base.flatten()) * scale.flatten() + globalshift
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_cv_cuda_is_told_makes_the_same_windows(channels, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cvcuda", ByTheBook)
+    monkeypatch.setattr(gpu_batches, "_Ordered", lambda tensor, stream: tensor)
+    transform, generator = Torchvision(image_size=32, load_size=40), torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (40, 44, channels), dtype=torch.uint8) for _ in range(8)]
+    views = [transform.draw(40, 44, generator) for _ in images]
+    assert {view.mirrored for view in views} == {True, False}
+    with_cvcuda = WithCvCuda(None)
+    for _ in range(2):  # the second time with what the first one kept
+        found = with_cvcuda(images, views)
+        torch.testing.assert_close(found, WithTorch("cpu")(images, views), rtol=0, atol=1e-6)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_crops_and_flips_are_uniform():
