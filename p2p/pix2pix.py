@@ -124,6 +124,8 @@ class Pix2Pix(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against the updated discriminator."""
+        if self.device.type == "cuda":
+            batch = batch.channels_last()  # as the weights are; not in a hook of Lightning's, which would warn
         self._held.append(batch)
         if len(self._held) < self.accumulate and not self.trainer.is_last_batch:
             return
@@ -214,10 +216,6 @@ class Pix2Pix(LightningModule):
             for network in (self.generator, self.discriminator):
                 if network is not None:
                     network.to(memory_format=torch.channels_last)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On a GPU images are laid out as the weights are."""
-        return batch.channels_last() if self.device.type == "cuda" else batch
 
     def on_train_start(self) -> None:
         """Decide whether steps are captured: now the optimizers have their state, if there was a checkpoint.
