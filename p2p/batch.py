@@ -59,6 +59,10 @@ class Batch:
         """A copy in page-locked memory, as the data loader asks for."""
         return self._each_tensor(torch.Tensor.pin_memory)
 
+    def channels_last(self) -> Batch:
+        """The same values with the channels of a pixel side by side in memory, as a GPU's convolutions want them."""
+        return self._each_tensor(lambda tensor: tensor.contiguous(memory_format=torch.channels_last))
+
     def _each_tensor(self, function) -> Batch:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{k: function(v) for k, v in tensors.items() if isinstance(v, torch.Tensor)})

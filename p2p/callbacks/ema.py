@@ -51,12 +51,12 @@ class EMA(Callback):
         self._steps += 1
         weight = (1.0 - self._decay) / (1.0 - self._decay**self._steps)
         self._to_device(pl_module)
-        parameters = dict(pl_module.generator.named_parameters())
-        for name, value in pl_module.generator.state_dict().items():
-            if name in parameters:
-                self._average[name].lerp_(value, weight)
-            else:
-                self._average[name].copy_(value)
+        parameters, values = dict(pl_module.generator.named_parameters()), pl_module.generator.state_dict()
+        others = [name for name in values if name not in parameters]
+        # All at once: a hundred launches would take a GPU's host as long as the whole captured step.
+        torch._foreach_lerp_([self._average[name] for name in parameters], [values[n] for n in parameters], weight)
+        if others:
+            torch._foreach_copy_([self._average[name] for name in others], [values[name] for name in others])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the generator."""

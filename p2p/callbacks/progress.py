@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
@@ -43,6 +44,8 @@ class Progress(TQDMProgressBar):
     ) -> None:
         """Count the batch's images."""
         self._images += len(batch) * trainer.world_size
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # steps are queued faster than they run
         self._seconds = time.perf_counter() - self._started
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from p2p.batch import Batch
+from p2p.data.cache import Cache, PairCache, choose
 from p2p.data.dataset import PairDataset
+from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.pairs import Direction, find_inputs, find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 
@@ -32,6 +36,10 @@ class PairedImages(LightningDataModule):
         source: makes the folder `root` where it is missing, such as `p2p.data.download.fetch_archive`; None: never.
         workers: loader processes; None means none on a CPU, where the networks need every core and decoding
             takes a hundredth of a step, and up to 8 beside a GPU.
+        cache: where the training pairs are kept, resized but not yet cropped: "gpu", "ram", or "none", which reads
+            them anew in every epoch; "auto" is "gpu" if a quarter of the GPU's free memory holds them, else "none".
+            The batches are the same.
+        augmentation: what crops and flips on the GPU, see `p2p.data.gpu_batches`.
     """
 
     def __init__(
@@ -47,6 +55,8 @@ class PairedImages(LightningDataModule):
         val: str = "val",
         source: Callable[[Path], None] | None = None,
         workers: int | None = None,
+        cache: Cache = "auto",
+        augmentation: Augmentation = "auto",
     ):
         super().__init__()
         if batch_size < 1:
@@ -57,6 +67,8 @@ class PairedImages(LightningDataModule):
         self._direction = direction
         self._splits = {"train": train, "val": val}
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
+        self._cache = cache
+        self._augmentation = augmentation
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() - 1) if torch.cuda.is_available() else 0
         self._loader = {
@@ -100,10 +112,40 @@ class PairedImages(LightningDataModule):
         return PairDataset(pairs, self._transform, augment=False, **self._channels)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, augmented batches; a last one that is not full is kept."""
+        """Shuffled, augmented batches; a last one that is not full is kept.
+
+        Raises:
+            ValueError: the pairs cannot be cached as asked for.
+        """
         dataset = self.dataset("train")
+        self._keep(dataset)
         sampler = RandomSampler(dataset, generator=torch.Generator())
         return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **self._loader)
+
+    def _keep(self, dataset: PairDataset) -> None:
+        """Fill the cache, if there is to be one."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        place = choose(self._cache, device=device, load=dataset.load, count=len(dataset))
+        if place == "none":
+            return
+        started = time.perf_counter()
+        cache = PairCache(dataset.load, count=len(dataset), device=device if place == "gpu" else "cpu")
+        where = "in memory"
+        if place == "ram":
+            dataset.cache = cache
+        else:
+            dataset.batches_on_gpu = GpuBatches(
+                cache,
+                names=dataset.names,
+                view=lambda index: dataset.view(index, *cache.pair(index)[0].shape[:2]),
+                device=device,
+                augmentation=self._augmentation,
+            )
+            where = f"on the GPU, augmented by {dataset.batches_on_gpu.augmented_by}"
+        seconds = time.perf_counter() - started
+        rank_zero_only(print)(
+            f"{len(cache):,} pairs are kept {where}: {cache.bytes / 1e9:.2f} GB, read in {seconds:.1f} s"
+        )
 
     def val_dataloader(self) -> DataLoader:
         """The validation pairs in order of name, resized and nothing else; of n processes each takes every n-th.
@@ -143,4 +185,6 @@ class EpochLoader(DataLoader):
         self.dataset.epoch_seed.fill_(seed)  # in shared memory
         if isinstance(self.sampler, RandomSampler):  # on several devices it is a DistributedSampler, by epoch
             self.sampler.generator.manual_seed(seed)
+        if self.dataset.batches_on_gpu is not None:
+            return self.dataset.batches_on_gpu(self.batch_sampler)
         return super().__iter__()

@@ -11,9 +11,13 @@ from torch.utils.data import Dataset
 
 from p2p.batch import Batch
 from p2p.codecs.pillow import decode
+from p2p.data.cache import PairCache
+from p2p.data.gpu_batches import GpuBatches
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
-from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms.torchvision import Torchvision, View
+
+Loaded = tuple[torch.Tensor, np.dtype]  # (C, H, W), and what its file had
 
 
 class PairDataset(Dataset):
@@ -24,6 +28,12 @@ class PairDataset(Dataset):
         transform: `train` or `eval` of it is applied.
         augment: random crops and flips, for training.
         input_channels, target_channels: of the frames, see `p2p.codecs.pillow.decode`.
+
+    Attributes:
+        epoch_seed: crops and flips follow from it and the pair's index, not from which process loads the pair, and
+            when. Below zero, without an `EpochLoader`, they follow from torch's global generator.
+        cache: of the training pairs as `transform.load` leaves them, to be taken from there; None reads the files.
+        batches_on_gpu: makes whole batches where the cache is on the GPU.
 
     Raises:
         ValueError: an image cannot be read or is too small, and which.
@@ -36,40 +46,54 @@ class PairDataset(Dataset):
         self._transform = transform
         self._augment = augment
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
-        # Crops and flips follow from it and the pair's index, not from which process loads the pair, and when.
-        # Below zero, without an `EpochLoader`, they follow from torch's global generator.
         self.epoch_seed = torch.tensor(-1).share_memory_()
+        self.cache: PairCache | None = None
+        self.batches_on_gpu: GpuBatches | None = None
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Batch:
         pair = self._pairs[index]
-        if pair.target is None:
-            frames = (read_input(pair, decode, channels=self._channels["input_channels"]),)
+        if self._augment and pair.target is not None:
+            loaded = self.load(index) if self.cache is None else self._cached(index)
+            view = self.view(index, *loaded[0][0].shape[1:])
+            images = [view.of(image_CHW, dtype) for image_CHW, dtype in loaded]
         else:
-            frames = read_pair(pair, decode, **self._channels)
+            if pair.target is None:
+                frames = (read_input(pair, decode, channels=self._channels["input_channels"]),)
+            else:
+                frames = read_pair(pair, decode, **self._channels)
+            with self._naming(pair):
+                images = [self._transform.eval(frame) for frame in frames]
+        return Batch([pair.name], *(image[None] for image in images))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the pairs."""
+        return [pair.name for pair in self._pairs]
+
+    def load(self, index: int) -> tuple[Loaded, Loaded]:
+        """Input and target as the transform takes them from the files, before crop and flip."""
+        pair = self._pairs[index]
+        frames = read_pair(pair, decode, **self._channels)
+        with self._naming(pair):
+            return tuple((self._transform.load(frame), frame.dtype) for frame in frames)
+
+    def view(self, index: int, height: int, width: int) -> View:
+        """The crop and the flip of this epoch, for a loaded pair of this size."""
+        seed = self.epoch_seed.item()
+        generator = torch.Generator().manual_seed(seed + index) if seed >= 0 else None
+        with self._naming(self._pairs[index]):
+            return self._transform.draw(height, width, generator)
+
+    def _cached(self, index: int) -> list[Loaded]:
+        return [(image_HWC.permute(2, 0, 1), np.dtype(np.uint8)) for image_HWC in self.cache.pair(index)]
+
+    @contextmanager
+    def _naming(self, pair: Pair) -> Iterator[None]:
+        """Say which file it was."""
         try:
-            augment = self._augment and pair.target is not None
-            images = self._augmented(index, frames) if augment else map(self._transform.eval, frames)
-            return Batch([pair.name], *(image[None] for image in images))
+            yield
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
-
-    def _augmented(self, index: int, frames: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        seed = self.epoch_seed.item()
-        if seed < 0:
-            return self._transform.train(*frames)
-        with _seeded(seed + index):
-            return self._transform.train(*frames)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator, and leave it as it was before."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would start CUDA in a loader process
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,26 @@ from torchvision.transforms.v2 import functional as F
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
+
+
+class View(NamedTuple):
+    """What a training step sees of an image: a window, in pixels, and whether it is mirrored left to right."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool
+
+    def of(self, image_CHW: torch.Tensor, dtype: np.dtype) -> torch.Tensor:
+        """A resized image -> float32 (C, height, width) in [-1, 1].
+
+        Args:
+            image_CHW: as `Torchvision.load` gives it.
+            dtype: of the frame that it was, which says where white is.
+        """
+        image_CHW = image_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        return _normalize(image_CHW.flip(2) if self.mirrored else image_CHW, dtype)
 
 
 class Torchvision:
@@ -77,16 +97,31 @@ class Torchvision:
 
         Frames as in `eval`. Draws from torch's global generator, which Lightning seeds in every worker.
         """
-        height, width = self._scaled(*input_HWC.shape[:2], self._load_size)
-        pair = [_resize(frame, height, width) for frame in (input_HWC, target_HWC)]
+        a, b = self.load(input_HWC), self.load(target_HWC)
+        view = self.draw(*a.shape[1:])
+        return view.of(a, input_HWC.dtype), view.of(b, target_HWC.dtype)
+
+    def load(self, frame_HWC: np.ndarray) -> torch.Tensor:
+        """The part of `train` before anything random: a frame, as in `eval`, resized to (C, H, W)."""
+        return _resize(frame_HWC, *self._scaled(*frame_HWC.shape[:2], self._load_size))
+
+    def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> View:
+        """The random part of `train`: what is shown of a loaded pair of this size.
+
+        Args:
+            height, width: of both images, in pixels.
+            generator: to draw from; None for torch's global one.
+
+        Raises:
+            ValueError: the pair is smaller than the crop.
+        """
+        top, left, size = 0, 0, (height, width)
         if self._crops:
             self._check_crop(height, width)
-            top, left = (int(torch.randint(side - self._size + 1, ())) for side in (height, width))
-            pair = [_crop(image, top, left, self._size) for image in pair]
-        if self._flip and torch.rand(()) < 0.5:
-            pair = [image.flip(2) for image in pair]
-        a, b = map(_normalize, pair, (input_HWC.dtype, target_HWC.dtype))
-        return a, b
+            size = (self._size, self._size)
+            top, left = (int(torch.randint(s - self._size + 1, (), generator=generator)) for s in (height, width))
+        mirrored = self._flip and bool(torch.rand((), generator=generator) < 0.5)
+        return View(top, left, *size, mirrored)
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
         """A frame -> float32 (C, H, W) in [-1, 1], nothing random.

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""How fast does `train.py` train, what does each measure bring, and how near is it to the bare step?
+
+    python -m benchmarks.training [--batch 1,16,64] [--compile 1] [--quick]
+
+1,280 generated pairs, 512x256 JPEGs, unet_256 and the 70x70 PatchGAN at 256x256. In one run, on one machine:
+
+- `plain`: a loop as one would write it first: fp32 (convolutions in TF32, torch's default), NCHW, Adam as torch
+  makes it, `cudnn.benchmark`, loader processes that decode, resize, crop and flip.
+- `train.py`, in a process of its own for each row: images/s of the epochs after the first, loading included,
+  validation and checkpoints left out; "start" is from starting the process to the end of the first step.
+- `bare`: the captured step alone, over one batch that stays in place. It is what `train.py` can reach at most.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.record import ROOT, commit, head
+from p2p.batch import Batch
+from p2p.capture import CapturedStep
+from p2p.cli import pick_device, quiet_libraries
+from p2p.data.datamodule import PairedImages
+from p2p.data.transforms.torchvision import Torchvision
+from p2p.models.init import initialize
+from p2p.models.patchgan import PatchGAN
+from p2p.models.unet import UNet
+
+PAIRS = 1280  # 20 batches of 64
+BASE = ["trainer.precision=32-true", "optimizer.fused=false", "model.capture=false", "data.cache=none"]
+LADDER = [  # of batch 1: each row takes one more override back
+    ("train.py, eager fp32", BASE),
+    ("+ bf16", BASE[1:]),
+    ("+ fused Adam", BASE[2:]),
+    ("+ captured", BASE[3:]),
+    ("train.py as it is: + pairs on the GPU", []),
+]
+TARGETS = {1: 250, 16: 1500, 64: 2200}
+LR, BETAS = 2e-4, (0.5, 0.999)
+
+
+def generate(root: Path, size: int) -> None:
+    """Pairs of `size` made from the shipped ones, turned and shifted: JPEGs of quality 90."""
+    sources = [Image.open(path).convert("RGB") for path in sorted((ROOT / "data/samples/train").glob("*.jpg"))]
+    sources = [np.asarray(image.resize((2 * size, size), Image.Resampling.BICUBIC)) for image in sources]
+
+    def write(index: int) -> None:
+        pair = np.split(sources[index % len(sources)], 2, axis=1)
+        turns, shift = index // len(sources), 7 * index % size
+        pair = [np.roll(np.rot90(half, turns), shift, axis=1) for half in pair]
+        Image.fromarray(np.hstack(pair)).save(root / split / f"{index:05}.jpg", quality=90)
+
+    for split, count in (("train", PAIRS), ("val", 4)):
+        (root / split).mkdir(parents=True)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(write, range(count)))
+
+
+def plain_step(
+    size: int, device: torch.device, *, fast: bool, width: int = 64
+) -> tuple[Callable[[Batch], dict[str, torch.Tensor]], list[nn.Module], list[torch.optim.Optimizer]]:
+    """The step of Isola et al. 2017 without Lightning, its networks and optimizers.
+
+    Args:
+        size: side of the images.
+        device: where to train.
+        fast: bf16, channels_last and fused Adam, for the step that is to be captured.
+        width: channels of each network's first convolution.
+    """
+    torch.manual_seed(0)
+    networks = [UNet(image_size=size, width=width), PatchGAN(width=width)]
+    for network in networks:
+        initialize(network)
+        network.to(device, memory_format=torch.channels_last if fast else torch.contiguous_format)
+    generator, discriminator = networks
+    options = {"fused": True} if fast else {}
+    optimizers = [torch.optim.Adam(network.parameters(), lr=LR, betas=BETAS, **options) for network in networks]
+    autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=fast, cache_enabled=False)
+
+    def cross_entropy(logits: torch.Tensor, label: float) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+    def step(batch: Batch) -> dict[str, torch.Tensor]:
+        with autocast():
+            fake = generator(batch.input_NCHW)
+            optimizers[1].zero_grad()
+            losses = [
+                cross_entropy(discriminator(batch.input_NCHW, image), label)
+                for image, label in ((fake.detach(), 0.0), (batch.target_NCHW, 1.0))
+            ]
+            d_loss = 0.5 * sum(losses)
+        d_loss.backward()
+        optimizers[1].step()
+        optimizers[0].zero_grad()
+        discriminator.requires_grad_(False)
+        with autocast():
+            gan = cross_entropy(discriminator(batch.input_NCHW, fake), 1.0)
+            l1 = F.l1_loss(fake, batch.target_NCHW)
+        (gan + 100.0 * l1).backward()
+        optimizers[0].step()
+        discriminator.requires_grad_(True)
+        return {"D": d_loss.detach(), "G_gan": gan.detach(), "G_l1": l1.detach()}
+
+    return step, networks, optimizers
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def plain(root: Path, batch: int, size: int, device: torch.device, seconds: float) -> dict:
+    """The loop as one would write it first."""
+    transform = Torchvision(image_size=size)
+    loader = PairedImages(root=str(root), transform=transform, batch_size=batch, cache="none").train_dataloader()
+    step, _, _ = plain_step(size, device, fast=False)
+    images, began = 0, None
+    for _ in range(100):
+        for index, pairs in enumerate(loader):
+            step(pairs.to(device))
+            if began is None and index >= 4:
+                wait(device)
+                began = time.perf_counter()
+            elif began is not None:
+                images += len(pairs)
+                if index % 4 == 0:
+                    wait(device)
+                    if time.perf_counter() - began > seconds:
+                        return row("plain", batch, images / (time.perf_counter() - began))
+    raise AssertionError("the loop should have ended")
+
+
+def bare(batch: int, size: int, device: torch.device, seconds: float) -> dict:
+    """The captured step alone; on a CPU, eager."""
+    started = time.perf_counter()
+    step, _, optimizers = plain_step(size, device, fast=device.type == "cuda")
+    images = [torch.rand(batch, 3, size, size, device=device) * 2 - 1 for _ in range(2)]
+    pairs = Batch(["x"] * batch, *images).channels_last()
+    run = CapturedStep(step, optimizers=optimizers, device=device) if device.type == "cuda" else step
+    for _ in range(6 if device.type == "cuda" else 1):
+        run(pairs)
+    wait(device)
+    start = time.perf_counter() - started
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(10 if device.type == "cuda" else 1):
+            run(pairs)
+            done += batch
+        wait(device)
+    rate = done / (time.perf_counter() - began)
+    return row("bare step", batch, rate, start=start)
+
+
+def train(root: Path, name: str, batch: int, size: int, overrides: list[str], *, quick: bool) -> dict:
+    """`train.py` in a process of its own."""
+    steps = {1: 500, 16: 80}.get(batch, PAIRS // batch) if not quick else 2
+    epochs = 2 if batch == 1 or quick else 6
+    with tempfile.TemporaryDirectory() as folder:
+        pace = Path(folder, "pace.json")
+        command = [
+            sys.executable,
+            str(ROOT / "train.py"),
+            "data=folder",
+            f"data.root={root}",
+            f"hydra.run.dir={folder}",
+        ]
+        command += [f"image_size={size}", f"batch_size={batch}", f"epochs={epochs}", f"name={Path(folder).name}"]
+        command += [f"+trainer.limit_train_batches={steps}", f"trainer.check_val_every_n_epoch={epochs + 1}"]
+        command += ["+callbacks.pace._target_=benchmarks.pace.Pace", f"+callbacks.pace.file={pace}", *overrides]
+        started = time.time()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            reason = lines[-1] if lines else f"exit status {done.returncode}"
+            print(f"  {name:36} batch {batch:<3} {reason}", flush=True)
+            return {"name": name, "batch": batch, "reason": reason}
+        whole = time.time() - started
+        record = json.loads(pace.read_text())
+    after = record["epochs"][1:]
+    rate = sum(epoch["images"] for epoch in after) / sum(epoch["seconds"] for epoch in after)
+    result = row(name, batch, rate, start=record["first_step"] - started)
+    return result | {"overrides": overrides, "epochs": record["epochs"], "process_s": round(whole, 1)}
+
+
+def row(name: str, batch: int, rate: float, *, start: float | None = None) -> dict:
+    result = {"name": name, "batch": batch, "images_per_s": round(rate, 1), "ms_per_step": round(1e3 * batch / rate, 3)}
+    result |= {} if start is None else {"start_s": round(start, 1)}
+    print(
+        f"  {name:36} batch {batch:<3} {rate:9,.1f} images/s" + (f"  start {start:.0f} s" if start else ""), flush=True
+    )
+    return result
+
+
+def show(rows: list[dict]) -> None:
+    """As Markdown, with what the targets say."""
+    rates = {(each["name"], each["batch"]): each.get("images_per_s") for each in rows}
+    print("\n| | batch | images/s | ms a step | of plain | of bare | start |\n|---|---|---|---|---|---|---|")
+    for each in rows:
+        if "reason" in each:
+            print(f"| {each['name']} | {each['batch']} | {each['reason']} | | | | |")
+            continue
+        of = [
+            f"{each['images_per_s'] / base:.2f}" if (base := rates.get((name, each["batch"]))) else ""
+            for name in ("plain", "bare step")
+        ]
+        start = f"{each['start_s']:.0f} s" if "start_s" in each else ""
+        figures = f"{each['images_per_s']:,.0f} | {each['ms_per_step']:.2f} | {of[0]} | {of[1]} | {start}"
+        print(f"| {each['name']} | {each['batch']} | {figures} |")
+    print()
+    for batch, target in TARGETS.items():
+        if rate := rates.get((LADDER[-1][0], batch)):
+            print(f"batch {batch}: {rate:,.0f} images/s, {target:,} wanted: {'met' if rate >= target else 'missed'}")
+
+
+def main() -> None:
+    quiet_libraries()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", default="1,16,64", help="batch sizes, in this order")
+    parser.add_argument("--compile", default="1", help="batch sizes to run with torch.compile, too; '' for none")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
+    parser.add_argument("--output", type=Path, help="JSON to write; by default benchmarks/results/training-<gpu>.json")
+    args = parser.parse_args()
+    device, size, seconds = pick_device("auto"), args.image_size, 0.1 if args.quick else 4.0
+    torch.backends.cudnn.benchmark = True
+    record = head(commit(), "lightning", "cvcuda-cu13") | {"image_size": size, "pairs": PAIRS}
+    batches, compiled = ([int(text) for text in each.split(",") if text] for each in (args.batch, args.compile))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "pairs")
+        generate(root, size)
+        for batch in batches:
+            rows.append(plain(root, batch, size, device, seconds))
+            for name, overrides in LADDER if batch == 1 else LADDER[-1:]:
+                rows.append(train(root, name, batch, size, overrides, quick=args.quick))
+            if batch in compiled:
+                rows.append(
+                    train(root, "train.py, model.compile=true", batch, size, ["model.compile=true"], quick=args.quick)
+                )
+            rows.append(bare(batch, size, device, seconds))
+    show(rows)
+    gpu = "-".join(record["machine"]["gpu"].split()[1:2]).lower() if record["machine"]["gpu"] else "cpu"
+    path = args.output or ROOT / f"benchmarks/results/training-{gpu}.json"
+    path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()
