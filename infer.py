@@ -36,9 +36,8 @@ def main(cfg: DictConfig) -> None:
         )
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
-    stages.warmup(cfg.batch_size)
     try:
-        with progress_bar(len(todo)) as bar, clock("e2e", len(todo)):
+        with progress_bar(len(todo)) as bar:
             stages.on_image = bar.update
             pipeline(todo, stages, batch_size=cfg.batch_size)
     finally:

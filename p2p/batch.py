@@ -65,12 +65,13 @@ class Batch:
 
 
 def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, H, W, C), or float32 in [-1, 1] as it is -> float32 (N, C, H, W) in [-1, 1], contiguous, same device."""
-    images = frames_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    """uint8 (N, H, W, C), or float32 in [-1, 1] as it is -> float32 (N, C, H, W) in [-1, 1], contiguous."""
+    images_NCHW = frames_NHWC.permute(0, 3, 1, 2)
     if frames_NHWC.dtype != torch.uint8:
-        return images.contiguous()
+        return images_NCHW.contiguous()
+    images_NCHW = images_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
     # On a GPU, torch divides by a number as a product with its inverse, one bit off; by a tensor it divides.
-    return images.div_(torch.full((), 127.5, device=images.device)).sub_(1.0)
+    return images_NCHW.div_(torch.full((), 127.5, device=images_NCHW.device)).sub_(1.0)
 
 
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:

@@ -53,6 +53,8 @@ class Writer(BasePredictionWriter):
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """Translate all pairs' inputs in order, `batch_size` at a time; nothing happens at the same time.
 
+    The engine's warm-up comes before, and is not counted end to end.
+
     Raises:
         KeyboardInterrupt: on Ctrl-C; every file that is there is whole.
     """
@@ -65,7 +67,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    stages.warmup(batch_size)
     try:
-        trainer.predict(Translator(stages), loader, return_predictions=False)  # by default it keeps every output
+        with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
+            trainer.predict(Translator(stages), loader, return_predictions=False)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None

@@ -51,6 +51,10 @@ class Clock:
         finally:
             seconds = time.perf_counter() - started
             self._domain.pop_range()
-            with self._lock:
-                self.seconds[stage] += seconds
-                self.images[stage] += images
+            self.add(stage, seconds, images=images)
+
+    def add(self, stage: str, seconds: float, *, images: int) -> None:
+        """Count what was measured elsewhere: in a worker process, or by a GPU's events."""
+        with self._lock:
+            self.seconds[stage] += seconds
+            self.images[stage] += images

@@ -81,7 +81,7 @@ class Torchvision:
         return a, b
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
-        """A frame -> float32 (C, H, W) in [-1, 1], nothing random. Frames as in `Sizing`, which does all but the end."""
+        """A frame -> float32 (C, H, W) in [-1, 1], nothing random. Frames as in `Sizing`."""
         return from_frames(torch.from_numpy(np.array(self.sizing(frame_HWC), order="C"))[None])[0]
 
 
