@@ -27,7 +27,7 @@ from p2p.pipelines.workers import QUEUED, Workers
 
 PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
 FEW = 16  # images that are done before workers have started
-NICENESS = 5  # of workers that share their cores with the engine
+NICENESS = 19  # of workers that share their cores with the engine: they fill what it leaves
 
 
 @dataclass
