@@ -95,6 +95,7 @@ def run(
         batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
         with stages.clock("e2e", len(pairs)):
             _translate_all(batches, stages, pool, translator, part=part, slots=slots)
+            translator.close()
 
 
 def _translate_all(
@@ -131,8 +132,8 @@ def _translate_all(
                 pool.submit(Save(slot, first, translated.names[first : first + part]))
             continue
         for answer in pool.answers(wait=not translator and bool(loading or saving)):
-            for stage, begin, end, images in answer.spans:
-                stages.clock.add(stage, (end - begin) / 1e9, images=images)
+            stages.clock.merge(answer.spans)
+            stages.clock.cpu_seconds += answer.cpu_seconds
             if isinstance(answer, Loaded):
                 batch_of = next(each for each in loading if each.slot == answer.slot)
                 batch_of.missing -= answer.count

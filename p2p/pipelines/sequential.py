@@ -58,6 +58,8 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     Raises:
         KeyboardInterrupt: on Ctrl-C; every file that is there is whole.
     """
+    if not pairs:
+        return
     loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=stages.collate)
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",

@@ -10,6 +10,7 @@ import torch
 
 from p2p.batch import Batch, from_frames, to_frames
 from p2p.pipelines.stages import Stages
+from p2p.profiling.streams import StreamClock
 
 
 @dataclass
@@ -57,7 +58,7 @@ class OnCpu:
 
     def start(self, batch: Rows, slot: int) -> None:
         """Translate a batch into an output slot."""
-        with self._stages.clock("preprocess", images=0):
+        with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
             input_NCHW = from_frames(gather(batch, *self._inputs))
         self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(Batch(batch.names, input_NCHW))
         self._done.append((batch, slot))
@@ -69,6 +70,9 @@ class OnCpu:
     def finish(self) -> tuple[Rows, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in."""
         return self._done.popleft()
+
+    def close(self) -> None:
+        """Nothing is left to measure."""
 
 
 class OnGpu:
@@ -83,6 +87,7 @@ class OnGpu:
     def __init__(self, stages: Stages, input_NHWC: np.ndarray, deep_NHWC: np.ndarray, output_NHWC: np.ndarray):
         device = stages.engine.device
         self._stages = stages
+        self._clock = StreamClock(stages.clock, device=device)  # before the streams: it waits for the warm-up
         self._inputs = input_NHWC, deep_NHWC
         self._output_NHWC = torch.from_numpy(output_NHWC)
         self._uploads, self._engine, self._downloads = (torch.cuda.Stream(device) for _ in range(3))
@@ -90,9 +95,7 @@ class OnGpu:
         self._device_inputs = [torch.empty(input_NHWC.shape[1:], dtype=torch.uint8, device=device) for _ in range(2)]
         self._device_outputs = [torch.empty(output_NHWC.shape[1:], dtype=torch.uint8, device=device) for _ in range(2)]
         self._free = deque(range(self.depth))
-        self._running: deque[tuple[Rows, int, int, list[torch.cuda.Event]]] = deque()
-        for stream in (self._uploads, self._engine, self._downloads):
-            stream.wait_stream(torch.cuda.current_stream(device))  # the warm-up's work
+        self._running: deque[tuple[Rows, int, int, torch.cuda.Event]] = deque()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -102,7 +105,7 @@ class OnGpu:
         count, buffer = len(batch.rows), self._free.popleft()
         frames = gather(batch, *self._inputs)
         uploaded = torch.cuda.Event()
-        began, generated, converted = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+        translated = torch.cuda.Event()
         downloaded = torch.cuda.Event(blocking=True)
         with torch.cuda.stream(self._uploads):
             if frames.dtype == torch.uint8:
@@ -114,26 +117,28 @@ class OnGpu:
         with torch.cuda.stream(self._engine):
             self._engine.wait_event(uploaded)
             input_NCHW = from_frames(frames)
-            began.record()
-            output_NCHW = self._stages.engine(input_NCHW)
-            generated.record()
-            self._device_outputs[buffer][:count].copy_(to_frames(output_NCHW))
-            converted.record()
+            with self._clock("generate", count, lane="engine stream"):
+                output_NCHW = self._stages.engine(input_NCHW)
+            with self._clock("postprocess", count, lane="engine stream"):
+                self._device_outputs[buffer][:count].copy_(to_frames(output_NCHW))
+            translated.record()
         with torch.cuda.stream(self._downloads):
-            self._downloads.wait_event(converted)
+            self._downloads.wait_event(translated)
             self._output_NHWC[slot, :count].copy_(self._device_outputs[buffer][:count], non_blocking=True)
             downloaded.record()
-        self._running.append((batch, slot, buffer, [began, generated, converted, downloaded]))
+        self._running.append((batch, slot, buffer, downloaded))
 
     def ready(self) -> bool:
         """Whether `finish` returns at once."""
-        return bool(self._running) and self._running[0][3][-1].query()
+        return bool(self._running) and self._running[0][3].query()
 
     def finish(self) -> tuple[Rows, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
-        batch, slot, buffer, (began, generated, converted, downloaded) = self._running.popleft()
+        batch, slot, buffer, downloaded = self._running.popleft()
         downloaded.synchronize()
         self._free.append(buffer)
-        for stage, begin, end in (("generate", began, generated), ("postprocess", generated, converted)):
-            self._stages.clock.add(stage, begin.elapsed_time(end) / 1000, images=len(batch.rows))
         return batch, slot
+
+    def close(self) -> None:
+        """Count what the streams' events have measured."""
+        self._clock.finish()

@@ -42,7 +42,8 @@ class Loaded(NamedTuple):
     count: int
     deep: list[int]
     failed: dict[int, str]
-    spans: list[tuple[str, int, int, int]]
+    spans: list[tuple[str, str, int, int, int]]
+    cpu_seconds: float
 
 
 class Save(NamedTuple):
@@ -58,7 +59,8 @@ class Saved(NamedTuple):
 
     slot: int
     count: int
-    spans: list[tuple[str, int, int, int]]
+    spans: list[tuple[str, str, int, int, int]]
+    cpu_seconds: float
 
 
 class Broken(NamedTuple):
@@ -71,6 +73,7 @@ class Broken(NamedTuple):
 class Setup(NamedTuple):
     """The first thing that a worker is told; arrays as (shape, dtype, fd)."""
 
+    lane: str
     parent: int
     niceness: int
     files: Files
@@ -78,13 +81,12 @@ class Setup(NamedTuple):
 
 
 class Spans:
-    """A clock that notes (stage, begin, end, images), in nanoseconds of perf_counter_ns.
+    """Notes what `p2p.profiling.clock.Clock.merge` takes in; that class imports NVTX, half of a worker's start."""
 
-    That clock is the same one in all processes of a machine (CLOCK_MONOTONIC).
-    """
-
-    def __init__(self):
-        self._spans: list[tuple[str, int, int, int]] = []
+    def __init__(self, lane: str):
+        self._lane = lane
+        self._spans: list[tuple[str, str, int, int, int]] = []
+        self._cpu_seconds = time.process_time()
 
     @contextmanager
     def __call__(self, stage: str, images: int = 1) -> Iterator[None]:
@@ -93,12 +95,13 @@ class Spans:
         try:
             yield
         finally:
-            self._spans.append((stage, begin, time.perf_counter_ns(), images))
+            self._spans.append((stage, self._lane, begin, time.perf_counter_ns(), images))
 
-    def take(self) -> list[tuple[str, int, int, int]]:
-        """What was noted since the last call."""
+    def take(self) -> tuple[list[tuple[str, str, int, int, int]], float]:
+        """Spans and processor time since the last call."""
         spans, self._spans = self._spans, []
-        return spans
+        before, self._cpu_seconds = self._cpu_seconds, time.process_time()
+        return spans, self._cpu_seconds - before
 
 
 class Worker:
@@ -110,7 +113,7 @@ class Worker:
         self._stop = arrays["stop"]
         self._parent = setup.parent
         self._files = setup.files
-        self._clock = Spans()
+        self._clock = Spans(setup.lane)
 
     def load(self, task: Load) -> Loaded:
         """Fill the rows of the slot."""
@@ -128,14 +131,14 @@ class Worker:
                 else:
                     self._deep_NHWC[task.slot, row] = frame_HWC
                     deep.append(row)
-        return Loaded(task.slot, len(task.images), deep, failed, self._clock.take())
+        return Loaded(task.slot, len(task.images), deep, failed, *self._clock.take())
 
     def save(self, task: Save) -> Saved:
         """Write the rows of the slot."""
         for row, name in enumerate(task.names, task.first):
             self._go_on()
             self._files.save(name, self._output_NHWC[task.slot, row], self._clock)
-        return Saved(task.slot, len(task.names), self._clock.take())
+        return Saved(task.slot, len(task.names), *self._clock.take())
 
     def _go_on(self) -> None:
         if self._stop[0] or os.getppid() != self._parent:

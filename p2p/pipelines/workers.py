@@ -53,11 +53,10 @@ class Workers:
         self._selector = selectors.DefaultSelector()
         self._processes: dict[Connection, subprocess.Popen] = {}
         self._tasks: dict[Connection, deque[Load | Save]] = {}
-        setup = Setup(
-            os.getpid(), niceness, files, {name: (each.shape, each.dtype, each.fd) for name, each in arrays.items()}
-        )
+        described = {name: (each.shape, each.dtype, each.fd) for name, each in arrays.items()}
         try:
-            for _ in range(count):
+            for index in range(count):
+                setup = Setup(f"worker {index}", os.getpid(), niceness, files, described)
                 self._start(setup, [array.fd for array in arrays.values()])
         except BaseException:
             self._end(patience_s=0)
