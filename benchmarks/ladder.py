@@ -40,7 +40,7 @@ from p2p.report.tables import show
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them."""
-    stages.warmup(batch_size)
+    stages.warmup(batch_size, images=len(pairs))
     with ThreadPoolExecutor(min(8, cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
             batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))

@@ -88,7 +88,7 @@ def run(
         if on_gpu:
             arrays["input"].pin()
             arrays["output"].pin()
-        stages.warmup(batch_size)
+        stages.warmup(batch_size, images=len(pairs))
         frames = [arrays[name].array for name in ("input", "deep", "output")]
         translator = (OnGpu if on_gpu else OnCpu)(stages, *frames)
         pool.wait_until_ready()

@@ -69,7 +69,7 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    stages.warmup(batch_size)
+    stages.warmup(batch_size, images=len(pairs))
     try:
         with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
             trainer.predict(Translator(stages), loader, return_predictions=False)

@@ -51,10 +51,15 @@ class Stages:
         """Where the output of that name is written."""
         return self.files.path(name)
 
-    def warmup(self, batch_size: int) -> None:
-        """Run the engine once on zeros, so that no image pays for its first-time work."""
+    def warmup(self, batch_size: int, *, images: int) -> None:
+        """Run the engine once on zeros, so that no image pays for its first-time work.
+
+        On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
+        """
+        last = images % batch_size if self.engine.device.type == "cuda" else 0
         with self.clock("warmup"):
-            to_frames(self.engine(torch.zeros(batch_size, *self.engine.manifest.input_shape))).cpu()
+            for size in filter(None, (batch_size, last)):
+                to_frames(self.engine(torch.zeros(size, *self.engine.manifest.input_shape))).cpu()
 
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
