@@ -44,11 +44,15 @@ class Workers:
         niceness: added to theirs, so that they give way to an engine on the same cores.
         files: what they do to an image.
         arrays: input, deep, output and stop, see `p2p.pipelines.worker`.
+
+    Attributes:
+        pending: tasks that were submitted and not answered.
     """
 
     def __init__(self, count: int, *, niceness: int, files: Files, arrays: dict[str, SharedArray]):
         self._stop = arrays["stop"].array
         self._files = files
+        self.pending = 0
         self._waiting: tuple[deque[Save], deque[Load]] = (deque(), deque())  # first to be handed out first
         self._selector = selectors.DefaultSelector()
         self._processes: dict[Connection, subprocess.Popen] = {}
@@ -68,9 +72,21 @@ class Workers:
             self._receive(connection)
 
     def submit(self, task: Load | Save) -> None:
-        """Have a task done as soon as a worker is free; what is to be saved goes first, since it frees its slot."""
+        """Have a task handed out some time; what is to be saved goes first, since it frees its slot."""
         self._waiting[isinstance(task, Load)].append(task)
-        self._hand_out()
+        self.pending += 1
+
+    def hand_out(self) -> None:
+        """Give tasks to the workers that have the fewest, as many as they take."""
+        for queue in self._waiting:
+            while queue:
+                connection = min(self._tasks, key=lambda each: len(self._tasks[each]))
+                if len(self._tasks[connection]) >= QUEUED:
+                    return
+                task = queue.popleft()
+                self._tasks[connection].append(task)
+                with suppress(ConnectionError):  # as above
+                    connection.send(task)
 
     def silent(self) -> bool:
         """Whether there is no answer yet."""
@@ -86,7 +102,7 @@ class Workers:
         for key, _ in self._selector.select(None if wait else 0):
             answer = self._receive(key.fileobj)
             self._tasks[key.fileobj].popleft()
-            self._hand_out()
+            self.pending -= 1
             yield answer
 
     def __enter__(self) -> Workers:
@@ -113,18 +129,6 @@ class Workers:
         with suppress(ConnectionError):  # it is dead already: found out when its answer is read
             here.send(setup)
         self._selector.register(here, selectors.EVENT_READ)
-
-    def _hand_out(self) -> None:
-        """Give tasks to the workers that have the fewest."""
-        for queue in self._waiting:
-            while queue:
-                connection = min(self._tasks, key=lambda each: len(self._tasks[each]))
-                if len(self._tasks[connection]) >= QUEUED:
-                    return
-                task = queue.popleft()
-                self._tasks[connection].append(task)
-                with suppress(ConnectionError):  # as above
-                    connection.send(task)
 
     def _receive(self, connection: Connection) -> Loaded | Saved | None:
         try:

@@ -22,6 +22,13 @@ from tests.pipelines.conftest import Negative, children, files, stages_for
 RUNS = {"sequential": sequential.run, "overlap": partial(overlap.run, workers=2)}
 
 
+@pytest.fixture(params=[1, 99], ids=["turns", "overlap"])
+def cores(request, monkeypatch):
+    """With an engine on every core, which takes turns with the workers, and on some."""
+    monkeypatch.setattr(overlap, "available_cores", lambda: request.param)
+
+
+@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("format", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_both_write_the_same_bytes(engine, inputs, tmp_path, format, batch_size):
@@ -49,6 +56,7 @@ def mixed(inputs):
     return find_inputs(str(inputs))
 
 
+@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 5, 20])
 def test_the_same_bytes_of_mixed_depths_and_with_gaps(engine, mixed, tmp_path, batch_size, slots):
@@ -65,6 +73,7 @@ def test_the_same_bytes_of_mixed_depths_and_with_gaps(engine, mixed, tmp_path, b
     assert len(done) == 14
 
 
+@pytest.mark.usefixtures("cores")
 def test_a_batch_of_which_nothing_can_be_read(engine, inputs, tmp_path):
     for path in inputs.glob("*.*"):
         path.write_bytes(b"broken")
@@ -164,6 +173,7 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
             yield answer
 
     monkeypatch.setattr(Workers, "answers", watched)
+    monkeypatch.setattr(overlap, "available_cores", lambda: 99)
     stages = stages_for(Slow(), tmp_path / "out", image_size=16)
     overlap.run(many(60), stages, batch_size=3, workers=2)
     for kind, stage in ((Loaded, "decode"), (Saved, "encode")):
@@ -173,6 +183,26 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
             if (found, name) == (kind, stage) and any(a < begin and end < b for a, b in engine_spans)
         ]
         assert len(inside) > 10
+
+
+def test_an_engine_on_every_core_works_while_no_worker_does(many, tmp_path, monkeypatch):
+    """Or they would take the cores from each other."""
+    pools, engine_calls, init = [], [], Workers.__init__
+
+    class Watching(Negative):
+        def __call__(self, input_NCHW):
+            engine_calls.append(sum(map(len, pools[0]._tasks.values())) if pools else 0)
+            return -input_NCHW
+
+    def watched(self, *args, **options):
+        init(self, *args, **options)
+        pools.append(self)
+
+    monkeypatch.setattr(Workers, "__init__", watched)
+    monkeypatch.setattr(overlap, "available_cores", lambda: 1)
+    overlap.run(many(40), stages_for(Watching(), tmp_path / "out", image_size=16), batch_size=2, slots=4, workers=2)
+    assert len(files(tmp_path / "out")) == 40
+    assert engine_calls == [0] * 21  # the warm-up's, too
 
 
 def rss_kb():
