@@ -32,7 +32,8 @@ from p2p.pipelines.worker import Load, Loaded, Save
 from p2p.pipelines.workers import QUEUED, Workers
 
 PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
-FEW = 16  # images that are done before workers have started
+FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
+RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
 NICENESS = 5  # of workers that share their cores with the engine
 
 
@@ -62,7 +63,7 @@ def run(
     Args:
         slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least.
         workers: processes that load and save; 0 for the sequential pipeline; None for one per core, and none for a
-            few images or a single batch.
+            few images (64) or a single batch.
 
     Raises:
         ValueError: an argument is out of range, or a worker was killed.
@@ -71,7 +72,7 @@ def run(
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
     part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
     if slots is None:
-        slots = max(3, -(-max(QUEUED * workers * part, FEW) // batch_size))
+        slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:

@@ -226,11 +226,11 @@ def test_memory_does_not_grow_with_the_number_of_images(many, tmp_path):
 
 def test_few_images_start_no_process(many, tmp_path, monkeypatch):
     monkeypatch.setattr("p2p.pipelines.overlap.Workers", None)
-    for count, batch_size in ((0, 1), (16, 1), (64, 64)):
+    for count, batch_size in ((0, 1), (64, 16), (128, 128)):
         overlap.run(many(count), stages_for(Negative(), tmp_path / str(count), image_size=16), batch_size=batch_size)
         assert len(files(tmp_path / str(count))) == count
     with pytest.raises(TypeError, match="NoneType"):
-        overlap.run(many(17), stages_for(Negative(), tmp_path / "17", image_size=16), batch_size=1)
+        overlap.run(many(65), stages_for(Negative(), tmp_path / "65", image_size=16), batch_size=1)
 
 
 @pytest.mark.parametrize(("option", "value"), [("slots", 0), ("workers", -1)])
