@@ -44,9 +44,8 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         stages = Stages(engine=engine, transform=transform, codec=codec, output=Path(cfg.output), clock=clock)
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
-    stages.warmup(cfg.batch_size)
     try:
-        with progress_bar(len(todo)) as bar, clock("e2e", len(todo)):
+        with progress_bar(len(todo)) as bar:
             stages.on_image = bar.update
             pipeline(todo, stages, batch_size=cfg.batch_size)
     finally:

@@ -14,7 +14,6 @@ import json
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from hydra.utils import instantiate
 
 from benchmarks.pipeline import make_engine
 from benchmarks.record import ROOT, commit, head
+from benchmarks.unsaved import Unsaved
 from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
 from p2p.data.pairs import Pair, find_pairs
@@ -40,7 +40,8 @@ from p2p.report.tables import show
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them."""
-    with ThreadPoolExecutor(min(8, cores())) as pool:
+    stages.warmup(batch_size, images=len(pairs))
+    with ThreadPoolExecutor(min(8, cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
             batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))
             if batch is not None:
@@ -109,12 +110,9 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
         rung.reason = explain(error, "infer") or f"{type(error).__name__}: {error}"
         return
     if not rung.saves:
-        stages.save = lambda name, frame_HWC: None
-    stages.warmup(cfg.batch_size)
-    started = time.perf_counter()
-    with clock("e2e", len(pairs)):
-        pipeline(pairs, stages, batch_size=cfg.batch_size)
-    rung.images_per_s.append(len(pairs) / (time.perf_counter() - started))
+        stages.files = Unsaved(**vars(stages.files))
+    pipeline(pairs, stages, batch_size=cfg.batch_size)
+    rung.images_per_s.append(len(pairs) / clock.seconds["e2e"])
     assert not stages.failures, stages.failures
     written = len(list(output.iterdir())) if output.is_dir() else 0
     assert written == (len(pairs) if rung.saves else 0), f"{rung.name} wrote {written} files"

@@ -64,6 +64,16 @@ class Batch:
         return replace(self, **{k: function(v) for k, v in tensors.items() if isinstance(v, torch.Tensor)})
 
 
+def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, H, W, C), or float32 in [-1, 1] as it is -> float32 (N, C, H, W) in [-1, 1], contiguous."""
+    images_NCHW = frames_NHWC.permute(0, 3, 1, 2)
+    if frames_NHWC.dtype != torch.uint8:
+        return images_NCHW.contiguous()
+    images_NCHW = images_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
+    # On a GPU, torch divides by a number as a product with its inverse, one bit off; by a tensor it divides.
+    return images_NCHW.div_(torch.full((), 127.5, device=images_NCHW.device)).sub_(1.0)
+
+
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:
     """float (N, C, H, W) in [-1, 1], clipped -> uint8 (N, H, W, C) on the same device, contiguous.
 

@@ -90,7 +90,13 @@ def test_infer_by_both_pipelines(name):
     for stage in ("init", "warmup", "decode", "preprocess", "generate", "postprocess", "encode", "write", "e2e"):
         assert stage in out
     out, _ = run(
-        "infer", f"name={name}", "+pipeline=overlap", "batch_size=8", f"output={folder}/overlapped", "profile=timeline"
+        "infer",
+        f"name={name}",
+        "+pipeline=overlap",
+        "pipeline.workers=2",
+        "batch_size=8",
+        f"output={folder}/overlapped",
+        "profile=timeline",
     )
     assert f"look at runs/{name}/timeline.html" in out
     trace = json.loads((folder / "timeline.json").read_text())["traceEvents"]

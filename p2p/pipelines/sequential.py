@@ -53,9 +53,13 @@ class Writer(BasePredictionWriter):
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """Translate all pairs' inputs in order, `batch_size` at a time; nothing happens at the same time.
 
+    The engine's warm-up comes before, and is not counted end to end.
+
     Raises:
         KeyboardInterrupt: on Ctrl-C; every file that is there is whole.
     """
+    if not pairs:
+        return
     loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=stages.collate)
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
@@ -65,7 +69,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    stages.warmup(batch_size, images=len(pairs))
     try:
-        trainer.predict(Translator(stages), loader, return_predictions=False)  # by default it keeps every output
+        with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
+            trainer.predict(Translator(stages), loader, return_predictions=False)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None

@@ -69,7 +69,7 @@ def limit(clock: Clock) -> tuple[str, str] | None:
         share = clock.seconds[stage] / wall
         return stage, (
             f"one stage after another, {stage} takes {share:.0%} of the time:"
-            f" +pipeline=overlap works at all of them at once; then {ADVICE[stage]}"
+            f" +pipeline=overlap works at all of them at once, with more than 64 images; then {ADVICE[stage]}"
         )
     used = clock.cpu_seconds / (wall * cores())
     if used > SATURATED:
