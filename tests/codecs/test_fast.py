@@ -118,7 +118,7 @@ def test_damaged_files_get_pillows_sentence(data, channels):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("quality", "more"), [(50, 1.1), (90, 1.3), (96, 1.0)])
 def test_jpeg_is_as_close_as_pillows(channels, quality, more):
-    """Its squared error is at most so many times Pillow's, on flat colours with edges: 0.4 and 1.1 dB below 96, then 0."""
+    """Its squared error is at most so many times Pillow's, on flat colours with edges."""
     frame = np.asarray(picture(96, 96)) // 64 * 64
     frame = np.ascontiguousarray(frame[..., :channels])
     files = [codec(format="jpg", quality=quality).encode(frame) for codec in (Fast, Pillow)]
@@ -133,7 +133,7 @@ def test_webp_lossy_and_lossless():
     frame = np.asarray(picture(48, 32))
     lossy, exact = (Fast(format="webp", lossless=lossless) for lossless in (False, True))
     assert (exact.decode(exact.encode(frame)) == frame).all()
-    assert lossy.encode(frame) == Pillow(format="webp", quality=95).encode(frame)
+    assert lossy.encode(frame) == Pillow(format="webp", quality=96).encode(frame)
     assert 0 < np.abs(lossy.decode(lossy.encode(frame)).astype(int) - frame).max() < 32
 
 
@@ -165,6 +165,6 @@ def test_without_the_fast_libraries_it_says_so_and_works(monkeypatch, capsys):
     assert ["isal is not" in line for line in lines] == [False, True, False]
     assert ["simplejpeg is not" in line for line in lines] == [True, False, True]
     assert (codecs[0].decode(codecs[0].encode(frame)) == frame).all()
-    assert codecs[1].encode(frame) == Pillow(format="jpg").encode(frame)
+    assert codecs[1].encode(frame) == Pillow(format="jpg", quality=96).encode(frame)
     assert (codecs[1].decode(JPEGS["4:2:0"]) == pillow.decode(JPEGS["4:2:0"])).all()
     assert capsys.readouterr().out == ""
