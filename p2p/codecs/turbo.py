@@ -7,6 +7,7 @@ this kind always takes the fast DCT, whatever `fastdct` says (simplejpeg 1.9).
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,19 +31,29 @@ def decode(data: bytes, *, channels: int) -> np.ndarray | None:
         data: a whole file.
         channels: 3 (RGB) or 1 (grey).
     """
-    if simplejpeg is None or channels not in (1, 3) or not data.startswith(START):
+    wanted = colours(data, channels=channels)
+    if wanted is None:
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-        if colours in ("CMYK", "YCCK") or (channels == 1 and colours != "Gray"):  # Pillow's grey is not JPEG's luma
-            return None
-        if height * width > (Image.MAX_IMAGE_PIXELS or height * width) or _turned(data):
-            return None
-        wanted = "Gray" if colours == "Gray" else "RGB"
         frame_HWC = simplejpeg.decode_jpeg(data, wanted, fastdct=False, fastupsample=False, strict=True)
     except ValueError:
         return None
-    return np.repeat(frame_HWC, channels, axis=2) if colours == "Gray" and channels == 3 else frame_HWC
+    return np.repeat(frame_HWC, channels, axis=2) if frame_HWC.shape[2] < channels else frame_HWC
+
+
+def colours(data: bytes, *, channels: int) -> Literal["Gray", "RGB"] | None:
+    """What to decode a file to, by its header; None where only Pillow does it right: see `decode`."""
+    if simplejpeg is None or channels not in (1, 3) or not data.startswith(START):
+        return None
+    try:
+        height, width, stored, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        return None
+    if stored in ("CMYK", "YCCK") or (channels == 1 and stored != "Gray"):  # Pillow's grey is not JPEG's luma
+        return None
+    if height * width > (Image.MAX_IMAGE_PIXELS or height * width) or _turned(data):
+        return None
+    return "Gray" if stored == "Gray" else "RGB"
 
 
 def encode(frame_HWC: np.ndarray, *, quality: int) -> bytes:
