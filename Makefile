@@ -35,6 +35,7 @@ test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
 	$(PY) -m benchmarks.pipeline
+	$(PY) -m benchmarks.ladder
 
 clean: ## remove .venv and caches, but no run
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Translate images with an exported generator: `python infer.py --help`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -19,8 +20,15 @@ SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # 
 
 @command("infer")
 def main(cfg: DictConfig) -> None:
+    """Do it, under a profiler if cfg.profile asks for one."""
+    clock = Clock()
+    with (instantiate(cfg.profile) or nullcontext)(clock):
+        translate(cfg, clock)
+
+
+def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
-    clock, run_dir = Clock(), Path(cfg.run_dir)
+    run_dir = Path(cfg.run_dir)
     with clock("init"):
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
@@ -32,13 +40,17 @@ def main(cfg: DictConfig) -> None:
             multiple=cfg.transform.multiple or engine.manifest.multiple,
         )
         stages = Stages(
-            engine=engine, transform=transform, codec=instantiate(cfg.codec), output=Path(cfg.output), clock=clock
+            engine=engine,
+            transform=transform,
+            codec=instantiate(cfg.codec),
+            output=Path(cfg.output),
+            clock=clock,
+            restore_size=cfg.restore_size,
         )
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
-    stages.warmup(cfg.batch_size)
     try:
-        with progress_bar(len(todo)) as bar, clock("e2e", len(todo)):
+        with progress_bar(len(todo)) as bar:
             stages.on_image = bar.update
             pipeline(todo, stages, batch_size=cfg.batch_size)
     finally:

@@ -10,16 +10,13 @@ exported by backend=auto, so through Torch-TensorRT where it can run. Files are 
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.record import ROOT, commit, head
 from p2p.cli import quiet_libraries
 from p2p.codecs.pillow import Pillow
 from p2p.data.images import read_input
@@ -28,7 +25,6 @@ from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import auto
 from p2p.deploy.engine import Engine, load_engine
 from p2p.deploy.export import export
-from p2p.deploy.manifest import now
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
@@ -37,7 +33,6 @@ from p2p.profiling.clock import Clock
 
 PIPELINES = {"sequential": sequential.run, "overlap": overlap.run}
 STAGES = ("decode", "preprocess", "generate", "postprocess", "encode", "write")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_engine(folder: Path, image_size: int, pairs: list[Pair]) -> Engine:
@@ -63,19 +58,10 @@ def run_once(name: str, engine: Engine, pairs: list[Pair], *, batch_size: int, f
             output=Path(output),
             clock=Clock(),
         )
-        stages.warmup(batch_size)
-        started = time.perf_counter()
         PIPELINES[name](pairs, stages, batch_size=batch_size)
-        seconds = time.perf_counter() - started
         assert len(list(Path(output).iterdir())) == len(pairs)
     clock = stages.clock
-    return {"e2e": len(pairs) / seconds} | {stage: clock.images[stage] / clock.seconds[stage] for stage in STAGES}
-
-
-def commit() -> str:
-    """The checkout's commit, marked where it has uncommitted changes."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {stage: clock.images[stage] / clock.seconds[stage] for stage in ("e2e", *STAGES)}
 
 
 def main() -> None:
@@ -105,9 +91,7 @@ def main() -> None:
                 print(f"{name:12}{batch_size:>6}{format:>8}" + "".join(f"{value:>12}" for value in median.values()))
     program = engine.manifest.program
     record = {
-        "created": now(),
-        "commit": options.commit,
-        "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "gpu": program.gpu},
+        **head(options.commit),
         "program": {"backend": program.backend, "dtype": program.dtype, "versions": program.versions},
         "images": options.images,
         "image_size": options.image_size,

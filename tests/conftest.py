@@ -13,6 +13,14 @@ def from_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def a_build_cache_of_its_own(tmp_path_factory):
+    """Exports, also those of processes that tests start, leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """A smooth random RGB image: JPEG and resizing change it little, unlike noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)

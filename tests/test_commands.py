@@ -89,7 +89,13 @@ def test_infer_by_both_pipelines(name):
     assert "16 images written" in out and "0 failed" in out
     for stage in ("init", "warmup", "decode", "preprocess", "generate", "postprocess", "encode", "write", "e2e"):
         assert stage in out
-    run("infer", f"name={name}", "+pipeline=overlap", "batch_size=8", f"output={folder}/overlapped")
+    out, _ = run(
+        "infer", f"name={name}", "+pipeline=overlap", "batch_size=8", f"output={folder}/overlapped", "profile=timeline"
+    )
+    assert f"look at runs/{name}/timeline.html" in out
+    trace = json.loads((folder / "timeline.json").read_text())["traceEvents"]
+    assert sum(event["args"]["images"] for event in trace if event["name"] == "write") == 16
+    assert (folder / "timeline.png").is_file()
     for pair in sorted((ROOT / "data/samples/val").glob("*.jpg")):
         one, other = ((folder / kind / f"{pair.stem}.png").read_bytes() for kind in ("images", "overlapped"))
         assert one == other
@@ -192,6 +198,7 @@ MISTAKES = {
     ("train", "ckpt_path=last"): "there is no checkpoint",
     ("export", "backend=onx"): "backend=onx is not known, did you mean onnx; known are ",
     ("export", "ckpt_path=best"): "there is no trained run in",
+    ("infer", "profile=timelin"): "profile=timelin is not known, did you mean timeline",
     ("infer", "device=tpu"): "device=tpu is not known: use auto, cpu or cuda",
     ("infer", "batch_size=8"): "no exported generator in",
     ("infer", "pipeline=overlap"): "add it with a plus, as in +pipeline=",

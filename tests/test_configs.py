@@ -12,7 +12,12 @@ from omegaconf import OmegaConf
 from p2p.cli import CONF, explain
 
 COMMANDS = ("train", "export", "infer")
-HOME = {"backend": "export", "codec": "infer", "pipeline": "infer"}  # the command of a group, else train
+HOME = {
+    "backend": "export",
+    "codec": "infer",
+    "pipeline": "infer",
+    "profile": "infer",
+}  # the command of a group, else train
 NEEDS = {  # packages of extras, without which an option says what to install
     ("logger", "wandb"): "wandb",
     ("logger", "mlflow"): "mlflow",

@@ -1,6 +1,7 @@
 """JPEG files decoded on the GPU by nvImageCodec, a batch at a time, so that the CPU's cores are free to encode.
 
 A GPU with a JPEG engine, such as A100 and H100, decodes baseline JPEG in that; CUDA does the rest.
+Workers, which get the codec for its encoder, are spared the import of torch.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from p2p.codecs import turbo
 from p2p.codecs.fast import Fast
-from p2p.codecs.pillow import Pillow
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Decoded(NamedTuple):
@@ -35,7 +37,15 @@ class Decoded(NamedTuple):
     failures: dict[int, ValueError]
 
 
-class NvImgCodec:
+class NvImgCodec(Fast):
+    """`Fast`, with its arguments, that also decodes on a GPU."""
+
+    def batches(self, device: torch.device) -> BatchDecoder:
+        """What decodes on that GPU, by this codec what cannot be decoded there."""
+        return BatchDecoder(cpu=self, device=device)
+
+
+class BatchDecoder:
     """Decodes batches. The CPU takes what the GPU must not or cannot: see `for_the_gpu`.
 
     Pixels differ from Pillow's by rounding: by 1 in 255 mostly, more at sharp edges of halved chroma.
@@ -50,7 +60,9 @@ class NvImgCodec:
         ValueError: there is no GPU, or nvImageCodec is not installed.
     """
 
-    def __init__(self, *, cpu: Fast | Pillow, device: torch.device, sets: int = 2):
+    def __init__(self, *, cpu: Fast, device: torch.device, sets: int = 2):
+        import torch
+
         self._cpu = cpu
         self._device = device
         nvimgcodec = _import_nvimgcodec()
@@ -90,6 +102,8 @@ class NvImgCodec:
         self, files: list[bytes], stream: torch.cuda.Stream
     ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
         """Frames by size, and the places of files that could not be decoded."""
+        import torch
+
         images, stacked = self._sets.pop(0)
         # The JPEG engine ignores the order of streams: it would overwrite images that are still being stacked.
         stacked.synchronize()
@@ -102,14 +116,13 @@ class NvImgCodec:
             else:
                 places[tuple(image.shape)].append(place)
         with torch.cuda.stream(stream):
-            groups = [(same, torch.stack([self._view(results[place]) for place in same])) for same in places.values()]
+            # views, by __cuda_array_interface__
+            views = [None if image is None else torch.as_tensor(image, device=self._device) for image in results]
+            groups = [(same, torch.stack([views[place] for place in same])) for same in places.values()]
             stacked.record(stream)
         whole = not missed and len(results) >= len(images)
         self._sets.append((results if whole else images, stacked))
         return groups, missed
-
-    def _view(self, image) -> torch.Tensor:
-        return torch.as_tensor(image, device=self._device)  # by __cuda_array_interface__, without a copy
 
 
 def for_the_gpu(data: bytes, *, channels: int) -> bool:
@@ -118,6 +131,8 @@ def for_the_gpu(data: bytes, *, channels: int) -> bool:
 
 
 def _import_nvimgcodec() -> ModuleType:
+    import torch
+
     if not torch.cuda.is_available():
         raise ValueError("decoding by nvImageCodec needs an NVIDIA GPU, and torch finds none here: use codec=fast")
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # of a damaged file, `Decoded.failures` tells

@@ -23,6 +23,8 @@ from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
+VERSIONS = {"torch": "minor"}  # which a package must be loaded with: it calls into torch's libraries
+
 
 def unavailable() -> str | None:
     """Why it cannot run here, as half a sentence; None if it can."""
@@ -108,7 +110,8 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     with quiet():  # its own remarks on other devices, which are refused below
         try:
             facts = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
-        except RuntimeError as error:
+            takes = Takes.from_text(facts)
+        except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: run export.py again") from error
         here = torch.backends.cpu.get_cpu_capability()
         if facts["device"] != device.type:
@@ -120,7 +123,6 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         index = -1 if device.index is None else device.index
         # Without threads of its own, whose events and locks a CUDA graph cannot record.
         package = torch._inductor.aoti_load_package(str(path), run_single_threaded=on_gpu, device_index=index)
-    takes = Takes.from_text(facts)
 
     def program(input_NCHW: torch.Tensor) -> torch.Tensor:
         takes.check(input_NCHW)

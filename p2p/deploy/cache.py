@@ -86,8 +86,9 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    the GPU and its driver, the version of Python and of every installed package, and this folder's own sources.
-    Which packages matter depends on the backend, and a build that was not needed costs less than a wrong one.
+    the CPU's vector instructions, the GPU and its driver, the version of Python and of every installed package, and
+    this folder's own sources. Which packages matter depends on the backend, and a build that was not needed costs
+    less than a wrong one.
     """
     target = backend.func if isinstance(backend, partial) else backend
     arguments = backend.keywords if isinstance(backend, partial) else {}
@@ -97,6 +98,7 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
         "network": fingerprint(network, images_NCHW[:1]),
         "image": list(images_NCHW.shape[1:]),
         "device": device.type,
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # code compiled with AVX-512 does not run without
         "gpu": gpu_facts(device),
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
         "sources": sources(Path(__file__).parent),

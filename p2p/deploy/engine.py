@@ -153,22 +153,26 @@ def check_gpu(program: Program, path: Path, *, here: dict[str, str]) -> None:
 def check_versions(program: Program, path: Path, *, backend: ModuleType) -> None:
     """Raise a ValueError if a library's version keeps `backend` from loading the program.
 
-    A backend's module may say what its programs depend on:
-        PACKAGES: distributions that must have the very version they were made with.
-        TORCH: how torch's version, major and minor, must compare: "same", "any", or, if it does not say, "not older".
+    A backend's module says in VERSIONS how a distribution here must compare with the one the program was made with:
+    "exact", "minor" (equal major and minor) or "not older" (nor is its minor version). What it does not name may
+    differ. Without VERSIONS, torch must not be older, which is what files of torch.export ask for.
     """
-    packages = getattr(backend, "PACKAGES", ())
-    here = versions(*packages)
-    made, now = (minor(found.get("torch", "0.0")) for found in (program.versions, here))
-    rule = getattr(backend, "TORCH", "not older")
-    wrong = ["torch"] if (rule == "same" and made != now) or (rule == "not older" and made > now) else []
-    wrong += [name for name in packages if name in program.versions and here.get(name) != program.versions[name]]
-    if wrong:
-        name = wrong[0]
-        raise ValueError(
-            f"{path} was made with {name} {program.versions[name]}, which does not fit what is installed here,"
-            f" {here.get(name, 'none')}: {AGAIN}, or install that version"
-        )
+    rules = getattr(backend, "VERSIONS", {"torch": "not older"})
+    here = versions(*rules)
+    for package, rule in rules.items():
+        if package not in program.versions:
+            continue
+        made, now = program.versions[package], here.get(package, "none")
+        fits = {
+            "exact": made == now,
+            "minor": minor(made) == minor(now),
+            "not older": minor(made) <= minor(now),
+        }[rule]
+        if not fits:
+            raise ValueError(
+                f"{path} was made with {package} {made}, which does not fit what is installed here, {now}:"
+                f" {AGAIN}, or install that version"
+            )
 
 
 def minor(version: str) -> tuple[int, ...]:

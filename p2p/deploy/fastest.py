@@ -18,7 +18,7 @@ from torch import nn
 from p2p.deploy.accuracy import psnr_db, reference_outputs
 from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
-from p2p.deploy.precision import Precision
+from p2p.deploy.precision import DTYPES, Precision
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Candidate:
         batch_ms: median time of a batch in milliseconds.
         images_per_s: the same as a rate.
         worst_psnr: dB against fp32 eager, of the worst image.
-        verdict: "kept", "slower", or why it is out of the question.
+        verdict: "kept", how many times as long as that one takes, as in "1.70x", or why it is out of the question.
     """
 
     backend: str
@@ -46,7 +46,7 @@ class Candidate:
     batch_ms: float | None = None
     images_per_s: float | None = None
     worst_psnr: float | None = None
-    verdict: str = "slower"
+    verdict: str = ""
 
 
 def export(
@@ -91,14 +91,12 @@ def export(
             psnr = _psnr(program, run, example_NCHW, expected, device=where)
         except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
             row.verdict = next(iter(str(error).splitlines()), type(error).__name__)
-            log.info("%s: left out, because %s", name, row.verdict)
             continue
         row.worst_psnr = round(psnr, 2) if psnr == psnr else None  # JSON knows no NaN
         if psnr >= min_psnr:
             built[name] = (row, program, run)
         else:
-            row.verdict = f"{psnr:.1f} dB PSNR on its worst image is below min_psnr={min_psnr:g}"
-            log.info("%s: left out, because %s", name, row.verdict)
+            row.verdict = f"{psnr:.1f} dB is below min_psnr={min_psnr:g}"
     if not built:
         reasons = "; ".join(f"{row.backend}: {row.verdict}" for row in rows)
         raise ValueError(f"no backend can export this generator here ({reasons})")
@@ -109,6 +107,9 @@ def export(
     for name, seconds in median_seconds(batches, device=where).items():
         built[name][0].batch_ms = round(seconds * 1000, 4)
         built[name][0].images_per_s = round(batch_size / seconds, 1)
+    fastest = min(row.batch_ms for row, _, _ in built.values())
+    for row, _, _ in built.values():
+        row.verdict = f"{row.batch_ms / fastest:.2f}x"
     best, program, _ = min(built.values(), key=lambda entry: entry[0].batch_ms)
     best.verdict = "kept"
     for path in (folder / best.backend).iterdir():
@@ -138,7 +139,7 @@ def _build(
     # A copy, because a backend may move the network to the GPU and into another precision.
     program = backend.export(copy.deepcopy(generator), example_NCHW, folder, precision=precision, **sizes)
     row.build_s = round(time.perf_counter() - started, 1)
-    row.precision = program.dtype
+    row.precision = next(key for key, dtype in DTYPES.items() if dtype == getattr(torch, program.dtype))
     if program.gpu is not None and device.type != "cuda":
         raise ValueError(f"it runs on a GPU, and device={device.type}")
     return program, load_program(backend, folder / program.file, device=device)

@@ -26,7 +26,9 @@ def versions(*packages: str) -> dict[str, str]:
     """Versions of Python, torch and those of the named distributions that are installed."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     installed = {distribution.name for distribution in metadata.distributions()}
-    return found | {package: metadata.version(package) for package in packages if package in installed}
+    # torch itself says more than its metadata: "2.14.1+cu130".
+    others = [package for package in packages if package in installed and package not in found]
+    return found | {package: metadata.version(package) for package in others}
 
 
 def sha256(path: Path) -> str:

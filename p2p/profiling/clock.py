@@ -1,16 +1,18 @@
-"""How long each stage worked, and the same as NVTX ranges for Nsight Systems."""
+"""How long each stage worked and when, and the same as NVTX ranges for Nsight Systems."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import nvtx
 
-# Colours of the ranges in Nsight Systems: stable, so that two profiles can be compared at a glance.
+# Colours of the ranges in Nsight Systems and of the timeline: stable, so that two can be compared at a glance.
 COLOURS = {
     "init": 0x7F7F7F,
     "warmup": 0xBCBD22,
@@ -22,35 +24,114 @@ COLOURS = {
     "write": 0xD62728,
     "e2e": 0x9467BD,
 }
+WORK = ("decode", "preprocess", "generate", "postprocess", "encode", "write")  # what an image goes through
+
+KEPT = 100_000  # spans, about 25 MB: a run of any length keeps its last ones, and memory does not grow
+
+
+class Span(NamedTuple):
+    """One stretch of work.
+
+    Attributes:
+        stage: a key of COLOURS.
+        lane: who worked: a thread, a process or a stream, as in "main", "decode 3", "engine stream".
+        begin_ns, end_ns: of time.perf_counter_ns, which on Linux is one clock for all processes of a machine.
+        images: how many it was about.
+    """
+
+    stage: str
+    lane: str
+    begin_ns: int
+    end_ns: int
+    images: int = 1
 
 
 class Clock:
-    """Adds up, over all threads, the seconds and images of each stage.
+    """Adds up, over all threads, the seconds and images of each stage; keeps single spans where asked to.
 
-    `with clock("decode"):` measures the time on this host, about a microsecond in overhead; whoever measures
-    a GPU waits for it inside. It is an NVTX range too, which costs nothing where no profiler listens: the nvtx
-    package then hands out a domain that does nothing.
+    `with clock("decode"):` measures the time on this host, about two microseconds in overhead; whoever measures a
+    GPU waits for it inside, or takes `p2p.profiling.streams`. It is an NVTX range too, which costs nothing where
+    no profiler listens: the nvtx package then hands out a domain that does nothing.
+
+    A worker process has a clock of its own, with `keep_spans`, and sends what `take` returns, best with the
+    result of a whole task; the parent's clock takes it in by `merge`. This module imports no torch.
+
+    Args:
+        lane: the name of this process's lane; None names lanes after threads.
+
+    Attributes:
+        seconds, images: by stage, added up over its lanes.
+        lanes: by stage, who has worked at it.
+        spans: what was kept, or None.
+        cpu_seconds: processor time within "e2e", of this process and of its children that ended there.
     """
 
-    def __init__(self):
+    def __init__(self, *, lane: str | None = None):
         self.seconds: dict[str, float] = defaultdict(float)
         self.images: dict[str, int] = defaultdict(int)
+        self.lanes: dict[str, set[str]] = defaultdict(set)
+        self.spans: deque[Span] | None = None
+        self.cpu_seconds = 0.0
+        self._lane = lane
         self._lock = threading.Lock()
         self._domain = nvtx.get_domain("p2p")
         self._ranges = {
             stage: self._domain.get_event_attributes(message=stage, color=colour) for stage, colour in COLOURS.items()
         }
 
+    def keep_spans(self, most: int = KEPT) -> None:
+        """From now on keep the last `most` spans."""
+        self.spans = deque(self.spans or (), maxlen=most)
+
     @contextmanager
     def __call__(self, stage: str, images: int = 1) -> Iterator[None]:
         """Measure the block as `stage`, at work on so many images."""
         self._domain.push_range(self._ranges[stage])
-        started = time.perf_counter()
+        cpu = _cpu_seconds() if stage == "e2e" else 0.0
+        begin = time.perf_counter_ns()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - started
+            end = time.perf_counter_ns()
             self._domain.pop_range()
+            lane = self._lane or _thread()
             with self._lock:
-                self.seconds[stage] += seconds
-                self.images[stage] += images
+                self._add(stage, lane, begin, end, images)
+            if stage == "e2e":
+                self.cpu_seconds += _cpu_seconds() - cpu
+
+    def add(self, span: Span) -> None:
+        """Count one span, measured elsewhere."""
+        with self._lock:
+            self._add(*span)
+
+    def merge(self, spans: Iterable[tuple[str, str, int, int, int]]) -> None:
+        """Count what another process has measured: plain tuples in the order of `Span`."""
+        with self._lock:
+            for span in spans:
+                self._add(*span)
+
+    def take(self) -> list[tuple[str, str, int, int, int]]:
+        """Hand out the kept spans, as plain tuples, which pickle faster, and forget them."""
+        with self._lock:
+            spans = [tuple(span) for span in self.spans or ()]
+            if spans:
+                self.spans.clear()
+        return spans
+
+    def _add(self, stage: str, lane: str, begin_ns: int, end_ns: int, images: int) -> None:
+        self.seconds[stage] += (end_ns - begin_ns) / 1e9
+        self.images[stage] += images
+        self.lanes[stage].add(lane)
+        if self.spans is not None:
+            self.spans.append(Span(stage, lane, begin_ns, end_ns, images))
+
+
+def _thread() -> str:
+    name = threading.current_thread().name
+    return "main" if name == "MainThread" else name.replace("_", " ")
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended, user and system."""
+    return sum(os.times()[:4])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from p2p.profiling.clock import COLOURS, Clock
+from p2p.profiling.clock import COLOURS, WORK, Clock
+from p2p.report.limit import limit
 
 
-def show(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a table: first column to the left, the others to the right."""
+def show(title: str, header: list[str], rows: list[list[str]], *, bold: str | None = None) -> None:
+    """Print a table: first column to the left, the others to the right; the row named `bold` stands out."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left")
+        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*row, style="bold" if row[0] == bold else None)
     Console(highlight=False).print(table)
 
 
@@ -25,30 +26,46 @@ def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
 
 
 def show_stages(clock: Clock) -> None:
-    """Print seconds and images/s of each stage that ran, end to end last.
+    """Print what each stage that ran has done, end to end last, and what limited the run.
 
-    A stage's seconds are added up over its threads, so where stages overlap they exceed the total.
+    A stage's seconds are added up over its workers, so where stages overlap they exceed the total. `busy` is their
+    share of the workers' time; `images/s` what one worker reaches while it works, `of all` what they reach together.
     """
+    wall = clock.seconds.get("e2e", 0.0)
     rows = []
-    for stage in COLOURS:
-        if stage in clock.seconds:
-            seconds, images = clock.seconds[stage], clock.images[stage]
-            counts = ["", ""] if stage in ("init", "warmup") else [str(images), f"{images / seconds:.1f}"]
-            rows.append([stage, counts[0], f"{seconds:.3f}", counts[1]])
-    show("stages", ["", "images", "seconds", "images/s"], rows)
+    for stage in (stage for stage in COLOURS if stage in clock.seconds):
+        seconds, images = clock.seconds[stage], clock.images[stage]
+        cells = ["", f"{seconds:.3f}", "", "", "", ""]
+        if stage in WORK:
+            workers = len(clock.lanes.get(stage, (stage,)))
+            busy = f"{min(1, seconds / (wall * workers)):.0%}" if wall else ""
+            speeds = [_speed(images, seconds), _speed(images * workers, seconds)]
+            cells = [str(images), cells[1], str(workers), busy, *speeds]
+        elif stage == "e2e":
+            cells = [str(images), cells[1], "", "", "", _speed(images, seconds)]
+        rows.append([stage, *cells])
+    stage, sentence = limit(clock) or (None, "")
+    show("stages", ["", "images", "seconds", "workers", "busy", "images/s", "of all"], rows, bold=stage)
+    if sentence:
+        Console(highlight=False, markup=False).print(sentence)
+
+
+def _speed(images: int, seconds: float) -> str:
+    speed = images / seconds if seconds else 0.0
+    return f"{speed:,.0f}" if speed >= 1000 else f"{speed:.1f}"
 
 
 def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: int) -> None:
-    """Print what `p2p.deploy.fastest` has tried, the fastest first, those without a time last."""
-    rows = sorted(rows, key=lambda row: row["batch_ms"] or float("inf"))
-    columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:.3g}", "images_per_s": "{:,.0f}"}
+    """Print what `p2p.deploy.fastest` has tried: a table of what ran, the fastest first, and why the others did not."""
+    ran = sorted((row for row in rows if row["batch_ms"] is not None), key=lambda row: row["batch_ms"])
+    columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
-    cells = [
-        [str(row["backend"])] + [f.format(row[k]) if row[k] is not None else "" for k, f in columns.items()]
-        for row in rows
-    ]
-    header = ["backend", "precision", "build s", "ms/batch", "images/s", "worst dB", "verdict"]
-    show(f"backends at batch_size={batch_size}", header, cells)
+    cells = [[row["backend"], *(form.format(row[key]) for key, form in columns.items())] for row in ran]
+    header = ["backend", "", "build s", "ms/batch", "images/s", "dB", ""]
+    show(f"backends at batch_size={batch_size}, dB: PSNR of the worst image against fp32", header, cells)
+    for row in rows:
+        if row not in ran:
+            print(f"{row['backend']} left out: {row['verdict']}")
 
 
 def scores_of(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:

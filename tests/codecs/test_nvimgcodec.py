@@ -1,6 +1,8 @@
 """What the GPU is given and what falls back to the CPU, with a stand-in for nvImageCodec; see tests/gpu for itself."""
 
 import os
+import pickle
+import subprocess
 import sys
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
@@ -12,7 +14,7 @@ import torch
 from p2p.codecs import nvimgcodec, pillow
 from p2p.codecs.fast import Fast
 from tests.codecs.test_fast import JPEGS, saved
-from tests.conftest import picture
+from tests.conftest import ROOT, picture
 
 CPU = torch.device("cpu")
 STREAM = SimpleNamespace(cuda_stream=7)
@@ -62,7 +64,7 @@ def codec(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setenv("PYNVIMGCODEC_VERBOSITY", "0")  # put back afterwards
-    return nvimgcodec.NvImgCodec(cpu=Fast(), device=CPU)
+    return nvimgcodec.NvImgCodec().batches(CPU)
 
 
 def turned():
@@ -115,7 +117,7 @@ def test_images_are_used_again_when_nothing_reads_them_any_more(codec):
 
 
 def test_the_library_is_silent(codec, capfd):
-    nvimgcodec.NvImgCodec(cpu=Fast(), device=CPU)
+    nvimgcodec.NvImgCodec().batches(CPU)
     assert capfd.readouterr().err == ""
     os.write(2, b"ours\n")
     assert capfd.readouterr().err == "ours\n"
@@ -124,9 +126,16 @@ def test_the_library_is_silent(codec, capfd):
 def test_without_a_gpu_or_the_package(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="needs an NVIDIA GPU, and torch finds none here: use codec=fast"):
-        nvimgcodec.NvImgCodec(cpu=Fast(), device=CPU)
+        nvimgcodec.NvImgCodec().batches(CPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "nvidia", ModuleType("nvidia"))
     monkeypatch.setenv("PYNVIMGCODEC_VERBOSITY", "0")
     with pytest.raises(ValueError, match=r"nvImageCodec is not installed: pip install '\.\[gpu\]'"):
-        nvimgcodec.NvImgCodec(cpu=Fast(), device=CPU)
+        nvimgcodec.NvImgCodec().batches(CPU)
+
+
+def test_a_worker_gets_the_encoder_without_torch():
+    """In a process of its own, since this one has torch."""
+    script = "import sys, pickle; pickle.loads(sys.stdin.buffer.read()).encode; assert 'torch' not in sys.modules"
+    data = pickle.dumps(nvimgcodec.NvImgCodec(format="jpg"))
+    subprocess.run([sys.executable, "-c", script], input=data, cwd=ROOT, check=True)

@@ -80,7 +80,9 @@ def test_what_is_compiled_changes_the_key(change, network):
     assert key(function, network, images, device=CPU) != before
 
 
-@pytest.mark.parametrize("change", ["gpu", "architecture", "driver", "python", "package", "new package", "sources"])
+@pytest.mark.parametrize(
+    "change", ["gpu", "architecture", "driver", "cpu", "python", "package", "new package", "sources"]
+)
 def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     facts = {"gpu": "NVIDIA H100", "architecture": "9.0", "driver": "580.82.07"}
     installed = {"onnxruntime": "1.32.0"}
@@ -97,6 +99,8 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     assert before == stage()
     if change in facts:
         facts[change] += "1"
+    elif change == "cpu":
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "VSX")
     elif change == "python":
         monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
     elif change == "package":

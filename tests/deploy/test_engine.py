@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from p2p.deploy import exported_program, torch_tensorrt
+from p2p.deploy import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
 from p2p.deploy.manifest import Manifest, Program, versions
 
@@ -70,9 +70,7 @@ def test_gpus(caplog):
     check_gpu(program(), PATH, here=H100)
     check_gpu(made, PATH, here=H100 | {"driver": "590.10"})
     assert caplog.text == ""
-    with pytest.raises(
-        ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export\.py here"
-    ):
+    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export"):
         check_gpu(made, PATH, here={})
     ada = {"gpu": "NVIDIA L4", "architecture": "8.9", "driver": "580.82.07"}
     with pytest.raises(
@@ -95,40 +93,43 @@ def backend(**constants):
 @pytest.mark.parametrize(
     ("rule", "made", "here", "refused"),
     [
-        ("same", "2.11.0+cu130", "2.11.3", False),
-        ("same", "2.11.0", "2.9.0", True),
-        ("same", "2.9.0", "2.11.0", True),
-        ("same", "2.11.0", "3.11.0", True),
+        ("minor", "2.11.0+cu130", "2.11.3", False),
+        ("minor", "2.11.0", "2.9.0", True),
+        ("minor", "2.9.0", "2.11.0", True),
+        ("minor", "2.11.0", "3.11.0", True),
+        ("exact", "2.11.0", "2.11.0", False),
+        ("exact", "2.11.0", "2.11.3", True),
         ("not older", "2.9.1", "2.11.0", False),  # 9 is less than 11, though not as text
         ("not older", "2.11.0", "2.9.1", True),
         ("not older", "2.11.5", "2.11.0", False),
-        ("any", "2.11.0", "2.9.1", False),
     ],
 )
 def test_torchs_version(rule, made, here, refused, monkeypatch):
     monkeypatch.setattr(torch, "__version__", here)
-    modules = [backend(TORCH=rule)] + [exported_program] * (rule == "not older")
-    for module in modules:
+    own = {"minor": [aot_inductor], "not older": [exported_program, eager], "exact": []}[rule]
+    for module in [backend(VERSIONS={"torch": rule}), *own]:
         if refused:
             with pytest.raises(ValueError, match=rf"made with torch {made}, .* here, {here}: run export\.py again"):
                 check_versions(program(versions={"torch": made}), PATH, backend=module)
         else:
             check_versions(program(versions={"torch": made}), PATH, backend=module)
+    check_versions(program(versions={"torch": made}), PATH, backend=onnx)  # reads files of any
 
 
-def test_packages_of_which_the_version_must_be_the_same(monkeypatch):
+def test_packages_of_which_the_version_matters(monkeypatch):
+    rules = {"torch": "minor", "torch-tensorrt": "exact", "tensorrt": "exact", "torch-tensorrt-rtx": "exact"}
+    module = backend(VERSIONS=rules)
     made = program(versions={"torch": torch.__version__, "torch-tensorrt": "2.14.0", "tensorrt": "10.13.0.35"})
-    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: dict(made.versions))
-    check_versions(made, PATH, backend=torch_tensorrt)
-    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: made.versions | {"tensorrt": "10.14.1"})
-    with pytest.raises(
-        ValueError, match=r"made with tensorrt 10\.13\.0\.35, which does not fit .* here, 10\.14\.1: run"
-    ):
-        check_versions(made, PATH, backend=torch_tensorrt)
+    here = made.versions | {"torch-tensorrt-rtx": "2.14.0"}  # of the other flavour, which it was not made with
+    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: here)
+    check_versions(made, PATH, backend=module)
+    here["tensorrt"] = "10.13.0.36"
+    with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.13\.0\.36: run"):
+        check_versions(made, PATH, backend=module)
     check_versions(made, PATH, backend=backend())
-    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: versions())
+    monkeypatch.setattr("p2p.deploy.engine.versions", versions)
     with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: run"):
-        check_versions(made, PATH, backend=torch_tensorrt)
+        check_versions(made, PATH, backend=module)
 
 
 def test_minor():

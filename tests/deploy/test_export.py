@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from p2p.deploy import auto, exported_program, torch_tensorrt
+from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
-from p2p.deploy.export import export, load_weights, psnr_db
+from p2p.deploy.export import export, load_weights
 from p2p.deploy.manifest import sha256
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -84,7 +86,7 @@ def test_an_engine_takes_any_batch_up_to_its_largest(tmp_path, images):
 
 def test_a_program_too_far_from_fp32_leaves_nothing_and_keeps_the_old_one(tmp_path, images):
     folder = tmp_path / "export"
-    with pytest.raises(ValueError, match=r"too far from fp32: .* dB .* min_psnr=100"):
+    with pytest.raises(ValueError, match=r"too far from fp32: .* dB .* \([012]\), .* over 3, where min_psnr=100"):
         run_export(folder, images, backend=partial(exported_program.export, precision="bf16"), min_psnr=100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt"]
     run_export(folder, images)
@@ -110,6 +112,24 @@ def test_loading_refuses_what_is_missing_or_damaged(tmp_path, images):
     with (folder / "generator.pt2").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(ValueError, match=r"generator\.pt2 is missing, damaged or was replaced"):
+        load_engine(folder, device=CPU)
+
+
+def test_loading_refuses_another_architecture_and_other_versions(tmp_path, images, monkeypatch):
+    folder = tmp_path / "export"
+    run_export(folder, images)
+    manifest = (folder / "manifest.json").read_text()
+    made = manifest.replace('"gpu": null', '"gpu": "NVIDIA H100"')
+    (folder / "manifest.json").write_text(made.replace('"architecture": null', '"architecture": "9.0"'))
+    here = {"gpu": "NVIDIA L4", "architecture": "8.9", "driver": "580"}
+    monkeypatch.setattr("p2p.deploy.engine.gpu_facts", lambda device: here)
+    with pytest.raises(ValueError, match=r"NVIDIA H100 \(compute capability 9\.0\) and cannot run on NVIDIA L4"):
+        load_engine(folder, device=CPU)
+    (folder / "manifest.json").write_text(manifest.replace(torch.__version__, "99.1.0"))
+    with pytest.raises(ValueError, match=rf"made with torch 99\.1\.0, .* here, {re.escape(torch.__version__)}: run"):
+        load_engine(folder, device=CPU)
+    (folder / "manifest.json").write_text(manifest.replace('"exported_program"', '"onyx"'))
+    with pytest.raises(ValueError, match=r"generator\.pt2 needs backend=onyx, which this p2p does not have: run"):
         load_engine(folder, device=CPU)
 
 
@@ -145,3 +165,49 @@ def test_psnr_against_its_formula():
     b[1] += 0.02  # an error of 1% of the range [-1, 1]: 40 dB
     b[2, 0, 0, 0] = 2.0  # one value of 48 wrong by all of it
     torch.testing.assert_close(psnr_db(a, b), torch.tensor([120.0, 40.0, 16.812412]))
+
+
+def test_the_gate_counts_the_worst_image_and_names_it():
+    figures = summary(torch.tensor([50.0, 41.5, 60.5]), ["a", "deep/b", "c"])
+    assert figures == {"mean": pytest.approx(152 / 3), "worst": 41.5, "worst_image": "deep/b", "images": 3}
+    check(figures, min_psnr=41.5)
+    with pytest.raises(ValueError, match=r"41\.5 dB .* \(deep/b\), 50\.7 dB on average over 3, where min_psnr=42 is"):
+        check(figures, min_psnr=42)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_value_that_is_no_number_fails_the_gate(value):
+    outputs = torch.zeros(3, 3, 4, 4)
+    outputs[1, 2, 3, 3] = value
+    figures = summary(psnr_db(outputs, torch.zeros(3, 3, 4, 4)), ["a", "b", "c"])
+    assert figures["worst_image"] == "b"
+    with pytest.raises(ValueError, match=r"on its worst validation image \(b\)"):
+        check(figures, min_psnr=-1000)
+
+
+@pytest.mark.parametrize("sub_pixel", ["last", "all", "none"])
+def test_batch_norm_is_folded_and_transposed_convolutions_go_where_asked(sub_pixel, tmp_path, images):
+    seen = []
+
+    def backend(generator, example_NCHW, folder):
+        seen.append(generator)
+        return exported_program.export(generator, example_NCHW, folder)
+
+    manifest = run_export(tmp_path / "export", images, backend=backend, norm_stats="running", sub_pixel=sub_pixel)
+    assert manifest.psnr_db["worst"] > 100
+    kinds = [type(module).__name__ for module in seen[0].modules()]
+    assert "BatchNorm2d" not in kinds
+    transposed = sum(isinstance(module, torch.nn.ConvTranspose2d) for module in network().modules())
+    replaced = {"last": 1, "all": transposed, "none": 0}[sub_pixel]
+    assert (kinds.count("SubPixelConv2d"), kinds.count("ConvTranspose2d")) == (replaced, transposed - replaced)
+    with pytest.raises(ValueError, match="sub_pixel=first is not known: use last, all or none"):
+        run_export(tmp_path / "export", images, sub_pixel="first")
+
+
+def test_the_reference_is_fp32_one_image_at_a_time(images):
+    unet = network()
+    sizes = []
+    unet.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape)))
+    expected = torch.cat([unet.eval()(image[None]) for image in images]).detach()
+    assert torch.equal(reference_outputs(unet, images), expected)
+    assert sizes == [(1, 3, 32, 64)] * 6

@@ -25,7 +25,7 @@ def test_a_hidden_driver_is_named_by_its_cuda_version(tmp_path, monkeypatch):
         def __init__(self, name):
             assert name == "libcuda.so.1"
 
-        def cuDriverGetVersion(self, pointer):  # noqa: N802 - CUDA's name
+        def cuDriverGetVersion(self, pointer):
             pointer._obj.value = 12040  # 1000 * major + 10 * minor, by CUDA's manual
 
     monkeypatch.setattr("p2p.deploy.manifest.ctypes.CDLL", Library)

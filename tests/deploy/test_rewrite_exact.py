@@ -9,7 +9,16 @@ from torch import nn
 
 from p2p.batch import to_frames
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy.rewrite import Frames, SubPixelConv2d, fold_batch_norm, inference_view, sub_pixel
+from p2p.deploy.rewrite import (
+    Frames,
+    SpaceToDepthConv2d,
+    SubPixelConv2d,
+    drop_dead_taps,
+    fold_batch_norm,
+    inference_view,
+    space_to_depth,
+    sub_pixel,
+)
 from p2p.models.init import initialize
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
@@ -67,15 +76,24 @@ REWRITES = {
     "fold": fold_batch_norm,
     "sub_pixel": sub_pixel,
     "sub_pixel, last": lambda network: sub_pixel(network, only_last=True),
-    "both": lambda network: sub_pixel(fold_batch_norm(network)),
-    "per image, both": lambda network: sub_pixel(fold_batch_norm(inference_view(network, norm_stats="instance"))),
+    "space_to_depth": space_to_depth,
+    "dead taps": lambda network: drop_dead_taps(network, images_for(network)),
+    "all": lambda network: space_to_depth(sub_pixel(drop_dead_taps(fold_batch_norm(network), images_for(network)))),
+    "fold and sub_pixel": lambda network: sub_pixel(fold_batch_norm(network)),
+    "per image, fold and sub_pixel": lambda network: sub_pixel(
+        fold_batch_norm(inference_view(network, norm_stats="instance"))
+    ),
 }
 
 
 @pytest.mark.parametrize("rewrite", REWRITES.values(), ids=REWRITES)
 def test_a_rewritten_network_is_the_same_function(network, rewrite):
     x = images_for(network)
-    view = inference_view(network, norm_stats="instance") if rewrite is REWRITES["per image, both"] else network
+    view = (
+        inference_view(network, norm_stats="instance")
+        if rewrite is REWRITES["per image, fold and sub_pixel"]
+        else network
+    )
     assert largest_difference(view, rewrite(network), x) <= 1e-10
 
 
@@ -182,6 +200,87 @@ def test_each_tap_by_hand():
     assert torch.equal(SubPixelConv2d(transposed)(x)[0, 0], expected)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("into", "out", "height", "width"), [(1, 1, 2, 2), (3, 5, 6, 10), (2, 3, 2, 8)])
+def test_a_convolution_of_blocks_is_the_one_of_pixels(bias, into, out, height, width):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(into, out, 4, stride=2, padding=1, bias=bias).double()
+    x = torch.randn(2, into, height, width, dtype=torch.float64)
+    assert largest_difference(convolution, SpaceToDepthConv2d(convolution), x) <= 1e-10
+
+
+def test_only_the_first_convolution_and_only_if_it_fits_is_taken_in_blocks():
+    unet = space_to_depth(UNet(image_size=32, width=4).eval())
+    assert isinstance(unet.down[0][1], SpaceToDepthConv2d)
+    assert count(unet, SpaceToDepthConv2d) == 1
+    assert count(space_to_depth(ResNet(image_size=32, width=4, blocks=1).eval()), SpaceToDepthConv2d) == 0
+
+
+def kernels(network: nn.Module) -> list[int]:
+    layers = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
+    return [layer.kernel_size[0] for layer in layers]
+
+
+def test_dead_taps_are_those_of_the_single_pixel():
+    unet = UNet(image_size=32, width=4).eval()
+    at_32 = drop_dead_taps(unet, torch.zeros(1, 3, 32, 32))
+    assert kernels(at_32) == [4, 4, 4, 4, 2, 2, 4, 4, 4, 4]
+    assert at_32.down[4][1].weight.shape == (32, 32, 2, 2)
+    assert kernels(drop_dead_taps(unet, torch.zeros(1, 3, 64, 64))) == [4] * 10
+    assert at_32.down[4][1].padding == at_32.up[0][1].padding == (0, 0)
+
+
+# Kernel, stride, padding and the size of the input, then the kernel that is left: only taps that meet a pixel count.
+CROPPED = [
+    (nn.Conv2d, 4, 2, 1, (2, 2), (2, 2)),
+    (nn.Conv2d, 4, 2, 1, (2, 6), (2, 4)),
+    (nn.Conv2d, 3, 1, 1, (1, 5), (1, 3)),
+    (nn.Conv2d, 5, 1, 2, (2, 1), (3, 1)),
+    (nn.Conv2d, 4, 2, 1, (3, 3), (3, 3)),  # taps 1 to 3 are used: a padding of 0 gives the same single pixel
+    (nn.Conv2d, 1, 5, 1, (1, 1), (1, 1)),  # sees nothing but padding
+    (nn.ConvTranspose2d, 4, 2, 1, (1, 1), (2, 2)),
+    (nn.ConvTranspose2d, 4, 2, 1, (1, 3), (2, 4)),
+    (nn.ConvTranspose2d, 3, 1, 1, (1, 4), (1, 3)),
+    (nn.ConvTranspose2d, 3, 2, 1, (1, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("kind", "side", "stride", "padding", "size", "left"), CROPPED)
+def test_a_cropped_kernel_gives_the_same(kind, side, stride, padding, size, left):
+    torch.manual_seed(0)
+    network = nn.Sequential(kind(5, 3, side, stride, padding)).double().eval()
+    x = torch.randn(2, 5, *size, dtype=torch.float64)
+    cropped = drop_dead_taps(network, x)
+    assert cropped[0].kernel_size == tuple(cropped[0].weight.shape[2:]) == left
+    assert torch.allclose(cropped(x), network(x), rtol=0, atol=1e-10)
+    assert cropped(x).shape == network(x).shape
+
+
+def test_a_layer_with_output_padding_keeps_its_taps():
+    network = nn.Sequential(nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1, output_padding=1)).eval()
+    assert kernels(drop_dead_taps(network, torch.zeros(1, 2, 1, 1))) == [3]
+
+
+def test_a_layer_that_sees_two_sizes_keeps_its_taps():
+    layer = nn.Conv2d(2, 2, 4, stride=2, padding=1)
+    network = nn.Sequential(layer, layer).eval()
+    assert kernels(drop_dead_taps(network, torch.zeros(1, 2, 4, 4))) == [4]
+
+
+@pytest.mark.parametrize("rewrite", ["all", "frames"])
+def test_a_rewritten_network_exports_for_any_batch(rewrite):
+    network = randomized(UNet(image_size=32, width=4)).float()
+    if rewrite == "frames":
+        network, x = Frames(network), torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    else:
+        x = torch.rand(3, 3, 32, 32) * 2 - 1
+        network = space_to_depth(sub_pixel(drop_dead_taps(fold_batch_norm(network), x)))
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: batch},)).module()
+    with torch.inference_mode():
+        torch.testing.assert_close(program(x), network(x), rtol=0, atol=1e-6)
+
+
 OTHERS = [
     nn.ConvTranspose2d(2, 2, 4, stride=2, padding=0),
     nn.ConvTranspose2d(2, 2, 4, stride=1, padding=1),
@@ -197,12 +296,19 @@ def test_other_layers_are_not_replaced(layer):
     assert count(sub_pixel(nn.Sequential(layer).eval()), SubPixelConv2d) == 0
 
 
-@pytest.mark.parametrize("rewrite", [fold_batch_norm, sub_pixel, Frames], ids=lambda rewrite: rewrite.__name__)
+@pytest.mark.parametrize(
+    "rewrite", [fold_batch_norm, sub_pixel, space_to_depth, Frames], ids=lambda rewrite: rewrite.__name__
+)
 def test_a_network_in_training_is_refused(rewrite):
     network = UNet(image_size=32, width=4).eval()
     network.up[1].train()
     with pytest.raises(AssertionError, match="eval mode"):
         rewrite(network)
+
+
+def test_dead_taps_of_a_network_in_training_are_refused():
+    with pytest.raises(AssertionError, match="eval mode"):
+        drop_dead_taps(UNet(image_size=32, width=4), torch.zeros(1, 3, 32, 32))
 
 
 def test_frames_are_the_conversions_outside_to_the_last_bit():
@@ -246,7 +352,7 @@ def test_frames_compute_in_the_dtype_of_the_network_and_clip():
             seen.append((x_NCHW.dtype, x_NCHW.is_contiguous(), x_NCHW.min().item(), x_NCHW.max().item()))
             return super().forward(x_NCHW)
 
-    levels = torch.tensor([0, 100, 155, 255], dtype=torch.uint8).view(1, 2, 2, 1).expand(-1, -1, -1, 3)
+    levels = torch.tensor([0, 100, 155, 255], dtype=torch.uint8).view(1, 2, 2, 1).repeat(1, 1, 1, 3)
     got = Frames(Probe(3.0, 0.0).half().eval())(levels)
     assert seen == [(torch.float16, True, -1.0, 1.0)]
     assert got[0, :, :, 0].flatten().tolist() == [0, 45, 210, 255]  # 127.5 + 3 * (k - 127.5), clipped

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from p2p.codecs import pillow
-from p2p.codecs.fast import Fast
 from p2p.codecs.nvimgcodec import NvImgCodec
 from tests.codecs.test_fast import JPEGS, saved
 from tests.conftest import picture
@@ -17,7 +16,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def codec():
-    return NvImgCodec(cpu=Fast(), device=CUDA)
+    return NvImgCodec().batches(CUDA)
 
 
 def test_batches_are_pillows_pixels_up_to_rounding(codec):

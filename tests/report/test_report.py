@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.picture import contact_sheet
-from p2p.report.tables import scores_of, show_stages
+from p2p.report.tables import scores_of
 
 
 def plain(value, channels=3):
@@ -45,16 +44,6 @@ def test_scores_are_grouped_by_prefix():
         "val": {"L1": 1.0, "PSNR": 2.0},
         "unchanged": {"L1": 3.0},
     }
-
-
-def test_the_stage_table(capsys):
-    clock = Clock()
-    clock.seconds.update(init=1.0, encode=2.0, e2e=4.0)
-    clock.images.update(init=1, encode=8, e2e=8)
-    show_stages(clock)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
-    assert cells == [["init", "", "1.000", ""], ["encode", "8", "2.000", "4.0"], ["e2e", "8", "4.000", "2.0"]]
 
 
 @pytest.mark.parametrize(("channels", "seen"), [(2, (0, 0, 0)), (5, (0, 10, 20))])

@@ -42,13 +42,13 @@ class CvCuda(Torchvision):
                 cut = slice(middle) if half == "left" else slice(middle, None)
                 frames_NHWC = frames_NHWC[:, :, cut].contiguous()
             count, *size, channels = frames_NHWC.shape
-            height, width = self._scaled(*size, self._size)
+            height, width = self.sizing.scaled(*size, self.sizing.size)
             top = left = 0
             crop = height, width
-            if self._crops:
-                self._check_crop(height, width)
-                crop = self._size, self._size
-                top, left = (height - self._size) // 2, (width - self._size) // 2
+            if self.sizing.crops:
+                self.sizing.check_crop(height, width)
+                crop = self.sizing.size, self.sizing.size
+                top, left = (height - self.sizing.size) // 2, (width - self.sizing.size) // 2
             images_NCHW = frames_NHWC.new_empty(count, channels, *crop, dtype=torch.float32)
             on = cvcuda.as_stream(stream)
             source = _handed(cvcuda, frames_NHWC, "NHWC", stream)

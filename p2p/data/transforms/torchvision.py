@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
-
-LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
+from p2p.batch import from_frames
+from p2p.data.transforms.sizing import LEVELS, Preprocess, Sizing
 
 
 class Torchvision:
@@ -55,9 +52,9 @@ class Torchvision:
         preprocess: Preprocess = "resize_and_crop",
         multiple: int | None = None,
     ):
-        if preprocess not in get_args(Preprocess):
-            known = ", ".join(get_args(Preprocess))
-            raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
+        self.sizing = Sizing(
+            image_size=image_size, preprocess=preprocess, multiple=multiple or min(256, image_size & -image_size)
+        )
         load_size = load_size or round(image_size * 286 / 256)
         if load_size < image_size:
             raise ValueError(f"load_size={load_size} is smaller than image_size={image_size}: nothing is left to crop")
@@ -66,19 +63,16 @@ class Torchvision:
         self._size = image_size
         self._load_size = load_size
         self._flip = flip
-        self._preprocess = preprocess
-        self._crops = preprocess.endswith("crop")
-        self._multiple = multiple or min(256, image_size & -image_size)
 
     def train(self, input_HWC: np.ndarray, target_HWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Two frames of equal size -> two float32 (C, H, W) in [-1, 1], cropped and mirrored alike.
 
-        Frames as in `eval`. Draws from torch's global generator, which Lightning seeds in every worker.
+        Frames as in `Sizing`. Draws from torch's global generator, which Lightning seeds in every worker.
         """
-        height, width = self._scaled(*input_HWC.shape[:2], self._load_size)
+        height, width = self.sizing.scaled(*input_HWC.shape[:2], self._load_size)
         pair = [_resize(frame, height, width) for frame in (input_HWC, target_HWC)]
-        if self._crops:
-            self._check_crop(height, width)
+        if self.sizing.crops:
+            self.sizing.check_crop(height, width)
             top, left = (int(torch.randint(side - self._size + 1, ())) for side in (height, width))
             pair = [_crop(image, top, left, self._size) for image in pair]
         if self._flip and torch.rand(()) < 0.5:
@@ -87,42 +81,8 @@ class Torchvision:
         return a, b
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
-        """A frame -> float32 (C, H, W) in [-1, 1], nothing random.
-
-        Args:
-            frame_HWC: uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1]; any number of channels. uint8
-                with 1 or 3 is resized in 8 bits, as the reference does, all else in float32.
-        """
-        height, width = self._scaled(*frame_HWC.shape[:2], self._size)
-        image_CHW = _resize(frame_HWC, height, width)
-        if self._crops:
-            self._check_crop(height, width)
-            top, left = (height - self._size) // 2, (width - self._size) // 2
-            image_CHW = _crop(image_CHW, top, left, self._size)
-        return _normalize(image_CHW, frame_HWC.dtype)
-
-    def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
-        """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size."""
-        match self._preprocess:
-            case "resize_and_crop":
-                return size, size
-            case "scale_width_and_crop":
-                return max(size * height // width, self._size), size
-            case "scale_width":
-                return self._rounded(self._size * height / width), self._rounded(self._size)
-            case "none":
-                return self._rounded(height), self._rounded(width)
-        return height, width
-
-    def _rounded(self, side: float) -> int:
-        return max(1, round(side / self._multiple)) * self._multiple
-
-    def _check_crop(self, height: int, width: int) -> None:
-        if min(height, width) < self._size:
-            raise ValueError(
-                f"it is {width}x{height} pixels, smaller than the crop of {self._size}x{self._size}: use a larger"
-                " image, a smaller image_size or transform.preprocess=resize_and_crop"
-            )
+        """A frame -> float32 (C, H, W) in [-1, 1], nothing random. Frames as in `Sizing`."""
+        return from_frames(torch.from_numpy(np.array(self.sizing(frame_HWC), order="C"))[None])[0]
 
 
 def _resize(frame_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:

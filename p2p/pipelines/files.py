@@ -1,0 +1,96 @@
+"""The two ends of an image's path, load and save: what needs no engine and no torch, so that workers start at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+
+from p2p.codecs.fast import Fast
+from p2p.codecs.pillow import Pillow
+from p2p.data.images import read_input
+from p2p.data.pairs import Pair
+from p2p.data.transforms.sizing import Sizing, resize
+
+Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
+Size = tuple[int, int]  # height and width, in pixels
+
+
+class Files:
+    """load (decode, preprocess) and save (encode, write). Travels to the workers, so everything in it is picklable.
+
+    Args:
+        codec: decodes and encodes.
+        sizing: brings a decoded frame to size.
+        input_shape: (C, H, W) that the exported program takes.
+        output: folder that the written files' names are relative to.
+        restore_size: write each output at the size of its input.
+    """
+
+    def __init__(
+        self, *, codec: Fast | Pillow, sizing: Sizing, input_shape: list[int], output: Path, restore_size: bool
+    ):
+        self.codec = codec
+        self.sizing = sizing
+        self.input_shape = input_shape
+        self.output = output
+        self.restore_size = restore_size
+
+    def path(self, name: str) -> Path:
+        """Where the output of that name is written."""
+        return self.output / f"{name}{self.codec.suffix}"
+
+    def partial(self, name: str) -> Path:
+        """Where it is written before it is whole."""
+        path = self.path(name)
+        return path.with_name(f".{path.name}.partial")
+
+    def load(self, pair: Pair, clock: Clock) -> tuple[np.ndarray, Size]:
+        """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file is deeper than 8 bits.
+
+        With it comes the size that it had, for `save`.
+
+        Raises:
+            ValueError: it cannot be read, or does not come out in the size that the program takes.
+        """
+        with clock("decode"):
+            frame_HWC = read_input(pair, self.codec.decode, channels=self.input_shape[0])
+        with clock("preprocess"):
+            try:
+                sized_HWC = self.sizing(frame_HWC)
+            except ValueError as error:
+                raise ValueError(f"cannot use {pair.input.path}: {error}") from error
+            if list(sized_HWC.shape[:2]) != self.input_shape[1:]:
+                found, expected = ("x".join(map(str, s[::-1])) for s in (sized_HWC.shape[:2], self.input_shape[1:]))
+                raise ValueError(
+                    f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
+                    f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
+                )
+            return sized_HWC, frame_HWC.shape[:2]
+
+    def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
+        """Encode and write one output, uint8 (H, W, C), of an input of that size. Its file is whole or not there."""
+        with clock("encode"):
+            if self.restore_size:
+                frame_HWC = to_size(frame_HWC, *size)
+            data = self.codec.encode(frame_HWC)
+        with clock("write"):
+            path, partial = self.path(name), self.partial(name)
+            try:
+                try:
+                    partial.write_bytes(data)
+                except FileNotFoundError:  # the first file of its folder
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    partial.write_bytes(data)
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+
+
+def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
+    sized_HWC = resize(frame_HWC, height, width)
+    return sized_HWC if sized_HWC.dtype == np.uint8 else np.clip(np.rint(sized_HWC), 0, 255).astype(np.uint8)
