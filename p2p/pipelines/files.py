@@ -92,5 +92,7 @@ class Files:
 
 def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
-    sized_HWC = resize(frame_HWC, height, width)
-    return sized_HWC if sized_HWC.dtype == np.uint8 else np.clip(np.rint(sized_HWC), 0, 255).astype(np.uint8)
+    if frame_HWC.shape[2] in (1, 3):
+        return resize(frame_HWC, height, width)
+    planes = np.split(frame_HWC, frame_HWC.shape[2], axis=2)  # in 8 bits, too
+    return np.concatenate([resize(plane, height, width) for plane in planes], axis=2)
