@@ -41,7 +41,14 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
             multiple=cfg.transform.multiple or engine.manifest.multiple,
         )
-        stages = Stages(engine=engine, transform=transform, codec=codec, output=Path(cfg.output), clock=clock)
+        stages = Stages(
+            engine=engine,
+            transform=transform,
+            codec=codec,
+            output=Path(cfg.output),
+            clock=clock,
+            restore_size=cfg.restore_size,
+        )
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
     try:
