@@ -40,7 +40,12 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             multiple=cfg.transform.multiple or engine.manifest.multiple,
         )
         stages = Stages(
-            engine=engine, transform=transform, codec=instantiate(cfg.codec), output=Path(cfg.output), clock=clock
+            engine=engine,
+            transform=transform,
+            codec=instantiate(cfg.codec),
+            output=Path(cfg.output),
+            clock=clock,
+            restore_size=cfg.restore_size,
         )
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)

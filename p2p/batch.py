@@ -20,11 +20,13 @@ class Batch:
         names: one per image: the path of its output, relative and without suffix.
         input_NCHW: float32 (N, C, H, W) in [-1, 1].
         target_NCHW: the same for the images to be reproduced, or None where none are known.
+        sizes: height and width that each image had in its file, or None where nobody will ask.
     """
 
     names: list[str]
     input_NCHW: torch.Tensor
     target_NCHW: torch.Tensor | None = None
+    sizes: list[tuple[int, int]] | None = None
 
     @classmethod
     def collate(cls, samples: list[Batch]) -> Batch:
@@ -46,6 +48,7 @@ class Batch:
             names=[name for sample in samples for name in sample.names],
             input_NCHW=torch.cat([sample.input_NCHW for sample in samples]),
             target_NCHW=None if None in targets else torch.cat(targets),
+            sizes=None if first.sizes is None else [size for sample in samples for size in sample.sizes],
         )
 
     def __len__(self) -> int:

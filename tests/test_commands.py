@@ -128,6 +128,18 @@ def test_infer_on_a_folder_with_a_broken_file(name, tmp_path):
     assert "0 images written" in out and "1 skipped" in out
 
 
+def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path):
+    """With targets, whose gallery and PSNR are at the size of the network."""
+    (tmp_path / "list.txt").write_text("data/samples/val/1f317.jpg\ndata/samples/val/1f35e.jpg\n")
+    arguments = [f"name={name}", f"input=@{tmp_path}/list.txt", f"output={tmp_path}/out", "layout=side_by_side"]
+    out, _ = run("infer", *arguments, "restore_size=true")
+    assert "2 images written" in out
+    assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == {
+        "1f317.png": (256, 256),
+        "1f35e.png": (256, 256),
+    }
+
+
 def test_resume_goes_on_and_keeps_the_logs(tmp_path):
     name = train_in(tmp_path, "epochs=1")
     out, _ = run("train", f"name={name}", *SMALL, "epochs=2", "ckpt_path=last")

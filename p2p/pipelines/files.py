@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
 from p2p.data.images import read_input
 from p2p.data.pairs import Pair
-from p2p.data.transforms.sizing import Sizing
+from p2p.data.transforms.sizing import Sizing, resize
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
+Size = tuple[int, int]  # height and width, in pixels
 
 
 class Files:
@@ -24,13 +26,17 @@ class Files:
         sizing: brings a decoded frame to size.
         input_shape: (C, H, W) that the exported program takes.
         output: folder that the written files' names are relative to.
+        restore_size: write each output at the size of its input.
     """
 
-    def __init__(self, *, codec: Pillow, sizing: Sizing, input_shape: list[int], output: Path):
+    def __init__(
+        self, *, codec: Fast | Pillow, sizing: Sizing, input_shape: list[int], output: Path, restore_size: bool
+    ):
         self.codec = codec
         self.sizing = sizing
         self.input_shape = input_shape
         self.output = output
+        self.restore_size = restore_size
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
@@ -41,8 +47,10 @@ class Files:
         path = self.path(name)
         return path.with_name(f".{path.name}.partial")
 
-    def load(self, pair: Pair, clock: Clock) -> np.ndarray:
+    def load(self, pair: Pair, clock: Clock) -> tuple[np.ndarray, Size]:
         """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file is deeper than 8 bits.
+
+        With it comes the size that it had, for `save`.
 
         Raises:
             ValueError: it cannot be read, or does not come out in the size that the program takes.
@@ -60,11 +68,13 @@ class Files:
                     f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
                     f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
                 )
-            return sized_HWC
+            return sized_HWC, frame_HWC.shape[:2]
 
-    def save(self, name: str, frame_HWC: np.ndarray, clock: Clock) -> None:
-        """Encode and write one output, uint8 (H, W, C). A file appears whole or not at all."""
+    def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
+        """Encode and write one output, uint8 (H, W, C), of an input of that size. Its file is whole or not there."""
         with clock("encode"):
+            if self.restore_size:
+                frame_HWC = to_size(frame_HWC, *size)
             data = self.codec.encode(frame_HWC)
         with clock("write"):
             path, partial = self.path(name), self.partial(name)
@@ -78,3 +88,11 @@ class Files:
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
+
+
+def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
+    if frame_HWC.shape[2] in (1, 3):
+        return resize(frame_HWC, height, width)
+    planes = np.split(frame_HWC, frame_HWC.shape[2], axis=2)  # in 8 bits, too
+    return np.concatenate([resize(plane, height, width) for plane in planes], axis=2)

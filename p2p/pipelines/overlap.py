@@ -44,13 +44,15 @@ class Loading:
     slot: int
     pairs: list[Pair]
     missing: int
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     deep: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
 
     def rows(self) -> Rows:
         """What can be translated."""
         rows = [row for row in range(len(self.pairs)) if row not in self.failed]
-        return Rows(self.slot, rows, sorted(self.deep), [self.pairs[row].name for row in rows])
+        images = [(self.pairs[row].name, self.sizes[row]) for row in rows]
+        return Rows(self.slot, rows, sorted(self.deep), images)
 
 
 def run(
@@ -153,9 +155,9 @@ def _translate_all(
         if translator and (len(translator) == translator.depth or translator.ready() or pool.silent()):
             translated, slot = translator.finish()
             free_inputs.append(translated.slot)
-            saving[slot] = len(translated.names)
-            for first in range(0, len(translated.names), part):
-                pool.submit(Save(slot, first, translated.names[first : first + part]))
+            saving[slot] = len(translated.images)
+            for first in range(0, len(translated.images), part):
+                pool.submit(Save(slot, first, translated.images[first : first + part]))
             continue
         for answer in pool.answers(wait=not translator and bool(loading or saving)):
             stages.clock.merge(answer.spans)
@@ -163,6 +165,7 @@ def _translate_all(
             if isinstance(answer, Loaded):
                 batch_of = next(each for each in loading if each.slot == answer.slot)
                 batch_of.missing -= answer.count
+                batch_of.sizes |= answer.sizes
                 batch_of.deep += answer.deep
                 batch_of.failed |= answer.failed
                 continue

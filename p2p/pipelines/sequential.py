@@ -32,9 +32,9 @@ class Translator(LightningModule):
         super().__init__()
         self._stages = stages
 
-    def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray] | None:
-        """Names and frames, uint8 (N, H, W, C); None for a batch of which nothing could be read."""
-        return None if batch is None else (batch.names, self._stages.translate(batch))
+    def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray, list] | None:
+        """Names, frames, uint8 (N, H, W, C), and the inputs' sizes; None for a batch of which nothing could be read."""
+        return None if batch is None else (batch.names, self._stages.translate(batch), batch.sizes)
 
 
 class Writer(BasePredictionWriter):
@@ -46,8 +46,8 @@ class Writer(BasePredictionWriter):
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx):
         """Save every frame of the prediction under its name."""
-        for name, frame_HWC in zip(*prediction or ((), ()), strict=True):
-            self._stages.save(name, frame_HWC)
+        for name, frame_HWC, size in zip(*prediction or ((), (), ()), strict=True):
+            self._stages.save(name, frame_HWC, size)
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:

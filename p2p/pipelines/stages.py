@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from p2p.batch import Batch, from_frames, to_frames
+from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
@@ -28,6 +29,7 @@ class Stages:
         engine, transform, codec: do the work.
         output: folder that the written files' names are relative to.
         clock: measures each stage.
+        restore_size: write each output at the size of its input.
         on_image: called after each image that is done, or failed.
     """
 
@@ -36,13 +38,20 @@ class Stages:
         *,
         engine: Engine,
         transform: Torchvision,
-        codec: Pillow,
+        codec: Fast | Pillow,
         output: Path,
         clock: Clock,
+        restore_size: bool = False,
     ):
         self.engine = engine
         self.transform = transform
-        self.files = Files(codec=codec, sizing=transform.sizing, input_shape=engine.manifest.input_shape, output=output)
+        self.files = Files(
+            codec=codec,
+            sizing=transform.sizing,
+            input_shape=engine.manifest.input_shape,
+            output=output,
+            restore_size=restore_size,
+        )
         self.clock = clock
         self.failures: dict[str, str] = {}
         self.on_image: Callable[[], object] = lambda: None
@@ -64,12 +73,13 @@ class Stages:
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
         try:
-            frame_HWC = self.files.load(pair, self.clock)
+            frame_HWC, size = self.files.load(pair, self.clock)
         except ValueError as error:
             self.fail(pair.name, str(error))
             return None
         with self.clock("preprocess", images=0):
-            return Batch([pair.name], from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None]))
+            input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
+            return Batch([pair.name], input_NCHW, sizes=[size])
 
     def fail(self, name: str, reason: str) -> None:
         """Note that an input cannot be translated, and why."""
@@ -90,9 +100,9 @@ class Stages:
         with self.clock("postprocess", len(batch)):
             return to_frames(output_NCHW).cpu().numpy()
 
-    def save(self, name: str, frame_HWC: np.ndarray) -> None:
-        """Encode and write one output. A file appears whole or not at all."""
-        self.files.save(name, frame_HWC, self.clock)
+    def save(self, name: str, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
+        """Encode and write one output, of an input of that size. A file appears whole or not at all."""
+        self.files.save(name, frame_HWC, size, self.clock)
         self.on_image()
 
 

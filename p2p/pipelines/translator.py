@@ -21,13 +21,13 @@ class Rows:
         slot: which one.
         rows: those that hold an image, in the batch's order; the others could not be read.
         deep: those of them that are in the slot's float32 half.
-        names: one per row.
+        images: of each row the name, and the height and width that its file had.
     """
 
     slot: int
     rows: list[int]
     deep: list[int]
-    names: list[str]
+    images: list[tuple[str, tuple[int, int]]]
 
 
 def gather(batch: Rows, input_NHWC: np.ndarray, deep_NHWC: np.ndarray) -> torch.Tensor:
@@ -60,7 +60,9 @@ class OnCpu:
         """Translate a batch into an output slot."""
         with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
             input_NCHW = from_frames(gather(batch, *self._inputs))
-        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(Batch(batch.names, input_NCHW))
+        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(
+            Batch([name for name, _ in batch.images], input_NCHW)
+        )
         self._done.append((batch, slot))
 
     def ready(self) -> bool:

@@ -36,10 +36,15 @@ class Load(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """`deep`: rows that are in `deep_NHWC` instead of `input_NHWC`; `failed`: reasons by row."""
+    """What became of the rows.
+
+    `sizes`: height and width that each had in its file; `deep`: those that are in `deep_NHWC` instead of
+    `input_NHWC`; `failed`: reasons.
+    """
 
     slot: int
     count: int
+    sizes: dict[int, tuple[int, int]]
     deep: list[int]
     failed: dict[int, str]
     spans: list[tuple[str, str, int, int, int]]
@@ -47,11 +52,14 @@ class Loaded(NamedTuple):
 
 
 class Save(NamedTuple):
-    """Encode and write the rows of an output slot from `first` on under these names. Answered by Saved."""
+    """Encode and write the rows of an output slot from `first` on.
+
+    `images` are (name, the size that the input had). Answered by Saved.
+    """
 
     slot: int
     first: int
-    names: list[str]
+    images: list[tuple[str, tuple[int, int]]]
 
 
 class Saved(NamedTuple):
@@ -117,11 +125,11 @@ class Worker:
 
     def load(self, task: Load) -> Loaded:
         """Fill the rows of the slot."""
-        deep, failed = [], {}
+        sizes, deep, failed = {}, [], {}
         for row, (name, path, half) in enumerate(task.images, task.first):
             self._go_on()
             try:
-                frame_HWC = self._files.load(Pair(name, Source(Path(path), half)), self._clock)
+                frame_HWC, sizes[row] = self._files.load(Pair(name, Source(Path(path), half)), self._clock)
             except ValueError as error:
                 failed[row] = str(error)
                 continue
@@ -131,14 +139,14 @@ class Worker:
                 else:
                     self._deep_NHWC[task.slot, row] = frame_HWC
                     deep.append(row)
-        return Loaded(task.slot, len(task.images), deep, failed, *self._clock.take())
+        return Loaded(task.slot, len(task.images), sizes, deep, failed, *self._clock.take())
 
     def save(self, task: Save) -> Saved:
         """Write the rows of the slot."""
-        for row, name in enumerate(task.names, task.first):
+        for row, (name, size) in enumerate(task.images, task.first):
             self._go_on()
-            self._files.save(name, self._output_NHWC[task.slot, row], self._clock)
-        return Saved(task.slot, len(task.names), *self._clock.take())
+            self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
+        return Saved(task.slot, len(task.images), *self._clock.take())
 
     def _go_on(self) -> None:
         if self._stop[0] or os.getppid() != self._parent:

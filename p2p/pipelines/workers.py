@@ -163,5 +163,5 @@ class Workers:
                 process.kill()  # does nothing to one that was waited for
                 process.wait()
             for task in (task for tasks in self._tasks.values() for task in tasks if isinstance(task, Save)):
-                for name in task.names:
+                for name, _ in task.images:
                     self._files.partial(name).unlink(missing_ok=True)  # of one that was killed between write and rename

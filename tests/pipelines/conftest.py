@@ -45,9 +45,16 @@ class Negative:
         return -input_NCHW
 
 
-def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop"):
+def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", restore_size=False):
     transform = Torchvision(image_size=image_size, preprocess=preprocess)
-    return Stages(engine=engine, transform=transform, codec=codec or Pillow(), output=output, clock=Clock())
+    return Stages(
+        engine=engine,
+        transform=transform,
+        codec=codec or Pillow(),
+        output=output,
+        clock=Clock(),
+        restore_size=restore_size,
+    )
 
 
 def files(folder):

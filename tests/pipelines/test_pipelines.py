@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from p2p.batch import from_frames
+from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import find_inputs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.files import to_size
 from p2p.pipelines.translator import Rows, gather
 from p2p.pipelines.worker import Load, Loaded, Saved
 from p2p.pipelines.workers import Workers
+from tests.conftest import picture
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, children, files, stages_for
 
@@ -43,6 +46,44 @@ def test_both_write_the_same_bytes(engine, inputs, tmp_path, format, batch_size)
     assert written["sequential"] == written["overlap"]
     expected = {p.relative_to(inputs).with_suffix(f".{format}").as_posix() for p in inputs.rglob("*.*")}
     assert set(written["overlap"]) == expected
+
+
+@pytest.mark.parametrize("preprocess", ["resize_and_crop", "scale_width_and_crop"])
+def test_outputs_at_their_inputs_sizes(engine, inputs, tmp_path, preprocess):
+    """Both pipelines, halves of pairs, turned photos, and one that cannot be read before others of its batch."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(48, 30).save(inputs / "00a.jpg", exif=exif)
+    (inputs / "01.jpg").write_bytes(b"broken")
+    for layout in (None, "side_by_side"):
+        pairs = find_inputs(str(inputs), layout=layout)
+        written = {}
+        for name, run in RUNS.items():
+            for restore in (False, True):
+                folder = tmp_path / f"{name}{restore}{layout}"
+                run(
+                    pairs,
+                    stages_for(engine, folder, codec=Fast(), preprocess=preprocess, restore_size=restore),
+                    batch_size=4,
+                )
+                written[name, restore] = files(folder)
+        assert written["sequential", True] == written["overlap", True]
+        assert 5 <= len(written["overlap", True]) < len(pairs)  # without the broken one and pairs of odd width
+        for pair in pairs:
+            if f"{pair.name}.png" not in written["overlap", True]:
+                continue
+            width, height = ImageOps.exif_transpose(Image.open(pair.input.path)).size
+            size = (width // 2 if layout else width, height)
+            small, restored = (decode(written["overlap", restore][f"{pair.name}.png"]) for restore in (False, True))
+            assert (restored == np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))).all()
+
+
+def test_other_channels_at_another_size():
+    frame = np.random.default_rng(0).integers(0, 256, (8, 8, 5), dtype=np.uint8)
+    planes = [Image.fromarray(frame[..., c]).resize((13, 21), Image.Resampling.BICUBIC) for c in range(5)]
+    result = to_size(frame, 21, 13)
+    assert result.dtype == np.uint8 and result.shape == (21, 13, 5)
+    assert (result == np.stack(planes, axis=2)).all()
 
 
 @pytest.fixture
