@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from p2p.pipelines.files import Clock, Files
+from p2p.pipelines.files import Clock, Files, Size
 
 
 class Unsaved(Files):
     """Loads, and saves nothing."""
 
-    def save(self, name: str, frame_HWC: np.ndarray, clock: Clock) -> None:
+    def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
         """Do nothing."""

@@ -153,6 +153,10 @@ def test_mistakes_are_pillows():
     for format in ("png", "jpg", "webp"):
         with pytest.raises(ValueError, match=rf"\.{format} files have no 5 channels: use codec\.format=npy"):
             Fast(format=format).encode(noise(2, 2, 5))
+        with pytest.raises(ValueError, match=rf"\.{format} files have no 5 channels: use codec\.format=npy"):
+            Fast(format=format).check_channels(5)
+        Fast(format=format).check_channels(3)
+    Fast(format="npy").check_channels(5)
 
 
 def test_without_the_fast_libraries_it_says_so_and_works(monkeypatch, capsys):
