@@ -13,7 +13,7 @@ from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.interop.config import reference_record
 from p2p.report.tables import show_considered
-from p2p.run import read_record
+from p2p.run import read_record, validated_weights
 
 
 @command("export")
@@ -28,8 +28,7 @@ def main(cfg: DictConfig) -> None:
     else:
         record = read_record(run_dir, instead=", or export a .pth of the reference with ckpt_path=")
     generator = instantiate(record.generator, _convert_="all")
-    validated = "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
-    load_weights(generator, checkpoint, weights=cfg.weights or validated)
+    load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
     batches = [validation[i] for i in range(min(cfg.images, len(validation)))]
