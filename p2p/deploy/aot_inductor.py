@@ -33,7 +33,7 @@ def unavailable() -> str | None:
         return f"there is no C++ compiler {compiler} (the variable CXX can name another)"
     if torch.cuda.is_available() and torch.__version__ < "2.12":
         # Seen on an H200 with 2.11.0+cu130: built in silence, then a segmentation fault in `aoti_load_package`, with
-        # and without freezing, static and dynamic. Newer versions were not at hand.
+        # freezing and without, static and dynamic. Newer versions were not at hand.
         return f"torch {torch.__version__} crashes while it loads such a package on a GPU"
     if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"

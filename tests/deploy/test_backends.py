@@ -107,7 +107,7 @@ def test_batches_that_contradict_each_other(backend, min_batch, max_batch, gener
 def test_a_generator_that_cannot_be_built_gets_a_sentence(images, tmp_path, monkeypatch):
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **__: 1 / 0)
     with pytest.raises(ValueError, match=r"cannot build .* torch.float32 \(division by zero\): choose another"):
-        aot_inductor.export(nn.Conv2d(3, 3, 1), images, tmp_path)
+        aot_inductor.export(nn.Conv2d(3, 3, 1).eval(), images, tmp_path)
 
 
 def test_what_is_missing_is_named(generator, images, tmp_path, monkeypatch):
