@@ -1,6 +1,6 @@
 """JPEG files decoded on the GPU by nvImageCodec, a batch at a time, so that the CPU's cores are free to encode.
 
-A GPU with a JPEG engine, such as A100 and H100, decodes baseline JPEG in that; CUDA does the rest.
+A GPU with a JPEG engine, such as A100, H100 and H200, decodes in that; on others CUDA does the work.
 Workers, which get the codec for its encoder, are spared the import of torch.
 """
 
@@ -12,103 +12,80 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from p2p.codecs import turbo
 from p2p.codecs.fast import Fast
 
 if TYPE_CHECKING:
     import torch
 
-
-class Decoded(NamedTuple):
-    """What became of the files of a batch; each index stands in one of the three.
-
-    Attributes:
-        groups: for each size, the indices of its images and uint8 (N, H, W, 3) on the GPU.
-        frames: what the CPU decoded, as `p2p.codecs.pillow.decode` gives it.
-        failures: what cannot be read, and why.
-    """
-
-    groups: list[tuple[list[int], torch.Tensor]]
-    frames: dict[int, np.ndarray]
-    failures: dict[int, ValueError]
+Groups = list[tuple[list[int], "torch.Tensor"]]
 
 
 class NvImgCodec(Fast):
-    """`Fast`, with its arguments, that also decodes on a GPU."""
+    """`Fast`, with its arguments, whose JPEG files a pipeline decodes on the GPU, where that can be done.
+
+    Both pipelines do, so that their files are the same bytes. Pixels differ from the CPU's by rounding: by 1 in 255
+    mostly, more at sharp edges of halved chroma.
+    """
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why the CPU has to decode here, as half a sentence; None if that GPU can."""
+        if device.type != "cuda":
+            return "there is no GPU, or device=cpu"
+        try:
+            _import_nvimgcodec()
+        except ImportError:
+            return "nvImageCodec is not installed, see pip install '.[gpu]'"
+        return None
 
     def batches(self, device: torch.device) -> BatchDecoder:
-        """What decodes on that GPU, by this codec what cannot be decoded there."""
-        return BatchDecoder(cpu=self, device=device)
+        """What decodes on that GPU."""
+        return BatchDecoder(device)
 
 
 class BatchDecoder:
-    """Decodes batches. The CPU takes what the GPU must not or cannot: see `for_the_gpu`.
+    """Decodes batches of files of which `p2p.codecs.jpeg.gpu_size` says that the GPU may. For one thread.
 
-    Pixels differ from Pillow's by rounding: by 1 in 255 mostly, more at sharp edges of halved chroma.
-    Not for several threads at a time.
+    Each image by the same engine, whatever else is in its batch: a JPEG engine and CUDA, which share batches by
+    default, round differently.
 
     Args:
-        cpu: decodes the rest.
         device: the GPU.
         sets: batches whose images may still be read by the GPU while the next one is decoded.
-
-    Raises:
-        ValueError: there is no GPU, or nvImageCodec is not installed.
     """
 
-    def __init__(self, *, cpu: Fast, device: torch.device, sets: int = 2):
+    def __init__(self, device: torch.device, *, sets: int = 2):
         import torch
 
-        self._cpu = cpu
         self._device = device
         nvimgcodec = _import_nvimgcodec()
         kinds = nvimgcodec.BackendKind
         with _silent_stderr():
-            self._decoder = nvimgcodec.Decoder(
-                device_id=device.index or 0,
-                backends=[
-                    nvimgcodec.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)
-                ],
-                options=":fancy_upsampling=1",  # of halved chroma, as libjpeg does it
-            )
+            try:
+                self._decoder = _decoder(nvimgcodec, device, kinds.HW_GPU_ONLY)
+            except RuntimeError:  # this GPU has no JPEG engine
+                self._decoder = _decoder(nvimgcodec, device, kinds.HYBRID_CPU_GPU)
         self._params = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
+        self._stream_of = nvimgcodec.CodeStream
         self._sets: list[tuple[list, torch.cuda.Event]] = [([], torch.cuda.Event()) for _ in range(sets)]
 
-    def decode(self, files: Sequence[bytes], *, stream: torch.cuda.Stream, channels: int = 3) -> Decoded:
-        """The bytes of whole files -> their frames, those on the GPU in the order of `stream`.
+    def decode(self, files: Sequence[np.ndarray], *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
+        """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
 
-        Waits on the host for the batch before the last `sets` to be stacked, which it long is.
+        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded. Waits
+        on the host for the JPEG engine, and for the batch before the last `sets` to be stacked, which it long is.
         """
-        mine = [index for index, data in enumerate(files) if for_the_gpu(data, channels=channels)]
-        groups, missed = self._on_gpu([files[index] for index in mine], stream) if mine else ([], [])
-        missing = set(range(len(files))) - set(mine) | {mine[place] for place in missed}
-        decoded = Decoded([([mine[place] for place in places], frames) for places, frames in groups], {}, {})
-        for index in sorted(missing):
-            frame_HWC = self._on_cpu(files[index], channels)
-            (decoded.failures if isinstance(frame_HWC, ValueError) else decoded.frames)[index] = frame_HWC
-        return decoded
-
-    def _on_cpu(self, data: bytes, channels: int) -> np.ndarray | ValueError:
-        try:
-            return self._cpu.decode(data, channels=channels)
-        except ValueError as error:
-            return error
-
-    def _on_gpu(
-        self, files: list[bytes], stream: torch.cuda.Stream
-    ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
-        """Frames by size, and the places of files that could not be decoded."""
         import torch
 
         images, stacked = self._sets.pop(0)
         # The JPEG engine ignores the order of streams: it would overwrite images that are still being stacked.
         stacked.synchronize()
         reused = images[: len(files)] if len(images) >= len(files) else None
-        results = self._decoder.decode(files, images=reused, params=self._params, cuda_stream=stream.cuda_stream)
+        sources = [self._stream_of(file) for file in files]
+        results = self._decoder.decode(sources, images=reused, params=self._params, cuda_stream=stream.cuda_stream)
         places, missed = defaultdict(list), []
         for place, image in enumerate(results):
             if image is None:
@@ -125,22 +102,16 @@ class BatchDecoder:
         return groups, missed
 
 
-def for_the_gpu(data: bytes, *, channels: int) -> bool:
-    """Whether the GPU may give what Pillow would: a JPEG file to be read as RGB, not CMYK and not to be turned."""
-    return channels == 3 and turbo.colours(data, channels=channels) is not None
+def _decoder(nvimgcodec: ModuleType, device: torch.device, kind: object) -> object:
+    # fancy: of halved chroma, as libjpeg does it
+    backends, options = [nvimgcodec.Backend(kind)], ":fancy_upsampling=1"
+    return nvimgcodec.Decoder(device_id=device.index or 0, backends=backends, options=options)
 
 
 def _import_nvimgcodec() -> ModuleType:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ValueError("decoding by nvImageCodec needs an NVIDIA GPU, and torch finds none here: use codec=fast")
-    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # of a damaged file, `Decoded.failures` tells
-    try:
-        with _silent_stderr():
-            from nvidia import nvimgcodec
-    except ImportError:
-        raise ValueError("nvImageCodec is not installed: pip install '.[gpu]', or use codec=fast") from None
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # of a damaged file, the CPU tells
+    with _silent_stderr():
+        from nvidia import nvimgcodec
     return nvimgcodec
 
 

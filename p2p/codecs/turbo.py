@@ -51,7 +51,7 @@ def colours(data: bytes, *, channels: int) -> Literal["Gray", "RGB"] | None:
         return None
     if stored in ("CMYK", "YCCK") or (channels == 1 and stored != "Gray"):  # Pillow's grey is not JPEG's luma
         return None
-    if height * width > (Image.MAX_IMAGE_PIXELS or height * width) or _turned(data):
+    if height * width > (Image.MAX_IMAGE_PIXELS or height * width) or turned(data):
         return None
     return "Gray" if stored == "Gray" else "RGB"
 
@@ -67,7 +67,7 @@ def encode(frame_HWC: np.ndarray, *, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(frame_HWC, quality, wanted, subsampling, fastdct=False)
 
 
-def _turned(data: bytes) -> bool:
+def turned(data: bytes) -> bool:
     """Whether an EXIF or XMP entry says that the image is to be turned or mirrored."""
     if not any(mark in data for mark in TURNING):  # searched in a hundredth of the time that decoding takes
         return False

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from p2p.codecs import jpeg
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
-from p2p.data.images import read_input
+from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Pair
 from p2p.data.transforms.sizing import Sizing, resize
 
@@ -27,16 +31,25 @@ class Files:
         input_shape: (C, H, W) that the exported program takes.
         output: folder that the written files' names are relative to.
         restore_size: write each output at the size of its input.
+        gpu_decodes: what a GPU may decode: JPEG files that need no resize, as it has none, or of "any size".
     """
 
     def __init__(
-        self, *, codec: Fast | Pillow, sizing: Sizing, input_shape: list[int], output: Path, restore_size: bool
+        self,
+        *,
+        codec: Fast | Pillow,
+        sizing: Sizing,
+        input_shape: list[int],
+        output: Path,
+        restore_size: bool,
+        gpu_decodes: Literal["same size", "any size"] | None = None,
     ):
         self.codec = codec
         self.sizing = sizing
         self.input_shape = input_shape
         self.output = output
         self.restore_size = restore_size
+        self.gpu_decodes = gpu_decodes
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
@@ -47,16 +60,33 @@ class Files:
         path = self.path(name)
         return path.with_name(f".{path.name}.partial")
 
-    def load(self, pair: Pair, clock: Clock) -> tuple[np.ndarray, Size]:
+    def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
+        """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
+        if self.gpu_decodes is None or self.input_shape[0] != 3 or (size := jpeg.gpu_size(data)) is None:
+            return None
+        height, width = size
+        if pair.input.half is not None:
+            if width % 2:
+                return None
+            width //= 2
+        scaled = self.sizing.scaled(height, width, self.sizing.size)
+        if self.gpu_decodes == "same size" and scaled != (height, width):
+            return None
+        if min(scaled) < self.sizing.size and self.sizing.crops:
+            return None
+        return (height, width) if self.sizing.cropped(*scaled) == tuple(self.input_shape[1:]) else None
+
+    def load(self, pair: Pair, clock: Clock, *, data: bytes | None = None) -> tuple[np.ndarray, Size]:
         """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file is deeper than 8 bits.
 
-        With it comes the size that it had, for `save`.
+        With it comes the size that it had, for `save`. `data`: its file's bytes, where they have been read.
 
         Raises:
             ValueError: it cannot be read, or does not come out in the size that the program takes.
         """
         with clock("decode"):
-            frame_HWC = read_input(pair, self.codec.decode, channels=self.input_shape[0])
+            data = read_file(pair.input) if data is None else data
+            frame_HWC = frame_of(data, pair.input, self.codec.decode, channels=self.input_shape[0])
         with clock("preprocess"):
             try:
                 sized_HWC = self.sizing(frame_HWC)
@@ -77,17 +107,49 @@ class Files:
                 frame_HWC = to_size(frame_HWC, *size)
             data = self.codec.encode(frame_HWC)
         with clock("write"):
-            path, partial = self.path(name), self.partial(name)
             try:
-                try:
-                    partial.write_bytes(data)
-                except FileNotFoundError:  # the first file of its folder
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial.write_bytes(data)
-                partial.replace(path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
+                self._write(name, data)
+            except FileNotFoundError:  # the first file of its folder
+                self.path(name).parent.mkdir(parents=True, exist_ok=True)
+                self._write(name, data)
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.path(name)
+        if nameless(path, data):
+            return
+        partial = self.partial(name)
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def nameless(path: Path, data: bytes) -> bool:
+    """Write a new file that gets its name when it is whole, or return False where that cannot be done.
+
+    Where the system (Linux) and the file system can, a folder is changed once a file in place of twice, by a rename;
+    workers wait for each other at that. Nor does one that is killed leave anything behind.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            return False
+        raise
+    try:
+        with memoryview(data) as left:
+            while left:
+                left = left[os.write(fd, left) :]
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # given any folder, Python follows the link
+        return True
+    except FileExistsError:  # it is to be replaced
+        return False
+    finally:
+        os.close(fd)
 
 
 def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,14 +3,17 @@
     workers     load 3 | load 4 | save 0 | load 5 | save 1 | ...      processes: decode, preprocess; encode, write
     engine          [  1  ][  2  ][  3  ][  4  ] ...                  this process
 
+With codec=nvimgcodec on a GPU, workers only read JPEG files and judge their headers; nvImageCodec decodes them, and
+CV-CUDA brings them to size, on streams beside the engine's.
+
 An image is decoded into a row of an input slot, the engine turns an input slot into an output slot, and from there
 it is encoded. Slots are memory that all processes share, a fixed ring on either side of the engine: whoever is too
 fast waits for a free one, and memory does not grow with the number of images. Batches are the same, in the same
 order, as in the sequential pipeline, and the functions are the same, so the files are the same bytes.
 
 An engine that computes on every core of a CPU is the exception. It and the workers would only take the cores from
-each other, and its threads wait for the slowest of them: 144 instead of 174 images/s in sequence. So they take turns,
-a few batches long, and what is gained is that loading and saving use all cores, too: 176.
+each other, and its threads wait for the slowest of them. So they take turns, a few batches long, and what is gained is
+that loading and saving use all cores, too.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -34,25 +38,32 @@ from p2p.pipelines.workers import QUEUED, Workers
 PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
 RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
+CODED = 1 << 21  # bytes of a file that the GPU decodes, at most: a larger one is the CPU's, which takes no slot for it
+POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
 NICENESS = 5  # of workers that share their cores with the engine
 
 
 @dataclass
 class Loading:
-    """A batch whose images the workers are loading into a slot."""
+    """A batch whose images the workers are loading into a slot, and then perhaps the GPU."""
 
-    slot: int
-    pairs: list[Pair]
+    batch: Rows
     missing: int
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    deep: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    prepared: Future | None = None
 
-    def rows(self) -> Rows:
-        """What can be translated."""
-        rows = [row for row in range(len(self.pairs)) if row not in self.failed]
-        images = [(self.pairs[row].name, self.sizes[row]) for row in rows]
-        return Rows(self.slot, rows, sorted(self.deep), images)
+    def take(self, answer: Loaded) -> None:
+        """Note what a worker has done."""
+        self.missing -= answer.count
+        self.batch.sizes |= answer.sizes
+        self.batch.coded |= answer.coded
+        self.batch.deep += answer.deep
+        self.batch.failed |= answer.failed
+
+    def prepare(self, translator: OnGpu) -> bool:
+        """Have it decoded, if all of it is here and there is room."""
+        if self.prepared is None and not self.missing:
+            self.prepared = translator.prepare(self.batch)
+        return self.prepared is not None
 
 
 def run(
@@ -90,17 +101,27 @@ def run(
         "output": SharedArray((slots, batch_size, *hwc(manifest.output_shape)), "uint8"),
         "stop": SharedArray((1,), "uint8"),
     }
+    if stages.files.gpu_decodes:
+        arrays["coded"] = SharedArray((slots, batch_size, CODED), "uint8")
     with ExitStack() as stack:
         for array in arrays.values():
             stack.enter_context(array)
         niceness = 0 if on_gpu else NICENESS
-        pool = stack.enter_context(Workers(workers, niceness=niceness, files=stages.files, arrays=arrays))
+        each_span = stages.clock.spans is not None
+        pool = stack.enter_context(
+            Workers(workers, niceness=niceness, each_span=each_span, files=stages.files, arrays=arrays)
+        )
         if on_gpu:
             arrays["input"].pin()
             arrays["output"].pin()
         stages.warmup(batch_size, images=len(pairs))
         frames = [arrays[name].array for name in ("input", "deep", "output")]
-        translator = (OnGpu if on_gpu else OnCpu)(stages, *frames)
+        if on_gpu:
+            coded = arrays["coded"].array if "coded" in arrays else None
+            translator = OnGpu(stages, *frames, coded=coded, wake=pool.wake)
+            stack.callback(translator.end)
+        else:
+            translator = OnCpu(stages, *frames)
         pool.wait_until_ready()
         batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
         with stages.clock("e2e", len(pairs)):
@@ -125,49 +146,59 @@ def _translate_all(
     workers_turn = True
 
     def startable() -> bool:
-        return bool(loading and not loading[0].missing and free_outputs and len(translator) < translator.depth)
+        if not (loading and not loading[0].missing and free_outputs and len(translator) < translator.depth):
+            return False
+        return not translator.decodes or (loading[0].prepared is not None and loading[0].prepared.done())
 
     while True:
         while free_inputs and not exhausted:
-            batch = next(batches, None)
-            if exhausted := batch is None:
+            pairs = next(batches, None)
+            if exhausted := pairs is None:
                 break
-            loading.append(Loading(free_inputs.pop(), batch, missing=len(batch)))
-            for first in range(0, len(batch), part):
-                images = [(pair.name, str(pair.input.path), pair.input.half) for pair in batch[first : first + part]]
-                pool.submit(Load(loading[-1].slot, first, images))
+            loading.append(Loading(Rows(free_inputs.pop(), pairs), missing=len(pairs)))
+            for first in range(0, len(pairs), part):
+                images = [(pair.name, str(pair.input.path), pair.input.half) for pair in pairs[first : first + part]]
+                pool.submit(Load(loading[-1].batch.slot, first, images))
+        if translator.decodes:
+            for each in loading:  # in their order, so that the first is never the one that finds no room
+                if not each.prepare(translator):
+                    break
         if turns:  # each goes on for as long as it can
             workers_turn = pool.pending > 0 and (workers_turn or not startable())
         if workers_turn:
             pool.hand_out()
         while startable() and not (turns and workers_turn):
             loaded = loading.popleft()
-            for row, reason in sorted(loaded.failed.items()):
-                stages.fail(loaded.pairs[row].name, reason)
-            if len(loaded.failed) < len(loaded.pairs):
-                translator.start(loaded.rows(), free_outputs.pop())
+            prepared = None if loaded.prepared is None else loaded.prepared.result()
+            batch = loaded.batch
+            for row, reason in sorted(batch.failed.items()):
+                stages.fail(batch.pairs[row].name, reason)
+            if batch.rows:
+                translator.start(batch, free_outputs.pop(), prepared)
             else:
-                free_inputs.append(loaded.slot)
+                translator.release(batch)
+                free_inputs.append(batch.slot)
         if turns and not workers_turn and not translator and pool.pending:
             continue  # nothing could be read of what was loaded: the workers' turn
         if not (loading or translator or saving or not exhausted):
             return
-        if translator and (len(translator) == translator.depth or translator.ready() or pool.silent()):
+        preparing = any(each.prepared is not None for each in loading)
+        wait_s = None if not translator and (loading or saving) else POLL_S if translator and preparing else 0
+        if translator and (
+            len(translator) == translator.depth or translator.ready() or (not preparing and pool.silent())
+        ):
             translated, slot = translator.finish()
             free_inputs.append(translated.slot)
-            saving[slot] = len(translated.images)
-            for first in range(0, len(translated.images), part):
-                pool.submit(Save(slot, first, translated.images[first : first + part]))
-            continue
-        for answer in pool.answers(wait=not translator and bool(loading or saving)):
+            images = translated.images
+            saving[slot] = len(images)
+            for first in range(0, len(images), part):
+                pool.submit(Save(slot, first, images[first : first + part]))
+            wait_s = 0  # to see a worker's death between two calls of the engine
+        for answer in pool.answers(wait_s=wait_s):
             stages.clock.merge(answer.spans)
             stages.clock.cpu_seconds += answer.cpu_seconds
             if isinstance(answer, Loaded):
-                batch_of = next(each for each in loading if each.slot == answer.slot)
-                batch_of.missing -= answer.count
-                batch_of.sizes |= answer.sizes
-                batch_of.deep += answer.deep
-                batch_of.failed |= answer.failed
+                next(each for each in loading if each.batch.slot == answer.slot).take(answer)
                 continue
             saving[answer.slot] -= answer.count
             if not saving[answer.slot]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,11 +12,15 @@ from tqdm import tqdm
 
 from p2p.batch import Batch, from_frames, to_frames
 from p2p.codecs.fast import Fast
+from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.codecs.pillow import Pillow
+from p2p.data.images import read_file
 from p2p.data.pairs import Pair
+from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
 from p2p.pipelines.files import Files
+from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.profiling.clock import Clock
 
 
@@ -45,12 +50,15 @@ class Stages:
     ):
         self.engine = engine
         self.transform = transform
+        self._codec = codec
+        self._loader: GpuLoader | None = None
         self.files = Files(
             codec=codec,
             sizing=transform.sizing,
             input_shape=engine.manifest.input_shape,
             output=output,
             restore_size=restore_size,
+            gpu_decodes=_gpu_decodes(codec, transform, engine.device),
         )
         self.clock = clock
         self.failures: dict[str, str] = {}
@@ -70,16 +78,44 @@ class Stages:
             for size in filter(None, (batch_size, last)):
                 to_frames(self.engine(torch.zeros(size, *self.engine.manifest.input_shape))).cpu()
 
+    def gpu_loader(self, lane: str) -> GpuLoader:
+        """One more of what decodes and preprocesses on the GPU, where `files.gpu_decodes`."""
+        return GpuLoader(
+            decoder=self._codec.batches(self.engine.device),
+            sizing=self.transform.sizing,
+            cvcuda=self.transform if self.files.gpu_decodes == "any size" else None,
+            device=self.engine.device,
+            clock=self.clock,
+            lane=lane,
+        )
+
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
         try:
-            frame_HWC, size = self.files.load(pair, self.clock)
+            data = read_file(pair.input)
+            size = self.files.gpu_size(pair, data)
+            if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
+                return batch
+            frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except ValueError as error:
             self.fail(pair.name, str(error))
             return None
         with self.clock("preprocess", images=0):
             input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
             return Batch([pair.name], input_NCHW, sizes=[size])
+
+    def _load_on_gpu(self, pair: Pair, data: bytes, size: tuple[int, int]) -> Batch | None:
+        if self._loader is None:
+            self._loader = self.gpu_loader("decoder stream")
+        loader, (_, height, width) = self._loader, self.files.input_shape
+        with torch.cuda.stream(loader.stream):
+            input_NCHW = torch.empty(1, 3, height, width, device=self.engine.device)
+        if loader([np.frombuffer(data, np.uint8)], [pair.input.half], input_NCHW, [0]):
+            return None  # the CPU says what is wrong, or makes it out
+        with torch.cuda.stream(loader.stream):
+            batch = Batch([pair.name], input_NCHW.cpu(), sizes=[size])
+        loader.finish()
+        return batch
 
     def fail(self, name: str, reason: str) -> None:
         """Note that an input cannot be translated, and why."""
@@ -104,6 +140,27 @@ class Stages:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
         self.files.save(name, frame_HWC, size, self.clock)
         self.on_image()
+
+
+def _gpu_decodes(
+    codec: Fast | Pillow, transform: Torchvision, device: torch.device
+) -> Literal["same size", "any size"] | None:
+    """What a GPU may decode, see `Files`; says so once where one was asked for that cannot."""
+    if not isinstance(codec, NvImgCodec):
+        if isinstance(transform, CvCuda):
+            print("transform=cvcuda resizes what codec=nvimgcodec decodes on the GPU: without it, the CPU does both")
+        return None
+    reason = codec.unavailable(device)
+    if reason is None and isinstance(transform, CvCuda):
+        reason = transform.unavailable()
+        if reason is None:
+            return "any size"
+        print(f"{reason}: what is to be resized is decoded and resized by the CPU")
+        return "same size"
+    if reason is not None:
+        print(f"{reason}: the CPU decodes JPEG")
+        return None
+    return "same size"
 
 
 def progress_bar(images: int) -> tqdm:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from p2p.data.images import read_file
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines.files import Files
 from p2p.pipelines.slots import SharedArray
@@ -38,13 +39,14 @@ class Load(NamedTuple):
 class Loaded(NamedTuple):
     """What became of the rows.
 
-    `sizes`: height and width that each had in its file; `deep`: those that are in `deep_NHWC` instead of
-    `input_NHWC`; `failed`: reasons.
+    `sizes`: height and width that each had in its file; `coded`: bytes of those that are in `coded` as the files
+    are, for the GPU to decode; `deep`: those that are in `deep_NHWC` instead of `input_NHWC`; `failed`: reasons.
     """
 
     slot: int
     count: int
     sizes: dict[int, tuple[int, int]]
+    coded: dict[int, int]
     deep: list[int]
     failed: dict[int, str]
     spans: list[tuple[str, str, int, int, int]]
@@ -84,15 +86,22 @@ class Setup(NamedTuple):
     lane: str
     parent: int
     niceness: int
+    each_span: bool
     files: Files
     arrays: dict[str, tuple[tuple[int, ...], str, int]]
 
 
 class Spans:
-    """Notes what `p2p.profiling.clock.Clock.merge` takes in; that class imports NVTX, half of a worker's start."""
+    """Notes what `p2p.profiling.clock.Clock.merge` takes in; that class imports NVTX, half of a worker's start.
 
-    def __init__(self, lane: str):
+    Args:
+        lane: who works.
+        each: hand out every span; False: one a stage that is as long as all of them, which the parent counts sooner.
+    """
+
+    def __init__(self, lane: str, *, each: bool):
         self._lane = lane
+        self._each = each
         self._spans: list[tuple[str, str, int, int, int]] = []
         self._cpu_seconds = time.process_time()
 
@@ -108,6 +117,12 @@ class Spans:
     def take(self) -> tuple[list[tuple[str, str, int, int, int]], float]:
         """Spans and processor time since the last call."""
         spans, self._spans = self._spans, []
+        if not self._each:
+            sums: dict[str, tuple[str, str, int, int, int]] = {}
+            for stage, lane, begin, end, images in spans:
+                _, _, first, last, count = sums.get(stage, (stage, lane, begin, begin, 0))
+                sums[stage] = (stage, lane, first, last + end - begin, count + images)
+            spans = list(sums.values())
         before, self._cpu_seconds = self._cpu_seconds, time.process_time()
         return spans, self._cpu_seconds - before
 
@@ -118,18 +133,29 @@ class Worker:
     def __init__(self, setup: Setup):
         arrays = {name: SharedArray(shape, dtype, fd=fd).array for name, (shape, dtype, fd) in setup.arrays.items()}
         self._input_NHWC, self._deep_NHWC, self._output_NHWC = (arrays[name] for name in ("input", "deep", "output"))
+        self._coded = arrays.get("coded")
         self._stop = arrays["stop"]
         self._parent = setup.parent
         self._files = setup.files
-        self._clock = Spans(setup.lane)
+        self._clock = Spans(setup.lane, each=setup.each_span)
 
     def load(self, task: Load) -> Loaded:
         """Fill the rows of the slot."""
-        sizes, deep, failed = {}, [], {}
+        sizes, coded, deep, failed = {}, {}, [], {}
         for row, (name, path, half) in enumerate(task.images, task.first):
             self._go_on()
+            pair = Pair(name, Source(Path(path), half))
             try:
-                frame_HWC, sizes[row] = self._files.load(Pair(name, Source(Path(path), half)), self._clock)
+                data = None
+                if self._coded is not None:
+                    with self._clock("decode", images=0):
+                        data = read_file(pair.input)
+                        size = self._files.gpu_size(pair, data)
+                    if size is not None and len(data) <= self._coded.shape[2]:
+                        self._coded[task.slot, row, : len(data)] = np.frombuffer(data, np.uint8)
+                        sizes[row], coded[row] = size, len(data)
+                        continue
+                frame_HWC, sizes[row] = self._files.load(pair, self._clock, data=data)
             except ValueError as error:
                 failed[row] = str(error)
                 continue
@@ -139,7 +165,7 @@ class Worker:
                 else:
                     self._deep_NHWC[task.slot, row] = frame_HWC
                     deep.append(row)
-        return Loaded(task.slot, len(task.images), sizes, deep, failed, *self._clock.take())
+        return Loaded(task.slot, len(task.images), sizes, coded, deep, failed, *self._clock.take())
 
     def save(self, task: Save) -> Saved:
         """Write the rows of the slot."""

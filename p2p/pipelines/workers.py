@@ -42,25 +42,29 @@ class Workers:
     Args:
         count: processes.
         niceness: added to theirs, so that they give way to an engine on the same cores.
+        each_span: whether their answers hold every span, for a timeline.
         files: what they do to an image.
-        arrays: input, deep, output and stop, see `p2p.pipelines.worker`.
+        arrays: input, deep, output, stop and, where the GPU decodes, coded; see `p2p.pipelines.worker`.
 
     Attributes:
         pending: tasks that were submitted and not answered.
     """
 
-    def __init__(self, count: int, *, niceness: int, files: Files, arrays: dict[str, SharedArray]):
+    def __init__(self, count: int, *, niceness: int, each_span: bool, files: Files, arrays: dict[str, SharedArray]):
         self._stop = arrays["stop"].array
         self._files = files
         self.pending = 0
         self._waiting: tuple[deque[Save], deque[Load]] = (deque(), deque())  # first to be handed out first
         self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
         self._processes: dict[Connection, subprocess.Popen] = {}
         self._tasks: dict[Connection, deque[Load | Save]] = {}
         described = {name: (each.shape, each.dtype, each.fd) for name, each in arrays.items()}
         try:
             for index in range(count):
-                setup = Setup(f"worker {index}", os.getpid(), niceness, files, described)
+                setup = Setup(f"worker {index}", os.getpid(), niceness, each_span, files, described)
                 self._start(setup, [array.fd for array in arrays.values()])
         except BaseException:
             self._end(patience_s=0)
@@ -92,14 +96,22 @@ class Workers:
         """Whether there is no answer yet."""
         return not self._selector.select(0)
 
-    def answers(self, *, wait: bool) -> Iterator[Loaded | Saved]:
-        """What has been done meanwhile; if `wait`, at least one.
+    def wake(self) -> None:
+        """Have `answers` return, from another thread."""
+        with suppress(OSError):  # all is over
+            os.write(self._waker, b"\0")
+
+    def answers(self, *, wait_s: float | None) -> Iterator[Loaded | Saved]:
+        """What has been done meanwhile; waits so long for an answer or a wake, None for any time.
 
         Raises:
             ValueError: a worker was killed.
             Exception: whatever a stage raised in a worker.
         """
-        for key, _ in self._selector.select(None if wait else 0):
+        for key, _ in self._selector.select(wait_s):
+            if key.fileobj == self._woken:
+                os.read(self._woken, 1 << 10)
+                continue
             answer = self._receive(key.fileobj)
             self._tasks[key.fileobj].popleft()
             self.pending -= 1
@@ -151,6 +163,8 @@ class Workers:
     def _end(self, *, patience_s: float) -> None:
         self._stop[0] = 1
         self._selector.close()
+        os.close(self._woken)
+        os.close(self._waker)
         deadline = time.monotonic() + patience_s
         try:
             for connection in self._processes:

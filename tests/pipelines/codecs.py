@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from p2p.codecs.pillow import Pillow
+from p2p.pipelines import files
 
 
 class Codec(Pillow):
@@ -44,7 +45,12 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_before_the_name():
+    os.link = lambda *_, **__: kill()
+
+
 def kill_before_the_rename():
+    files.nameless = lambda *_: False
     Path.replace = lambda *_: kill()
 
 
@@ -62,6 +68,7 @@ HOW = {
     "unpicklable": raise_unpicklable,
     "disk full": fill_the_disk,
     "kill": kill,
+    "kill before the name": kill_before_the_name,
     "kill before the rename": kill_before_the_rename,
     "hang": lambda: time.sleep(60),
     "slow": lambda: time.sleep(0.02),

@@ -51,8 +51,9 @@ def test_a_killed_worker_is_named(stage, many, tmp_path):
     ends_with(ValueError, r"worker process \d+ of the pipeline has died \(signal SIGKILL\): if", stages, many(500))
 
 
-def test_a_worker_killed_between_writing_and_renaming_leaves_no_part(many, tmp_path):
-    codec = Codec("encode", "kill before the rename")
+@pytest.mark.parametrize("how", ["kill before the name", "kill before the rename"])
+def test_a_worker_killed_between_writing_and_naming_leaves_no_part(how, many, tmp_path):
+    codec = Codec("encode", how)
     stages = stages_for(Negative(), tmp_path / "out", codec=codec, image_size=16)
     ends_with(ValueError, "SIGKILL", stages, many(500))
     assert len(files(tmp_path / "out")) >= 2  # those before it

@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 from functools import partial
@@ -129,11 +130,11 @@ def test_what_a_slot_holds_as_the_engine_sees_it():
     rng = np.random.default_rng(0)
     frames, deep = rng.integers(0, 256, (2, 4, 3, 3, 1), dtype=np.uint8), rng.random((2, 4, 3, 3, 1), np.float32)
     for rows, floats in (([0, 1, 2], []), ([1, 3], []), ([0, 2, 3], [2]), ([1], [1])):
-        seen = from_frames(gather(Rows(1, rows, floats, []), frames, deep))
+        seen = from_frames(gather(Rows(1, [], deep=floats), rows, frames, deep))
         for image, row in zip(seen, rows, strict=True):
             expected = deep[1, row] if row in floats else frames[1, row].astype(np.float32) / np.float32(127.5) - 1
             assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-    assert gather(Rows(1, [0, 1], [], []), frames, deep).data_ptr() == frames[1].ctypes.data
+    assert gather(Rows(1, []), [0, 1], frames, deep).data_ptr() == frames[1].ctypes.data
 
 
 def test_the_files_hold_what_the_network_makes_of_the_inputs(engine, inputs, tmp_path):
@@ -144,6 +145,30 @@ def test_the_files_hold_what_the_network_makes_of_the_inputs(engine, inputs, tmp
         expected = ((engine(frame)[0].permute(1, 2, 0).numpy() + 1) / 2 * 255).round()
         written = decode((tmp_path / "out" / path.relative_to(inputs).with_suffix(".png")).read_bytes())
         assert np.abs(written - expected).max() <= 1
+
+
+@pytest.mark.parametrize("without", [None, "O_TMPFILE", "the file system's support"])
+def test_a_file_is_new_or_replaced_wherever_it_is_written(tmp_path, monkeypatch, without):
+    if without == "O_TMPFILE":
+        monkeypatch.delattr(os, "O_TMPFILE")
+    elif without:
+
+        def refuse(path, flags, *mode):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr("p2p.pipelines.files.os.open", refuse)
+    stages = stages_for(Negative(), tmp_path / "out", codec=Pillow(format="npy"), image_size=16)
+    for value in (1, 2):
+        stages.save("deep/x", np.full((16, 16, 3), value, np.uint8), (16, 16))
+        assert (np.load(tmp_path / "out/deep/x.npy") == value).all()
+    assert list(files(tmp_path / "out")) == ["deep/x.npy"]
+    assert (tmp_path / "out/deep/x.npy").stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 class Broken(RuntimeError):
@@ -170,11 +195,16 @@ def test_an_exception_in_any_stage_ends_the_sequential_run_and_leaves_whole_file
         assert decode(data).shape == (32, 32, 3)
 
 
-def test_a_failed_write_leaves_no_part_of_a_file(engine, inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", [False, True])
+def test_a_failed_write_leaves_no_part_of_a_file(engine, inputs, tmp_path, monkeypatch, named):
     stages = stages_for(engine, tmp_path / "out")
-    monkeypatch.setattr(
-        "pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if named:
+        monkeypatch.setattr("p2p.pipelines.files.nameless", lambda *_: False)
+    monkeypatch.setattr("pathlib.Path.replace" if named else "os.link", full)
     with pytest.raises(OSError, match="No space left"):
         sequential.run(find_inputs(str(inputs)), stages, batch_size=2)
     assert files(tmp_path / "out") == {}

@@ -17,6 +17,14 @@ class CvCuda(Torchvision):
     Nothing waits for the GPU, and nothing but the given stream is used.
     """
 
+    def unavailable(self) -> str | None:
+        """Why CV-CUDA cannot be used, as half a sentence; None if it can."""
+        try:
+            import cvcuda  # noqa: F401
+        except ImportError as error:
+            return f"CV-CUDA cannot be used ({error}), see pip install '.[gpu]'"
+        return None
+
     def eval_batch(
         self,
         frames_NHWC: torch.Tensor,

@@ -5,11 +5,15 @@ No torch in here: a worker process that imports it starts in 3 seconds, one that
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
 
+if TYPE_CHECKING:
+    import torch
+
+Frames = TypeVar("Frames", np.ndarray, "torch.Tensor")
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
@@ -50,8 +54,7 @@ class Sizing:
         sized_HWC = resize(frame_HWC, height, width)
         if self.crops:
             self.check_crop(height, width)
-            top, left = (height - self.size) // 2, (width - self.size) // 2
-            sized_HWC = sized_HWC[top : top + self.size, left : left + self.size]
+            sized_HWC = self.crop(sized_HWC[None])[0]
         if sized_HWC.dtype == np.uint8:
             return sized_HWC
         # Bicubic overshoots where it is not held to 8 bits.
@@ -70,6 +73,17 @@ class Sizing:
             case "none":
                 return self._rounded(height), self._rounded(width)
         return height, width
+
+    def cropped(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that remain of a frame of this size."""
+        return (self.size, self.size) if self.crops else (height, width)
+
+    def crop(self, frames_NHWC: Frames) -> Frames:
+        """The middle of frames of one size, NumPy's or torch's, as a view; all of them where the mode does not crop."""
+        height, width = frames_NHWC.shape[1:3]
+        rows, columns = self.cropped(height, width)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return frames_NHWC[:, top : top + rows, left : left + columns]
 
     def check_crop(self, height: int, width: int) -> None:
         """Raise a ValueError if a frame of this size is smaller than the crop."""
