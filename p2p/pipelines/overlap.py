@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from p2p.data.pairs import Pair
@@ -115,18 +116,21 @@ def run(
             arrays["input"].pin()
             arrays["output"].pin()
         stages.warmup(batch_size, images=len(pairs))
-        frames = [arrays[name].array for name in ("input", "deep", "output")]
-        if on_gpu:
-            coded = arrays["coded"].array if "coded" in arrays else None
-            translator = OnGpu(stages, *frames, coded=coded, wake=pool.wake)
-            stack.callback(translator.end)
-        else:
-            translator = OnCpu(stages, *frames)
+        translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
+        stack.callback(translator.end)
         pool.wait_until_ready()
         batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
         with stages.clock("e2e", len(pairs)):
             _translate_all(batches, stages, pool, translator, part=part, slots=slots, turns=turns)
             translator.close()
+
+
+def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]) -> OnCpu | OnGpu:
+    """What has the engine between the slots."""
+    frames = [arrays[name] for name in ("input", "deep", "output")]
+    if stages.engine.device.type == "cuda":
+        return OnGpu(stages, *frames, coded=arrays.get("coded"), wake=wake)
+    return OnCpu(stages, *frames)
 
 
 def _translate_all(

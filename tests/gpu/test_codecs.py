@@ -19,28 +19,43 @@ def codec():
     return NvImgCodec().batches(CUDA)
 
 
+def arrays(files):
+    return [np.frombuffer(data, np.uint8) for data in files]
+
+
 def test_batches_are_pillows_pixels_up_to_rounding(codec):
     files = [saved(picture(512, 256, seed), quality=95, subsampling=s) for seed, s in enumerate(["4:4:4", "4:2:0"] * 4)]
-    files += [JPEGS["progressive"], JPEGS["grey"]]
+    files += [saved(picture(200, 100), quality=95, subsampling="4:2:2")]
     stream = torch.cuda.Stream()
-    decoded = codec.decode(files, stream=stream)
+    groups, missed = codec.decode(arrays(files), stream=stream)
     stream.synchronize()
-    assert decoded.failures == {} and decoded.frames == {}
-    assert sorted(index for indices, _ in decoded.groups for index in indices) == list(range(10))
-    for indices, frames in decoded.groups:
+    assert missed == [] and sorted(place for places, _ in groups for place in places) == list(range(9))
+    for places, frames in groups:
         assert frames.device.type == "cuda" and frames.dtype == torch.uint8
-        for index, frame in zip(indices, frames.cpu().numpy(), strict=True):
-            difference = np.abs(frame.astype(int) - pillow.decode(files[index]))
+        for place, frame in zip(places, frames.cpu().numpy(), strict=True):
+            difference = np.abs(frame.astype(int) - pillow.decode(files[place]))
             assert difference.max() <= 4 and difference.mean() < 0.5
 
 
-def test_damaged_and_other_files_are_the_cpus(codec, capfd):
-    files = [JPEGS["4:4:4"], saved(picture(8, 8), "PNG"), JPEGS["4:2:0"][:300], b"", JPEGS["4:4:4"]]
-    decoded = codec.decode(files, stream=torch.cuda.Stream())
+def test_a_damaged_file_is_missed_and_the_others_are_not(codec, capfd):
+    groups, missed = codec.decode(
+        arrays([JPEGS["4:4:4"], JPEGS["4:2:0"][:300], JPEGS["4:4:4"]]), stream=torch.cuda.Stream()
+    )
     torch.cuda.synchronize()
-    assert [indices for indices, _ in decoded.groups] == [[0, 4]]
-    assert set(decoded.frames) == {1} and set(decoded.failures) == {2, 3}
+    assert [places for places, _ in groups] == [[0, 2]] and missed == [1]
     assert capfd.readouterr().err == ""
+
+
+def test_an_image_is_the_same_alone_and_in_any_batch(codec):
+    files = arrays([saved(picture(512, 256, seed), quality=95) for seed in range(64)])
+    stream, alone = torch.cuda.Stream(), []
+    for file in files:
+        alone.append(codec.decode([file], stream=stream)[0][0][1][0])
+    for batch in (8, 64):
+        for start in range(0, 64, batch):
+            ((places, frames),) = codec.decode(files[start : start + batch], stream=stream)[0]
+            stream.synchronize()
+            assert all(torch.equal(frame, alone[start + place]) for place, frame in zip(places, frames, strict=True))
 
 
 def test_batches_in_flight_keep_their_pixels(codec):
@@ -52,7 +67,7 @@ def test_batches_in_flight_keep_their_pixels(codec):
         with torch.cuda.stream(stream):
             for _ in range(4):
                 torch.mm(slow, slow)
-        ((indices, frames),) = codec.decode(batch, stream=stream).groups
+        ((indices, frames),) = codec.decode(arrays(batch), stream=stream)[0]
         assert indices == list(range(8))
         results.append(frames)
     stream.synchronize()

@@ -50,23 +50,44 @@ def test_the_half_of_a_pair(half):
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-6)
 
 
-def test_it_waits_for_nothing():
-    """While its stream is busy for a while, the call returns, and another stream gets through."""
-    _, on_gpu = batch(100, 80)
+@pytest.mark.parametrize("size", [(64, 64), (100, 80)])
+def test_it_does_not_wait_for_other_streams(size):
+    """While one is busy for a second, a batch on another is done. With a resize CV-CUDA waits for its own."""
+    _, on_gpu = batch(*size)
     transform = CvCuda(image_size=64)
     stream, other = torch.cuda.Stream(), torch.cuda.Stream()
     transform.eval_batch(on_gpu, stream=stream)  # what is made once
     torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(other):
         torch.cuda._sleep(2_000_000_000)  # clock cycles: a second
         busy = torch.cuda.Event()
         busy.record()
     transform.eval_batch(on_gpu, stream=stream)
-    with torch.cuda.stream(other):
-        torch.ones(1, device="cuda").add_(1)
-    other.synchronize()
+    stream.synchronize()
     assert not busy.query()
     torch.cuda.synchronize()
+
+
+def test_without_a_resize_it_waits_for_nothing():
+    _, on_gpu = batch(64, 64)
+    transform, stream = CvCuda(image_size=64), torch.cuda.Stream()
+    transform.eval_batch(on_gpu, stream=stream)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(2_000_000_000)
+        busy = torch.cuda.Event()
+        busy.record()
+    transform.eval_batch(on_gpu, stream=stream)
+    assert not busy.query()
+    torch.cuda.synchronize()
+
+
+def test_a_resize_is_the_same_alone_and_in_a_batch():
+    _, on_gpu = batch(100, 80)
+    transform, stream = CvCuda(image_size=64), torch.cuda.current_stream()
+    together = transform.eval_batch(on_gpu, stream=stream)
+    for index in range(3):
+        assert torch.equal(transform.eval_batch(on_gpu[index : index + 1], stream=stream)[0], together[index])
 
 
 def test_a_stream_in_order_sees_what_was_written_before():

@@ -1,12 +1,20 @@
 """The overlapped pipeline on a GPU: the same bytes, page-locked slots, and nothing that waits for the device."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from p2p.batch import from_frames
-from p2p.data.pairs import find_inputs
+from p2p.codecs.fast import Fast
+from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.codecs.pillow import Pillow, decode
+from p2p.data.pairs import Pair, find_inputs
+from p2p.data.transforms.cvcuda import CvCuda
+from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import cuda_graph, exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
@@ -14,7 +22,9 @@ from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import OnGpu
+from p2p.profiling.clock import Clock
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
@@ -34,6 +44,12 @@ def engine(tmp_path_factory):
     facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
     export(network, torch.rand(1, 3, 64, 64), folder, backend=exported_program.export, **facts)
     return load_engine(folder, device=CUDA)
+
+
+@pytest.fixture(autouse=True)
+def one_way_to_add(monkeypatch):
+    """cuDNN has kernels that add in the order in which threads arrive, so that a program differs from itself."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 @pytest.fixture
@@ -60,6 +76,86 @@ def test_both_pipelines_write_the_same_bytes(engine, pairs, tmp_path, batch_size
     assert list(stages.failures) == ["44b"]
     assert stages.clock.images["generate"] == stages.clock.images["postprocess"] == 60
     assert stages.clock.lanes["generate"] == {"engine stream"}
+
+
+class Elementwise:
+    """An engine that adds nothing up, slower and faster, so that only the pipeline can be wrong."""
+
+    device = CUDA
+    channels = 3
+    image_size = 64
+    manifest = SimpleNamespace(input_shape=[3, 64, 64], output_shape=[3, 64, 64])
+
+    def __call__(self, input_NCHW):
+        images = input_NCHW.to(CUDA, non_blocking=True)
+        torch.cuda._sleep(int(torch.randint(1, 4_000_000, ())))  # cycles: up to 2 ms
+        return -images
+
+
+@pytest.mark.parametrize("codec", [Pillow(), NvImgCodec()], ids=["CPU decodes", "GPU decodes"])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_no_slot_is_used_before_it_is_free(tmp_path, batch_size, codec):
+    """The negative of every file, by Pillow, is what is written, 600 times: no image is in another's place."""
+    (tmp_path / "in").mkdir()
+    for index in range(40):
+        picture(64, 64, seed=index).save(tmp_path / f"in/{index}.jpg", quality=95)
+    inputs = find_inputs(str(tmp_path / "in"))
+    stages = stages_for(Elementwise(), tmp_path / "out", image_size=64, codec=codec)
+    pairs = [Pair(f"{i:03d}", inputs[i % 40].input) for i in range(600)]
+    overlap.run(pairs, stages, batch_size=batch_size, workers=6)
+    for pair in pairs:
+        frame = decode(pair.input.path.read_bytes()).astype(int)
+        written = decode((tmp_path / f"out/{pair.name}.png").read_bytes())
+        assert np.abs(255 - frame - written).max() <= (0 if type(codec) is Pillow else 4)
+
+
+def test_the_program_gives_the_same_twice(engine):
+    """Or nothing below could be compared."""
+    images = torch.rand(8, 3, 64, 64) * 2 - 1
+    first = engine(images)
+    assert all(torch.equal(engine(images), first) for _ in range(20))
+
+
+@pytest.mark.parametrize("transform", [Torchvision, CvCuda])
+@pytest.mark.parametrize("batch_size", [1, 8, 32])
+def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, batch_size, transform):
+    """JPEG of all kinds, resized, in halves, broken, and other formats between them."""
+    folder = pairs[0].input.path.parent
+    for index in range(50):
+        size = (64, 64) if index % 3 else (90 + index, 70)
+        options = {"progressive": index % 7 == 0, "subsampling": ("4:4:4", "4:2:0", "4:2:2")[index % 3]}
+        picture(*size, seed=index).save(folder / f"{index:02d}j.jpg", quality=95, **options)
+    whole = (folder / "10j.jpg").read_bytes()
+    (folder / "20j.jpg").write_bytes(whole[: len(whole) // 2] + whole[-2:])
+    for layout in (None, "side_by_side"):
+        inputs = find_inputs(str(folder), layout=layout)
+        done = {}
+        for name, run in (("sequential", sequential.run), ("overlap", partial(overlap.run, workers=4))):
+            done[name] = Stages(
+                engine=engine,
+                transform=transform(image_size=64),
+                codec=NvImgCodec(),
+                output=tmp_path / f"{name}{layout}",
+                clock=Clock(),
+            )
+            run(inputs, done[name], batch_size=batch_size)
+        assert files(tmp_path / f"sequential{layout}") == files(tmp_path / f"overlap{layout}")
+        assert done["sequential"].failures == done["overlap"].failures
+        decoders = {lane.rstrip("0123456789 ") for lane in done["overlap"].clock.lanes["decode"]}
+        assert decoders == {"worker", "decoder"}
+
+
+def test_decoding_on_the_gpu_changes_little(engine, tmp_path):
+    for index in range(20):
+        picture(64, 64, seed=index).save(tmp_path / f"{index}.jpg", quality=95)
+    for codec in (Fast(), NvImgCodec()):
+        stages = stages_for(engine, tmp_path / type(codec).__name__, image_size=64, codec=codec)
+        overlap.run(find_inputs(str(tmp_path / "*.jpg")), stages, batch_size=8, workers=2)
+    for index in range(20):
+        one, two = (
+            decode((tmp_path / f"{kind}/{index}.png").read_bytes()).astype(int) for kind in ("Fast", "NvImgCodec")
+        )
+        assert np.abs(one - two).mean() < 1
 
 
 def test_a_cuda_graph_between_the_slots(engine, pairs, tmp_path, monkeypatch):
@@ -92,20 +188,22 @@ def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, 
     assert files(tmp_path / "fresh") == files(tmp_path / "same")
 
 
-def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("codec", [Pillow(), NvImgCodec()], ids=["CPU decodes", "GPU decodes"])
+def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch, codec):
     """torch raises wherever it would wait for the device, beyond the rare images that are deeper than 8 bits."""
     start, calls = OnGpu.start, []
 
-    def strict(self, batch, slot):
+    def strict(self, batch, slot, loaded):
         torch.cuda.set_sync_debug_mode("default" if batch.deep else "error")
         try:
-            start(self, batch, slot)
+            start(self, batch, slot, loaded)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         calls.append(len(self))
 
     monkeypatch.setattr(OnGpu, "start", strict)
-    overlap.run(pairs, stages_for(engine, tmp_path / "out", image_size=64), batch_size=4, workers=4)
+    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=codec)
+    overlap.run(pairs, stages, batch_size=4, workers=4)
     assert len(calls) == 16
     assert max(calls) <= OnGpu.depth
 
