@@ -73,6 +73,8 @@ class Stages:
 
         On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
         """
+        # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
+        torch.backends.cudnn.deterministic = True
         last = images % batch_size if self.engine.device.type == "cuda" else 0
         with self.clock("warmup"):
             for size in filter(None, (batch_size, last)):

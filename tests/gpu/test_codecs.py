@@ -48,9 +48,8 @@ def test_a_damaged_file_is_missed_and_the_others_are_not(codec, capfd):
 
 def test_an_image_is_the_same_alone_and_in_any_batch(codec):
     files = arrays([saved(picture(512, 256, seed), quality=95) for seed in range(64)])
-    stream, alone = torch.cuda.Stream(), []
-    for file in files:
-        alone.append(codec.decode([file], stream=stream)[0][0][1][0])
+    stream = torch.cuda.Stream()
+    alone = [codec.decode([file], stream=stream)[0][0][1][0] for file in files]
     for batch in (8, 64):
         for start in range(0, 64, batch):
             ((places, frames),) = codec.decode(files[start : start + batch], stream=stream)[0]

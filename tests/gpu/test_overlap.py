@@ -46,12 +46,6 @@ def engine(tmp_path_factory):
     return load_engine(folder, device=CUDA)
 
 
-@pytest.fixture(autouse=True)
-def one_way_to_add(monkeypatch):
-    """cuDNN has kernels that add in the order in which threads arrive, so that a program differs from itself."""
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 @pytest.fixture
 def pairs(tmp_path):
     """61 images, so that the last batch is not full; among them a 16-bit one, a float one, and one that is broken."""
@@ -109,8 +103,9 @@ def test_no_slot_is_used_before_it_is_free(tmp_path, batch_size, codec):
         assert np.abs(255 - frame - written).max() <= (0 if type(codec) is Pillow else 4)
 
 
-def test_the_program_gives_the_same_twice(engine):
-    """Or nothing below could be compared."""
+def test_the_program_gives_the_same_twice(engine, tmp_path):
+    """Or nothing could be compared."""
+    stages_for(engine, tmp_path, image_size=64).warmup(8, images=8)
     images = torch.rand(8, 3, 64, 64) * 2 - 1
     first = engine(images)
     assert all(torch.equal(engine(images), first) for _ in range(20))
@@ -152,10 +147,8 @@ def test_decoding_on_the_gpu_changes_little(engine, tmp_path):
         stages = stages_for(engine, tmp_path / type(codec).__name__, image_size=64, codec=codec)
         overlap.run(find_inputs(str(tmp_path / "*.jpg")), stages, batch_size=8, workers=2)
     for index in range(20):
-        one, two = (
-            decode((tmp_path / f"{kind}/{index}.png").read_bytes()).astype(int) for kind in ("Fast", "NvImgCodec")
-        )
-        assert np.abs(one - two).mean() < 1
+        one, two = (decode((tmp_path / kind / f"{index}.png").read_bytes()) for kind in ("Fast", "NvImgCodec"))
+        assert np.abs(one.astype(int) - two).mean() < 1
 
 
 def test_a_cuda_graph_between_the_slots(engine, pairs, tmp_path, monkeypatch):
