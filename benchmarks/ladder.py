@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from benchmarks.pipeline import make_engine
+from benchmarks.pipeline import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
 from p2p.cli import CONF, explain, quiet_libraries
@@ -81,16 +81,16 @@ class Rung:
 def ladder() -> list[Rung]:
     """The rungs, from the ground up."""
     one, many = ["batch_size=1"], ["batch_size=BATCH"]
-    overlap, cvcuda = ["+pipeline=overlap", *many], "transform=cvcuda"
+    overlap, on_gpu = ["+pipeline=overlap", *many], ["codec=nvimgcodec", "transform=cvcuda"]
     return [
         Rung("sequential", one),
         Rung("without saving", one, saves=False),
         Rung("larger batches", many, saves=False),
         Rung("loading in threads", many, saves=False, pipeline=loading_in_threads),
         Rung("loading overlapped", overlap, saves=False),
-        Rung("CV-CUDA", [*overlap, cvcuda], saves=False, gpu=True),
+        Rung("CV-CUDA", [*overlap, *on_gpu], saves=False, gpu=True),
         Rung("saving overlapped", overlap),
-        Rung("everything", [*overlap, cvcuda, "codec=nvimgcodec"], gpu=True),
+        Rung("everything", [*overlap, *on_gpu], gpu=True),
     ]
 
 
@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--format", default="png", choices=["png", "jpg", "webp"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--backend", default="auto", help="a module of p2p.deploy")
+    parser.add_argument("--fit", type=int, default=0, help="steps of training, see benchmarks.pipeline")
     parser.add_argument("--rungs", default="", help="only these and the first, such as 'saving overlapped,everything'")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/ladder.json")
     parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
@@ -186,7 +188,8 @@ def main() -> None:
         if rung.gpu and not torch.cuda.is_available():
             rung.reason = "it needs a GPU"
     with tempfile.TemporaryDirectory() as folder:
-        engine = make_engine(Path(folder), options.image_size, pairs)
+        size, network = options.image_size, make_network(options.image_size, fit=options.fit)
+        engine = make_engine(Path(folder), network, pairs, image_size=size, backend=options.backend)
         engine.check_batch_size(options.batch)
         for _ in range(options.repeats):
             for rung in rungs:
