@@ -36,9 +36,9 @@ def write(number: int, folder: Path) -> None:
 
 
 def make(folder: Path, count: int) -> None:
-    """Fill a folder, by all cores."""
+    """Fill a folder, by all cores. Forks, which use no GPU: fresh processes would import torch first."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         list(pool.map(partial(write, folder=folder), range(count), chunksize=64))
 
 

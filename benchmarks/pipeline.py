@@ -17,6 +17,7 @@ import os
 import shutil
 import statistics
 import tempfile
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,8 +46,9 @@ from p2p.report.limit import limit
 
 CODECS = {"pillow": (Pillow, Torchvision), "fast": (Fast, Torchvision), "nvimgcodec": (NvImgCodec, CvCuda)}
 ROWS_GPU = ",".join(
-    [f"nvimgcodec:{format}:{batch}" for batch in (32, 8, 1, 128) for format in ("jpg", "png")]
+    [f"nvimgcodec:{format}:{batch}" for batch in (32, 8) for format in ("jpg", "png")]
     + ["fast:jpg:32", "fast:png:32", "fast:jpg:8"]
+    + [f"nvimgcodec:{format}:{batch}" for batch in (1, 128) for format in ("jpg", "png")]
 )
 ROWS_CPU = "fast:jpg:8,fast:png:8,fast:jpg:1,fast:png:1"
 FEW = 192  # images of the sequential pipeline, and of the comparison with it
@@ -128,9 +130,6 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
     plain = stages_for(engine, codec, format, folder / "sequential")
     one_by_one = run_once(sequential.run, plain, few, batch)
     row = {
-        "codec": codec,
-        "format": format,
-        "batch": batch,
         "images_per_s": round(statistics.median(run["e2e"] for run in runs), 1),
         "all_runs": [round(run["e2e"], 1) for run in runs],
         "cores": round(runs[-1]["cores"], 1),
@@ -187,6 +186,10 @@ def main() -> None:
         default = stages_for(engine, "pillow", "png", folder / "default")
         record["sequential_default"] = round(run_once(sequential.run, default, pairs[:FEW], 1)["e2e"], 1)
         print(f"sequential, batch 1, Pillow, png: {record['sequential_default']:,.0f} images/s", flush=True)
+        if options.timeline:
+            stages = stages_for(engine, "nvimgcodec" if on_gpu else "fast", "jpg", folder / "timeline")
+            with timeline.record(stages.clock, folder=options.timeline):
+                overlap.run(pairs, stages, batch_size=32)
         for codec, format, batch in (row.split(":") for row in options.rows.split(",")):
             batch = int(batch)
             if batch > 32 and large is None:
@@ -194,20 +197,20 @@ def main() -> None:
                 large = make_engine(folder, network, pairs, image_size=options.image_size, backend=other)
             runs_on = large if batch > 32 else engine
             count = len(pairs) if batch > 1 else len(pairs) // 4
-            row = measure(runs_on, codec, format, batch, pairs[:count], folder, options.repeats)
-            row["backend"] = runs_on.manifest.program.backend
-            rows.append(row)
-            show(row)
+            facts = {"codec": codec, "format": format, "batch": batch, "backend": runs_on.manifest.program.backend}
+            try:
+                row = measure(runs_on, codec, format, batch, pairs[:count], folder, options.repeats)
+                show(facts, row)
+            except Exception as error:  # the others are worth having
+                traceback.print_exc()
+                row = {"failed": f"{type(error).__name__}: {error}"}
+            rows.append(facts | row)
             options.output.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
-        if options.timeline:
-            stages = stages_for(engine, "nvimgcodec" if on_gpu else "fast", "jpg", folder / "timeline")
-            with timeline.record(stages.clock, folder=options.timeline):
-                overlap.run(pairs, stages, batch_size=32)
     print(f"written to {options.output}")
 
 
-def show(row: dict) -> None:
-    what = f"{row['codec']:10} {row['format']} batch {row['batch']:3}: {row['images_per_s']:>8,.0f} images/s"
+def show(facts: dict, row: dict) -> None:
+    what = f"{facts['codec']:10} {facts['format']} batch {facts['batch']:3}: {row['images_per_s']:>8,.0f} images/s"
     print(f"{what} {row['all_runs']}, {row['of_slowest_alone']:.2f} of the slowest alone {row['alone']}")
     print(f"    sequential {row['sequential_images_per_s']:,.0f}, same bytes {row['same_bytes_as_sequential']}")
     print(f"    {row['mean_kb']} KB each; {row['limit'][1]}; {row['cores']} cores; {row['stages']}", flush=True)
