@@ -56,7 +56,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             stages.on_image = bar.update
             pipeline(todo, stages, batch_size=cfg.batch_size)
     finally:
-        show_stages(clock)
+        show_stages(clock, format=cfg.codec.format)
     done = len(todo) - len(stages.failures)
     print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
     entries = gallery.collect(pairs, stages, count=cfg.gallery)

@@ -102,7 +102,12 @@ def run_once(run, stages: Stages, pairs: list[Pair], batch: int) -> dict:
     assert not stages.failures, next(iter(stages.failures.items()))
     speeds = {stage: clock.images[stage] / clock.seconds[stage] for stage in ("e2e", *WORK) if clock.images[stage]}
     cores = clock.cpu_seconds / clock.seconds["e2e"]
-    return {"e2e": speeds.pop("e2e"), "stages": speeds, "cores": cores, "limit": limit(clock)}
+    return {
+        "e2e": speeds.pop("e2e"),
+        "stages": speeds,
+        "cores": cores,
+        "limit": limit(clock, format=stages.files.codec.suffix[1:]),
+    }
 
 
 def check(stages: Stages, pairs: list[Pair]) -> dict:

@@ -116,30 +116,67 @@ def test_ctrl_c(many, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
+from p2p.cli import one_sentence
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import overlap
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, stages_for
 stages = stages_for(Negative(), Path(sys.argv[2]), codec=Codec("encode", "slow", at=None), image_size=16)
 pairs = [Pair(str(index), Source(Path(sys.argv[1]))) for index in range(100_000)]
-overlap.run(pairs, stages, batch_size=4, workers=2)
+with one_sentence("infer", full=False):
+    overlap.run(pairs, stages, batch_size=4, workers=2)
 """
 
 
-def test_workers_die_with_their_parent(many, tmp_path):
-    """Killed, it cannot tell them."""
-    command = [sys.executable, "-c", SCRIPT, str(many(1)[0].input.path), str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+def test_a_command_that_is_stopped_or_killed_takes_its_workers_along(many, tmp_path):
+    """By Ctrl-C, whose exit status is 130, and by SIGKILL, after which it cannot tell them."""
+    signals = {signal.SIGINT: 130, signal.SIGKILL: -9}
+    processes = {}
+    for number in signals:  # at the same time, since each imports torch
+        command = [sys.executable, "-c", SCRIPT, str(many(1)[0].input.path), str(tmp_path / number.name)]
+        processes[number] = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+        )
     try:
-        until(lambda: len(files(tmp_path / "out")) > 5, seconds=60)
-        workers = children(process.pid)
-        assert len(workers) == 2
+        for number, process in processes.items():
+            out = tmp_path / number.name
+            until(lambda out=out: len(files(out)) > 5, seconds=60)
+            workers = children(process.pid)
+            assert len(workers) == 2
+            process.send_signal(number)
+            until(lambda workers=workers: not any(alive(worker) for worker in workers), seconds=2)
+            error = process.communicate(timeout=5)[1]  # Python takes a second to end
+            assert process.returncode == signals[number]
+            assert ("stopped by Ctrl-C" in error) == (number == signal.SIGINT) and "Traceback" not in error
+            only_whole_files(out)
     finally:
-        process.kill()
-        process.wait()
-    until(lambda: not any(alive(worker) for worker in workers), seconds=2)
-    only_whole_files(tmp_path / "out")
+        for process in processes.values():
+            process.kill()
+            process.wait()
     assert shared_memory()[0] == []
+
+
+def test_a_dead_worker_is_noticed_between_two_calls_of_the_engine(many, tmp_path, monkeypatch):
+    """Not when all batches that were loaded have been translated."""
+    monkeypatch.setattr(overlap, "available_cores", lambda: 1)  # in turns, each several batches long
+    calls = []
+
+    class Killing(Negative):
+        def __call__(self, input_NCHW):
+            calls.append(1)
+            if len(calls) == 3:
+                os.kill(min(children(os.getpid())), signal.SIGKILL)
+                time.sleep(0.1)
+            return -input_NCHW
+
+    stages = stages_for(Killing(), tmp_path / "out", image_size=16, codec=Codec("none", "bug", at=0))
+    ends_with(ValueError, "SIGKILL", stages, many(500), slots=20)
+    assert len(calls) <= 4
 
 
 def until(condition, *, seconds):
