@@ -152,6 +152,9 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
     speeds["saving"] = alone.saving(stages_for(engine, codec, format, folder / "alone"), frames, batch, len(pairs))
     shutil.rmtree(folder / "alone")
     row["alone"] = {stage: round(speed, 1) for stage, speed in speeds.items()}
+    # Alone, loading and saving have every core; together they share them. Where the GPU decodes, workers hardly load.
+    share = 1 / (1 / speeds["loading"] + 1 / speeds["saving"])
+    row["alone"]["loading and saving on the same cores"] = round(share, 1)
     row["of_slowest_alone"] = round(row["images_per_s"] / min(row["alone"].values()), 3)
     return row
 

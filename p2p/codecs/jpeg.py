@@ -16,7 +16,9 @@ END = b"\xff\xd9"
 def gpu_size(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG file of which a GPU makes what a CPU would; None for all others.
 
-    That is colour of the usual kind, baseline (what JPEG engines decode), whole, and not to be turned by its EXIF.
+    That is colour of the usual kind, baseline (what JPEG engines decode), whole, and not to be turned by its EXIF. A
+    file that ends as a whole one does, but lacks some of its middle, is not found out by its header: of that, a GPU
+    leaves the rest undefined where a CPU refuses it.
     """
     if not data.startswith(turbo.START) or END not in data[-64:]:
         return None

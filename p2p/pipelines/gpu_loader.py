@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from p2p.batch import from_frames
 from p2p.codecs.nvimgcodec import BatchDecoder
@@ -47,6 +49,16 @@ class GpuLoader:
         self._stream_clock = StreamClock(clock, device=device)
         self._lane = lane
         self.stream = torch.cuda.Stream(device)
+
+    def warmup(self, batch_size: int, height: int, width: int) -> None:
+        """Do once, in the thread that will, what the first batch would wait a second for: loading kernels, say."""
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height)).save(buffer, "JPEG")
+        files = [np.frombuffer(buffer.getvalue(), np.uint8)] * batch_size
+        with torch.cuda.stream(self.stream):
+            for _, frames in self._decoder.decode(files, stream=self.stream)[0]:
+                self._preprocess(frames, None)
+        self.stream.synchronize()
 
     def __call__(
         self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NCHW: torch.Tensor, rows: Sequence[int]

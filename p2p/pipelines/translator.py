@@ -151,8 +151,11 @@ class OnGpu:
         self._threads = ThreadPoolExecutor(
             DECODERS,
             thread_name_prefix="decoder",
-            initializer=lambda: setattr(self._local, "loader", unused.popleft()),
+            initializer=lambda: self._begin(unused.popleft(), *input_NHWC.shape[1:4]),
         )
+        if self.decodes:  # start both
+            together = threading.Barrier(DECODERS)
+            list(self._threads.map(lambda _: together.wait(), range(DECODERS)))
         # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
         buffers = range(self.depth + 2 * len(self._loaders))
         batch_size, height, width, channels = input_NHWC.shape[1:]
@@ -167,6 +170,11 @@ class OnGpu:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def _begin(self, loader: GpuLoader, batch_size: int, height: int, width: int) -> None:
+        """In a thread, before all else."""
+        self._local.loader = loader
+        loader.warmup(batch_size, height, width)
 
     def prepare(self, batch: Rows) -> Future | None:
         """Have a batch decoded, whose result `start` takes; None where no memory is free for that."""

@@ -69,7 +69,7 @@ def test_both_pipelines_write_the_same_bytes(engine, pairs, tmp_path, batch_size
     assert len(files(tmp_path / "overlap")) == 60
     assert list(stages.failures) == ["44b"]
     assert stages.clock.images["generate"] == stages.clock.images["postprocess"] == 60
-    assert stages.clock.lanes["generate"] == {"engine stream"}
+    assert set(stages.clock.lanes["generate"]) == {"engine stream"}
 
 
 class Elementwise:
@@ -114,14 +114,15 @@ def test_the_program_gives_the_same_twice(engine, tmp_path):
 @pytest.mark.parametrize("transform", [Torchvision, CvCuda])
 @pytest.mark.parametrize("batch_size", [1, 8, 32])
 def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, batch_size, transform):
-    """JPEG of all kinds, resized, in halves, broken, and other formats between them."""
+    """JPEG of all kinds, resized, in halves, and other formats and broken files between them."""
     folder = pairs[0].input.path.parent
     for index in range(50):
         size = (64, 64) if index % 3 else (90 + index, 70)
         options = {"progressive": index % 7 == 0, "subsampling": ("4:4:4", "4:2:0", "4:2:2")[index % 3]}
         picture(*size, seed=index).save(folder / f"{index:02d}j.jpg", quality=95, **options)
+        picture(128, 64, seed=index).save(folder / f"{index:02d}p.jpg", quality=95)
     whole = (folder / "10j.jpg").read_bytes()
-    (folder / "20j.jpg").write_bytes(whole[: len(whole) // 2] + whole[-2:])
+    (folder / "20j.jpg").write_bytes(whole[: len(whole) // 2])
     for layout in (None, "side_by_side"):
         inputs = find_inputs(str(folder), layout=layout)
         done = {}
@@ -135,7 +136,7 @@ def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, batch_siz
             )
             run(inputs, done[name], batch_size=batch_size)
         assert files(tmp_path / f"sequential{layout}") == files(tmp_path / f"overlap{layout}")
-        assert done["sequential"].failures == done["overlap"].failures
+        assert done["sequential"].failures == done["overlap"].failures != {}
         decoders = {lane.rstrip("0123456789 ") for lane in done["overlap"].clock.lanes["decode"]}
         assert decoders == {"worker", "decoder"}
 

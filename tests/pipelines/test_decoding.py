@@ -192,6 +192,9 @@ class Stream:
 
     wait_event = wait_stream
 
+    def synchronize(self):
+        pass
+
 
 class Event:
     def __init__(self, **options):
