@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
-from p2p.pipelines.overlap import CODED, available_cores, hwc
+from p2p.pipelines.overlap import CODED, available_cores, hwc, source
 from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import DECODERS
@@ -27,7 +26,7 @@ def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that read and, unless the GPU does it, decode and preprocess."""
     with _workers(stages, batch, files=len(pairs)) as (pool, _, slots):
         tasks = [
-            Load(start // batch % slots, start % batch, _sources(pairs[start : start + min(PART, batch)]))
+            Load(start // batch % slots, start % batch, list(map(source, pairs[start : start + min(PART, batch)])))
             for start in range(0, len(pairs), min(PART, batch))
         ]
         return _speed(pool, tasks, len(pairs))
@@ -117,7 +116,3 @@ def _speed(pool: Workers, tasks: list, count: int) -> float:
         for _ in pool.answers(wait_s=None):
             pass
     return count / (time.perf_counter() - begin)
-
-
-def _sources(pairs: list[Pair]) -> list[tuple[str, str, str | None]]:
-    return [(pair.name, str(Path(pair.input.path)), pair.input.half) for pair in pairs]

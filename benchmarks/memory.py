@@ -25,15 +25,20 @@ SHARES = (0.1, 0.5, 0.9, 1.0)
 
 
 def resident_mb() -> dict[str, float]:
-    """Of this process and its children: what is their own, and what they share, counted once."""
-    own = shared = 0
+    """Of this process, of all its workers, of the slots that they share, and of the GPU."""
+    own, shared = [], 0
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for pid in ("self", *children):
         fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        own += int(fields["RssAnon"].split()[0])
+        own.append(int(fields["RssAnon"].split()[0]))
         shared = max(shared, int(fields["RssShmem"].split()[0]))
     gpu = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-    return {"own": own / 1024, "shared": shared / 1024, "gpu": (gpu[1] - gpu[0]) / 2**20}
+    return {
+        "main": own[0] / 1024,
+        "workers": sum(own[1:]) / 1024,
+        "shared": shared / 1024,
+        "gpu": (gpu[1] - gpu[0]) / 2**20,
+    }
 
 
 def main() -> None:
@@ -76,7 +81,9 @@ def main() -> None:
 
 
 def _growth(rows: list[dict[str, float]]) -> str:
-    return ", ".join(f"{kind} {rows[-1][kind] - rows[0][kind]:+.1f} MB" for kind in ("own", "shared", "gpu"))
+    return ", ".join(
+        f"{kind} {rows[-1][kind] - rows[0][kind]:+.1f} MB" for kind in ("main", "workers", "shared", "gpu")
+    )
 
 
 if __name__ == "__main__":

@@ -161,8 +161,7 @@ def _translate_all(
                 break
             loading.append(Loading(Rows(free_inputs.pop(), pairs), missing=len(pairs)))
             for first in range(0, len(pairs), part):
-                images = [(pair.name, str(pair.input.path), pair.input.half) for pair in pairs[first : first + part]]
-                pool.submit(Load(loading[-1].batch.slot, first, images))
+                pool.submit(Load(loading[-1].batch.slot, first, [source(pair) for pair in pairs[first : first + part]]))
         if translator.decodes:
             for each in loading:  # in their order, so that the first is never the one that finds no room
                 if not each.prepare(translator):
@@ -210,6 +209,12 @@ def _translate_all(
                 del saving[answer.slot]
             for _ in range(answer.count):
                 stages.on_image()
+
+
+def source(pair: Pair) -> tuple[str, str, str | None]:
+    """What a worker must know of it."""
+    path = pair.input.path / ""  # a copy, since a path keeps the string that it was once asked for
+    return pair.name, str(path), pair.input.half
 
 
 def available_cores() -> int:

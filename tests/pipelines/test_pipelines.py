@@ -246,6 +246,7 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
     monkeypatch.setattr(Workers, "answers", watched)
     monkeypatch.setattr(overlap, "available_cores", lambda: 99)
     stages = stages_for(Slow(), tmp_path / "out", image_size=16)
+    stages.clock.keep_spans()  # or they come added up
     overlap.run(many(60), stages, batch_size=3, workers=2)
     for kind, stage in ((Loaded, "decode"), (Saved, "encode")):
         inside = [
