@@ -195,7 +195,7 @@ def main() -> None:
         record["sequential_default"] = round(run_once(sequential.run, default, pairs[:FEW], 1)["e2e"], 1)
         print(f"sequential, batch 1, Pillow, png: {record['sequential_default']:,.0f} images/s", flush=True)
         if options.timeline:
-            stages = stages_for(engine, "nvimgcodec" if on_gpu else "fast", "jpg", folder / "timeline")
+            stages = stages_for(engine, "fast", "jpg", folder / "timeline")
             with timeline.record(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
         for codec, format, batch in (row.split(":") for row in options.rows.split(",")):
