@@ -46,9 +46,8 @@ from p2p.report.limit import limit
 
 CODECS = {"pillow": (Pillow, Torchvision), "fast": (Fast, Torchvision), "nvimgcodec": (NvImgCodec, CvCuda)}
 ROWS_GPU = ",".join(
-    [f"nvimgcodec:{format}:{batch}" for batch in (32, 8) for format in ("jpg", "png")]
-    + ["fast:jpg:32", "fast:png:32", "fast:jpg:8"]
-    + [f"nvimgcodec:{format}:{batch}" for batch in (1, 128) for format in ("jpg", "png")]
+    [f"fast:{format}:{batch}" for batch in (32, 8, 1, 128) for format in ("jpg", "png")]
+    + ["nvimgcodec:jpg:32", "nvimgcodec:png:32"]
 )
 ROWS_CPU = "fast:jpg:8,fast:png:8,fast:jpg:1,fast:png:1"
 FEW = 192  # images of the sequential pipeline, and of the comparison with it

@@ -10,11 +10,11 @@ from p2p.profiling.clock import WORK, Clock
 
 # What to do about a stage that the others wait for; about one that is at its best already, `advice` has other words.
 ADVICE = {
-    "decode": "more cores, or smaller files, or codec=nvimgcodec where there is a GPU",
+    "decode": "more cores, or smaller files",
     "preprocess": "more cores, or inputs that already have the network's size",
     "generate": "larger batch_size, or export.py with backend=fastest",
     "postprocess": "larger batch_size",
-    "encode": "codec.format=jpg encodes faster than png; or more cores",
+    "encode": "more cores, or codec.format=jpg, which encodes faster than png",
     "write": "a faster disk for output=, or codec.format=jpg, whose files are smaller than png",
 }
 JPEG_ADVICE = {"encode": "more cores, or a lower codec.quality", "write": "a faster disk for output="}
@@ -63,7 +63,7 @@ def cores() -> int:
 def advice(stage: str, clock: Clock, *, format: str | None) -> str:
     """What to do about a stage, where files of that format are written."""
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
-        return "a larger batch_size, or smaller files"
+        return "codec=fast, which decodes on all cores, or a larger batch_size"
     return JPEG_ADVICE.get(stage, ADVICE[stage]) if format == "jpg" else ADVICE[stage]
 
 
