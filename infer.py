@@ -41,16 +41,22 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
             multiple=cfg.transform.multiple or engine.manifest.multiple,
         )
-        stages = Stages(engine=engine, transform=transform, codec=codec, output=Path(cfg.output), clock=clock)
+        stages = Stages(
+            engine=engine,
+            transform=transform,
+            codec=codec,
+            output=Path(cfg.output),
+            clock=clock,
+            restore_size=cfg.restore_size,
+        )
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
-    stages.warmup(cfg.batch_size)
     try:
-        with progress_bar(len(todo)) as bar, clock("e2e", len(todo)):
+        with progress_bar(len(todo)) as bar:
             stages.on_image = bar.update
             pipeline(todo, stages, batch_size=cfg.batch_size)
     finally:
-        show_stages(clock)
+        show_stages(clock, format=cfg.codec.format)
     done = len(todo) - len(stages.failures)
     print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
     entries = gallery.collect(pairs, stages, count=cfg.gallery)

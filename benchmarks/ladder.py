@@ -14,7 +14,6 @@ import json
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,8 +24,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from benchmarks.pipeline import make_engine
+from benchmarks.pipeline import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
+from benchmarks.unsaved import Unsaved
 from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
 from p2p.data.pairs import Pair, find_pairs
@@ -40,11 +40,12 @@ from p2p.report.tables import show
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them."""
-    with ThreadPoolExecutor(min(8, cores())) as pool:
+    stages.warmup(batch_size, images=len(pairs))
+    with ThreadPoolExecutor(min(8, cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
             batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))
             if batch is not None:
-                for image in zip(batch.names, stages.translate(batch), strict=True):
+                for image in zip(batch.names, stages.translate(batch), batch.sizes, strict=True):
                     stages.save(*image)
 
 
@@ -80,16 +81,15 @@ class Rung:
 def ladder() -> list[Rung]:
     """The rungs, from the ground up."""
     one, many = ["batch_size=1"], ["batch_size=BATCH"]
-    overlap, cvcuda = ["+pipeline=overlap", *many], "transform=cvcuda"
+    overlap, on_gpu = ["+pipeline=overlap", *many], ["codec=nvimgcodec", "transform=cvcuda"]
     return [
         Rung("sequential", one),
         Rung("without saving", one, saves=False),
         Rung("larger batches", many, saves=False),
         Rung("loading in threads", many, saves=False, pipeline=loading_in_threads),
         Rung("loading overlapped", overlap, saves=False),
-        Rung("CV-CUDA", [*overlap, cvcuda], saves=False, gpu=True),
         Rung("saving overlapped", overlap),
-        Rung("everything", [*overlap, cvcuda, "codec=nvimgcodec"], gpu=True),
+        Rung("everything, CV-CUDA too", [*overlap, *on_gpu], gpu=True),
     ]
 
 
@@ -109,12 +109,9 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
         rung.reason = explain(error, "infer") or f"{type(error).__name__}: {error}"
         return
     if not rung.saves:
-        stages.save = lambda name, frame_HWC: None
-    stages.warmup(cfg.batch_size)
-    started = time.perf_counter()
-    with clock("e2e", len(pairs)):
-        pipeline(pairs, stages, batch_size=cfg.batch_size)
-    rung.images_per_s.append(len(pairs) / (time.perf_counter() - started))
+        stages.files = Unsaved(**vars(stages.files))
+    pipeline(pairs, stages, batch_size=cfg.batch_size)
+    rung.images_per_s.append(len(pairs) / clock.seconds["e2e"])
     assert not stages.failures, stages.failures
     written = len(list(output.iterdir())) if output.is_dir() else 0
     assert written == (len(pairs) if rung.saves else 0), f"{rung.name} wrote {written} files"
@@ -175,6 +172,8 @@ def main() -> None:
     parser.add_argument("--format", default="png", choices=["png", "jpg", "webp"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--backend", default="auto", help="a module of p2p.deploy")
+    parser.add_argument("--fit", type=int, default=0, help="steps of training, see benchmarks.pipeline")
     parser.add_argument("--rungs", default="", help="only these and the first, such as 'saving overlapped,everything'")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/ladder.json")
     parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
@@ -188,7 +187,8 @@ def main() -> None:
         if rung.gpu and not torch.cuda.is_available():
             rung.reason = "it needs a GPU"
     with tempfile.TemporaryDirectory() as folder:
-        engine = make_engine(Path(folder), options.image_size, pairs)
+        size, network = options.image_size, make_network(options.image_size, fit=options.fit)
+        engine = make_engine(Path(folder), network, pairs, image_size=size, backend=options.backend)
         engine.check_batch_size(options.batch)
         for _ in range(options.repeats):
             for rung in rungs:

@@ -20,11 +20,13 @@ class Batch:
         names: one per image: the path of its output, relative and without suffix.
         input_NCHW: float32 (N, C, H, W) in [-1, 1].
         target_NCHW: the same for the images to be reproduced, or None where none are known.
+        sizes: height and width that each image had in its file, or None where nobody will ask.
     """
 
     names: list[str]
     input_NCHW: torch.Tensor
     target_NCHW: torch.Tensor | None = None
+    sizes: list[tuple[int, int]] | None = None
 
     @classmethod
     def collate(cls, samples: list[Batch]) -> Batch:
@@ -46,6 +48,7 @@ class Batch:
             names=[name for sample in samples for name in sample.names],
             input_NCHW=torch.cat([sample.input_NCHW for sample in samples]),
             target_NCHW=None if None in targets else torch.cat(targets),
+            sizes=None if first.sizes is None else [size for sample in samples for size in sample.sizes],
         )
 
     def __len__(self) -> int:
@@ -66,6 +69,16 @@ class Batch:
     def _each_tensor(self, function) -> Batch:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{k: function(v) for k, v in tensors.items() if isinstance(v, torch.Tensor)})
+
+
+def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, H, W, C), or float32 in [-1, 1] as it is -> float32 (N, C, H, W) in [-1, 1], contiguous."""
+    images_NCHW = frames_NHWC.permute(0, 3, 1, 2)
+    if frames_NHWC.dtype != torch.uint8:
+        return images_NCHW.contiguous()
+    images_NCHW = images_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
+    # On a GPU, torch divides by a number as a product with its inverse, one bit off; by a tensor it divides.
+    return images_NCHW.div_(torch.full((), 127.5, device=images_NCHW.device)).sub_(1.0)
 
 
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,13 @@ def test_infer_by_both_pipelines(name):
     for stage in ("init", "warmup", "decode", "preprocess", "generate", "postprocess", "encode", "write", "e2e"):
         assert stage in out
     out, _ = run(
-        "infer", f"name={name}", "+pipeline=overlap", "batch_size=8", f"output={folder}/overlapped", "profile=timeline"
+        "infer",
+        f"name={name}",
+        "+pipeline=overlap",
+        "pipeline.workers=2",
+        "batch_size=8",
+        f"output={folder}/overlapped",
+        "profile=timeline",
     )
     assert f"look at runs/{name}/timeline.html" in out
     trace = json.loads((folder / "timeline.json").read_text())["traceEvents"]
@@ -119,6 +125,18 @@ def test_infer_on_a_folder_with_a_broken_file(name, tmp_path):
     (folder / "b.jpg").unlink()
     out, _ = run("infer", *arguments, "skip_existing=true")
     assert "0 images written" in out and "1 skipped" in out
+
+
+def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path):
+    """With targets, whose gallery and PSNR are at the size of the network."""
+    (tmp_path / "list.txt").write_text("data/samples/val/1f317.jpg\ndata/samples/val/1f35e.jpg\n")
+    arguments = [f"name={name}", f"input=@{tmp_path}/list.txt", f"output={tmp_path}/out", "layout=side_by_side"]
+    out, _ = run("infer", *arguments, "restore_size=true")
+    assert "2 images written" in out
+    assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == {
+        "1f317.png": (256, 256),
+        "1f35e.png": (256, 256),
+    }
 
 
 def test_resume_goes_on_and_keeps_the_logs(tmp_path):

@@ -88,9 +88,10 @@ class Pillow:
         format: "png" (lossless), "jpg", "webp", or "npy", an array for any number of channels.
         quality: of JPEG and WebP, 1 to 100.
         png_level: zlib's effort, 0 to 9. 1 is 3 times as fast as Pillow's own 6, for files a tenth larger.
+        lossless: of WebP, which then takes `quality` for its effort.
     """
 
-    def __init__(self, *, format: Format = "png", quality: int = 95, png_level: int = 1):
+    def __init__(self, *, format: Format = "png", quality: int = 95, png_level: int = 1, lossless: bool = False):
         self.suffix = f".{format}"
         match format:
             case "png":
@@ -99,7 +100,7 @@ class Pillow:
                 # 4:4:4: most encoders halve the chroma resolution unasked, which blurs flat colours.
                 self._options = {"format": "JPEG", "quality": quality, "subsampling": "4:4:4"}
             case "webp":
-                self._options = {"format": "WEBP", "quality": quality}
+                self._options = {"format": "WEBP", "quality": quality, "lossless": lossless}
             case "npy":
                 self._options = None
             case _:

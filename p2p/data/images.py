@@ -17,7 +17,28 @@ def read_input(pair: Pair, decode: Decode, *, channels: int) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, and why.
     """
-    return _half(_read(pair.input, decode, channels), pair.input)
+    return frame_of(read_file(pair.input), pair.input, decode, channels=channels)
+
+
+def read_file(source: Source) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ValueError: it cannot be read, and why.
+    """
+    try:
+        return source.path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {source.path}: {error.strerror or error}") from error
+
+
+def frame_of(data: bytes, source: Source, decode: Decode, *, channels: int) -> np.ndarray:
+    """The bytes of an image's file -> the image, (H, W, channels), as `decode` gives it.
+
+    Raises:
+        ValueError: they cannot be decoded, and why.
+    """
+    return _half(_decoded(data, source, decode, channels), source)
 
 
 def read_pair(
@@ -29,11 +50,11 @@ def read_pair(
         ValueError: a file cannot be read, or the two differ in size.
     """
     assert pair.target is not None
-    frame = _read(pair.input, decode, input_channels)
+    frame = _decoded(read_file(pair.input), pair.input, decode, input_channels)
     if pair.target.path == pair.input.path and target_channels == input_channels:
         other = frame  # A|B side by side: decoded once
     else:
-        other = _read(pair.target, decode, target_channels)
+        other = _decoded(read_file(pair.target), pair.target, decode, target_channels)
     input_HWC, target_HWC = _half(frame, pair.input), _half(other, pair.target)
     if input_HWC.shape[:2] != target_HWC.shape[:2]:
         sizes = ["x".join(map(str, image.shape[1::-1])) for image in (input_HWC, target_HWC)]
@@ -43,11 +64,9 @@ def read_pair(
     return input_HWC, target_HWC
 
 
-def _read(source: Source, decode: Decode, channels: int) -> np.ndarray:
+def _decoded(data: bytes, source: Source, decode: Decode, channels: int) -> np.ndarray:
     try:
-        return decode(source.path.read_bytes(), channels=channels)
-    except OSError as error:
-        raise ValueError(f"cannot read {source.path}: {error.strerror or error}") from error
+        return decode(data, channels=channels)
     except ValueError as error:
         raise ValueError(f"cannot read {source.path}: {error}") from error
 

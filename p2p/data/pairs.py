@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -56,19 +58,22 @@ def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pai
 
 
 def find_inputs(source: str, *, layout: Layout | None = None, direction: Direction = "AtoB") -> list[Pair]:
-    """The images to translate, sorted by name.
+    """The images to translate, sorted by name; those of a list in its order.
 
     Args:
-        source: a folder (searched recursively), a file, or a glob such as `photos/*.jpg`.
+        source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, or a list of files, one path a
+            line: `@list.txt`, or `-` for standard input. The names of a list start below the folder that all share.
         layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
             folder holds `A/` and `B/`. None: two folders if it has them, else inputs.
         direction: which side of a pair is the input.
 
     Raises:
-        ValueError: nothing is there, no image is among it, or the layout does not fit.
+        ValueError: nothing is there, no image is among it, a line of a list is no image, or the layout does not fit.
     """
     if layout not in (None, "inputs", "side_by_side", "two_folders"):
         raise ValueError(f"layout={layout} is not known: use inputs, side_by_side or two_folders")
+    if source == "-" or source.startswith("@"):
+        return _find_listed(source, layout, direction)
     folder = Path(source)
     if layout is None and (folder / "A").is_dir() and (folder / "B").is_dir():
         layout = "two_folders"
@@ -85,6 +90,42 @@ def find_inputs(source: str, *, layout: Layout | None = None, direction: Directi
             raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
         pairs = _inputs(files, _glob_root(source))
     return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+
+
+def _find_listed(source: str, layout: Layout | None, direction: Direction) -> list[Pair]:
+    if layout == "two_folders":
+        raise ValueError(f"input={source} is a list of files, and layout=two_folders needs a folder that holds A and B")
+    files = _listed(source)
+    # Without `..`, so that folders can be compared; links are left alone, so that names are as written.
+    whole = [Path(os.path.abspath(path)) for path in files]  # noqa: PTH100 - Path.resolve follows links
+    pairs = _inputs(whole, Path(os.path.commonpath([path.parent for path in whole])))
+    pairs = [replace(pair, input=Source(path)) for pair, path in zip(pairs, files, strict=True)]
+    return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+
+
+def _listed(source: str) -> list[Path]:
+    """The files that a list names, each checked. Empty lines are skipped."""
+    name = "standard input" if source == "-" else source[1:]
+    if source != "-" and not Path(name).is_file():
+        raise ValueError(f"there is no list {name}, named by input={source}: write the paths into it, one a line")
+    lines = os.fsdecode(sys.stdin.buffer.read() if source == "-" else Path(name).read_bytes()).split("\n")
+    seen: dict[str, int] = {}
+    files = []
+    for number, line in enumerate(lines, start=1):
+        if not (text := line.strip()):
+            continue
+        path, where = Path(text), f"line {number} of {name}: {text}"
+        if not path.is_file():
+            raise ValueError(f"{where} is {'a folder' if path.is_dir() else 'not there'}: give one file a line")
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{where} is no image: it should end in {', '.join(SUFFIXES)}")
+        first = seen.setdefault(os.path.abspath(path), number)  # noqa: PTH100
+        if first != number:
+            raise ValueError(f"{where} stands in line {first} already: name each file once")
+        files.append(path)
+    if not files:
+        raise ValueError(f"there is no path in {name}, named by input={source}: write one a line")
+    return files
 
 
 def looks_side_by_side(pair: Pair) -> bool:
@@ -109,6 +150,10 @@ def _inputs(files: list[Path], root: Path) -> list[Pair]:
     """Name each file by its path below `root`; where two differ in their suffix alone, both keep it."""
     stems = Counter(path.with_suffix("") for path in files)
     named = [path.with_suffix("") if stems[path.with_suffix("")] == 1 else path for path in files]
+    owners: dict[Path, Path] = {}
+    for name, path in zip(named, files, strict=True):
+        if owners.setdefault(name, path) != path:  # x.jpg beside x.png and x.jpg.webp
+            raise ValueError(f"{owners[name]} and {path} would both be written as {name.name}: rename one of them")
     return [Pair(name.relative_to(root).as_posix(), Source(path)) for name, path in zip(named, files, strict=True)]
 
 

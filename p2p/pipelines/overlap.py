@@ -1,80 +1,228 @@
-"""Decoding, generating and encoding at the same time.
+"""Loading, generating and saving at the same time.
 
-While the engine works on one batch, readers decode the next ones and writers encode the last ones:
+    workers     load 3 | load 4 | save 0 | load 5 | save 1 | ...      processes: decode, preprocess; encode, write
+    engine          [  1  ][  2  ][  3  ][  4  ] ...                  this process
 
-    readers    [0][1][2][3]...
-    engine        [ 0 ][ 1 ][ 2 ]...
-    writers            [0][1][2]...
+With codec=nvimgcodec on a GPU, workers only read JPEG files and judge their headers; nvImageCodec decodes them, and
+CV-CUDA brings them to size, on streams beside the engine's.
 
-Batches are the same, in the same order, as in the sequential pipeline, so the files are the same bytes.
+An image is decoded into a row of an input slot, the engine turns an input slot into an output slot, and from there
+it is encoded. Slots are memory that all processes share, a fixed ring on either side of the engine: whoever is too
+fast waits for a free one, and memory does not grow with the number of images. Batches are the same, in the same
+order, as in the sequential pipeline, and the functions are the same, so the files are the same bytes.
+
+An engine that computes on every core of a CPU is the exception. It and the workers would only take the cores from
+each other, and its threads wait for the slowest of them. So they take turns, a few batches long, and what is gained is
+that loading and saving use all cores, too.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
 
 from p2p.data.pairs import Pair
+from p2p.pipelines import sequential
+from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.stages import Stages
+from p2p.pipelines.translator import OnCpu, OnGpu, Rows
+from p2p.pipelines.worker import Load, Loaded, Save
+from p2p.pipelines.workers import QUEUED, Workers
+
+PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
+FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
+RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
+CODED = 1 << 21  # bytes of a file that the GPU decodes, at most: a larger one is the CPU's, which takes no slot for it
+POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
+NICENESS = 5  # of workers that share their cores with the engine
+
+
+@dataclass
+class Loading:
+    """A batch whose images the workers are loading into a slot, and then perhaps the GPU."""
+
+    batch: Rows
+    missing: int
+    prepared: Future | None = None
+
+    def take(self, answer: Loaded) -> None:
+        """Note what a worker has done."""
+        self.missing -= answer.count
+        self.batch.sizes |= answer.sizes
+        self.batch.coded |= answer.coded
+        self.batch.deep += answer.deep
+        self.batch.failed |= answer.failed
+
+    def prepare(self, translator: OnGpu) -> bool:
+        """Have it decoded, if all of it is here and there is room."""
+        if self.prepared is None and not self.missing:
+            self.prepared = translator.prepare(self.batch)
+        return self.prepared is not None
 
 
 def run(
-    pairs: list[Pair],
-    stages: Stages,
-    *,
-    batch_size: int,
-    slots: int = 3,
-    readers: int | None = None,
-    writers: int | None = None,
+    pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None = None, workers: int | None = None
 ) -> None:
-    """Translate all pairs' inputs, `batch_size` at a time.
+    """Translate all pairs' inputs, `batch_size` at a time, after the engine's warm-up, in which the workers start.
 
-    At most `slots` batches wait to be generated and as many to be written, so memory does not grow with the
-    number of images. The first exception of any stage ends the run: what was queued is dropped, what was being
-    written is finished.
+    The first exception of any stage, a worker's death or Ctrl-C ends the run: images in hand are finished, no others.
 
     Args:
-        slots: batches in each of the two queues.
-        readers, writers: threads; None for one per core, at most 8.
+        slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least.
+        workers: processes that load and save; 0 for the sequential pipeline; None for one per core, and none for a
+            few images (64) or a single batch.
+
+    Raises:
+        ValueError: an argument is out of range, or a worker was killed.
     """
+    if workers is None:
+        workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
+    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
+    if slots is None:
+        slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
-    batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
-    loading: deque[list[Future]] = deque()
-    saving: deque[list[Future]] = deque()
-    with _threads(readers, "reader") as reading, _threads(writers, "writer") as writing:
+    if workers < 0:
+        raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
+    if workers == 0:
+        return sequential.run(pairs, stages, batch_size=batch_size)
+    manifest = stages.engine.manifest
+    on_gpu = stages.engine.device.type == "cuda"
+    turns = not on_gpu and torch.get_num_threads() >= available_cores()
+    arrays = {
+        "input": SharedArray((slots, batch_size, *hwc(manifest.input_shape)), "uint8"),
+        "deep": SharedArray((slots, batch_size, *hwc(manifest.input_shape)), "float32"),
+        "output": SharedArray((slots, batch_size, *hwc(manifest.output_shape)), "uint8"),
+        "stop": SharedArray((1,), "uint8"),
+    }
+    if stages.files.gpu_decodes:
+        arrays["coded"] = SharedArray((slots, batch_size, CODED), "uint8")
+    with ExitStack() as stack:
+        for array in arrays.values():
+            stack.enter_context(array)
+        niceness = 0 if on_gpu else NICENESS
+        each_span = stages.clock.spans is not None
+        pool = stack.enter_context(
+            Workers(workers, niceness=niceness, each_span=each_span, files=stages.files, arrays=arrays)
+        )
+        if on_gpu:
+            arrays["input"].pin()
+            arrays["output"].pin()
+        stages.warmup(batch_size, images=len(pairs))
+        translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
+        stack.callback(translator.end)
+        pool.wait_until_ready()
+        batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
+        with stages.clock("e2e", len(pairs)):
+            _translate_all(batches, stages, pool, translator, part=part, slots=slots, turns=turns)
+            translator.close()
 
-        def load_next() -> None:
-            if batch := next(batches, None):
-                loading.append([reading.submit(stages.load, pair) for pair in batch])
 
-        for _ in range(slots):
-            load_next()
-        while loading:
-            batch = stages.collate(_results(loading.popleft()))
-            load_next()
-            if batch is None:
+def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]) -> OnCpu | OnGpu:
+    """What has the engine between the slots."""
+    frames = [arrays[name] for name in ("input", "deep", "output")]
+    if stages.engine.device.type == "cuda":
+        return OnGpu(stages, *frames, coded=arrays.get("coded"), wake=wake)
+    return OnCpu(stages, *frames)
+
+
+def _translate_all(
+    batches: Iterator[list[Pair]],
+    stages: Stages,
+    pool: Workers,
+    translator: OnCpu | OnGpu,
+    *,
+    part: int,
+    slots: int,
+    turns: bool,
+) -> None:
+    free_inputs, free_outputs = list(range(slots)), list(range(slots))
+    loading: deque[Loading] = deque()  # in order
+    saving: dict[int, int] = {}  # images of an output slot that are not on the disk
+    exhausted = False
+    workers_turn = True
+
+    def startable() -> bool:
+        if not (loading and not loading[0].missing and free_outputs and len(translator) < translator.depth):
+            return False
+        return not translator.decodes or (loading[0].prepared is not None and loading[0].prepared.done())
+
+    while True:
+        while free_inputs and not exhausted:
+            pairs = next(batches, None)
+            if exhausted := pairs is None:
+                break
+            loading.append(Loading(Rows(free_inputs.pop(), pairs), missing=len(pairs)))
+            for first in range(0, len(pairs), part):
+                pool.submit(Load(loading[-1].batch.slot, first, [source(pair) for pair in pairs[first : first + part]]))
+        if translator.decodes:
+            for each in loading:  # in their order, so that the first is never the one that finds no room
+                if not each.prepare(translator):
+                    break
+        if turns:  # each goes on for as long as it can
+            workers_turn = pool.pending > 0 and (workers_turn or not startable())
+        if workers_turn:
+            pool.hand_out()
+        while startable() and not (turns and workers_turn):
+            loaded = loading.popleft()
+            prepared = None if loaded.prepared is None else loaded.prepared.result()
+            batch = loaded.batch
+            for row, reason in sorted(batch.failed.items()):
+                stages.fail(batch.pairs[row].name, reason)
+            if batch.rows:
+                translator.start(batch, free_outputs.pop(), prepared)
+            else:
+                translator.release(batch)
+                free_inputs.append(batch.slot)
+        if turns and not workers_turn and not translator and pool.pending:
+            continue  # nothing could be read of what was loaded: the workers' turn
+        if not (loading or translator or saving or not exhausted):
+            return
+        preparing = any(each.prepared is not None for each in loading)
+        wait_s = None if not translator and (loading or saving) else POLL_S if translator and preparing else 0
+        if translator and (
+            len(translator) == translator.depth or translator.ready() or (not preparing and pool.silent())
+        ):
+            translated, slot = translator.finish()
+            free_inputs.append(translated.slot)
+            images = translated.images
+            saving[slot] = len(images)
+            for first in range(0, len(images), part):
+                pool.submit(Save(slot, first, images[first : first + part]))
+            wait_s = 0  # to see a worker's death between two calls of the engine
+        for answer in pool.answers(wait_s=wait_s):
+            stages.clock.merge(answer.spans)
+            stages.clock.cpu_seconds += answer.cpu_seconds
+            if isinstance(answer, Loaded):
+                next(each for each in loading if each.batch.slot == answer.slot).take(answer)
                 continue
-            frames_NHWC = stages.translate(batch)
-            if len(saving) == slots:
-                _results(saving.popleft())  # a slow disk slows, nothing more
-            saving.append([writing.submit(stages.save, *image) for image in zip(batch.names, frames_NHWC, strict=True)])
-        while saving:
-            _results(saving.popleft())
+            saving[answer.slot] -= answer.count
+            if not saving[answer.slot]:
+                free_outputs.append(answer.slot)
+                del saving[answer.slot]
+            for _ in range(answer.count):
+                stages.on_image()
 
 
-@contextmanager
-def _threads(count: int | None, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A pool that, when the block ends by an exception, drops what has not begun."""
-    pool = ThreadPoolExecutor(count or min(8, os.cpu_count()), thread_name_prefix=name)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def source(pair: Pair) -> tuple[str, str, str | None]:
+    """What a worker must know of it."""
+    path = pair.input.path / ""  # a copy, since a path keeps the string that it was once asked for
+    return pair.name, str(path), pair.input.half
 
 
-def _results(futures: list[Future]) -> list:
-    return [future.result() for future in futures]
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hwc(shape_CHW: list[int]) -> tuple[int, int, int]:
+    """The shape of a frame."""
+    channels, height, width = shape_CHW
+    return height, width, channels

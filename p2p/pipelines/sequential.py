@@ -32,9 +32,9 @@ class Translator(LightningModule):
         super().__init__()
         self._stages = stages
 
-    def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray] | None:
-        """Names and frames, uint8 (N, H, W, C); None for a batch of which nothing could be read."""
-        return None if batch is None else (batch.names, self._stages.translate(batch))
+    def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray, list] | None:
+        """Names, frames, uint8 (N, H, W, C), and the inputs' sizes; None for a batch of which nothing could be read."""
+        return None if batch is None else (batch.names, self._stages.translate(batch), batch.sizes)
 
 
 class Writer(BasePredictionWriter):
@@ -46,16 +46,20 @@ class Writer(BasePredictionWriter):
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx):
         """Save every frame of the prediction under its name."""
-        for name, frame_HWC in zip(*prediction or ((), ()), strict=True):
-            self._stages.save(name, frame_HWC)
+        for name, frame_HWC, size in zip(*prediction or ((), (), ()), strict=True):
+            self._stages.save(name, frame_HWC, size)
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """Translate all pairs' inputs in order, `batch_size` at a time; nothing happens at the same time.
 
+    The engine's warm-up comes before, and is not counted end to end.
+
     Raises:
         KeyboardInterrupt: on Ctrl-C; every file that is there is whole.
     """
+    if not pairs:
+        return
     loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=stages.collate)
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
@@ -65,7 +69,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    stages.warmup(batch_size, images=len(pairs))
     try:
-        trainer.predict(Translator(stages), loader, return_predictions=False)  # by default it keeps every output
+        with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
+            trainer.predict(Translator(stages), loader, return_predictions=False)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from p2p.batch import Batch, to_frames
+from p2p.batch import Batch, from_frames, to_frames
+from p2p.codecs.fast import Fast
+from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.codecs.pillow import Pillow
-from p2p.data.images import read_input
+from p2p.data.images import read_file
 from p2p.data.pairs import Pair
+from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
+from p2p.pipelines.files import Files
+from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.profiling.clock import Clock
 
 
 class Stages:
     """load (decode, preprocess), translate (generate, postprocess) and save (encode, write), timed by a clock.
 
-    Any thread may call `load` and `save`. An input that cannot be read ends up in `failures` and its batch goes
-    on without it; whatever else goes wrong is raised.
+    `files` does what needs no engine, here or in a worker. An input that cannot be read ends up in `failures` and
+    its batch goes on without it; whatever else goes wrong is raised.
 
     Args:
         engine, transform, codec: do the work.
         output: folder that the written files' names are relative to.
         clock: measures each stage.
+        restore_size: write each output at the size of its input.
         on_image: called after each image that is done, or failed.
     """
 
@@ -36,38 +43,86 @@ class Stages:
         *,
         engine: Engine,
         transform: Torchvision,
-        codec: Pillow,
+        codec: Fast | Pillow,
         output: Path,
         clock: Clock,
+        restore_size: bool = False,
     ):
         self.engine = engine
         self.transform = transform
-        self.codec = codec
-        self.output = output
+        self._codec = codec
+        self._loader: GpuLoader | None = None
+        self.files = Files(
+            codec=codec,
+            sizing=transform.sizing,
+            input_shape=engine.manifest.input_shape,
+            output=output,
+            restore_size=restore_size,
+            gpu_decodes=_gpu_decodes(codec, transform, engine.device),
+        )
         self.clock = clock
         self.failures: dict[str, str] = {}
         self.on_image: Callable[[], object] = lambda: None
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
-        return self.output / f"{name}{self.codec.suffix}"
+        return self.files.path(name)
 
-    def warmup(self, batch_size: int) -> None:
-        """Run the engine once on zeros, so that no image pays for its first-time work."""
+    def warmup(self, batch_size: int, *, images: int) -> None:
+        """Run the engine once on zeros, so that no image pays for its first-time work.
+
+        On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
+        """
+        # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
+        torch.backends.cudnn.deterministic = True
+        last = images % batch_size if self.engine.device.type == "cuda" else 0
         with self.clock("warmup"):
-            to_frames(self.engine(torch.zeros(batch_size, *self.engine.manifest.input_shape))).cpu()
+            for size in filter(None, (batch_size, last)):
+                to_frames(self.engine(torch.zeros(size, *self.engine.manifest.input_shape))).cpu()
+
+    def gpu_loader(self, lane: str) -> GpuLoader:
+        """One more of what decodes and preprocesses on the GPU, where `files.gpu_decodes`."""
+        return GpuLoader(
+            decoder=self._codec.batches(self.engine.device),
+            sizing=self.transform.sizing,
+            cvcuda=self.transform if self.files.gpu_decodes == "any size" else None,
+            device=self.engine.device,
+            clock=self.clock,
+            lane=lane,
+        )
 
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
         try:
-            with self.clock("decode"):
-                frame_HWC = read_input(pair, self.codec.decode, channels=self.engine.channels)
-            with self.clock("preprocess"):
-                return Batch([pair.name], self._preprocess(pair, frame_HWC)[None])
+            data = read_file(pair.input)
+            size = self.files.gpu_size(pair, data)
+            if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
+                return batch
+            frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except ValueError as error:
-            self.failures[pair.name] = str(error)
-            self.on_image()
+            self.fail(pair.name, str(error))
             return None
+        with self.clock("preprocess", images=0):
+            input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
+            return Batch([pair.name], input_NCHW, sizes=[size])
+
+    def _load_on_gpu(self, pair: Pair, data: bytes, size: tuple[int, int]) -> Batch | None:
+        if self._loader is None:
+            self._loader = self.gpu_loader("decoder stream")
+        loader, (_, height, width) = self._loader, self.files.input_shape
+        with torch.cuda.stream(loader.stream):
+            input_NCHW = torch.empty(1, 3, height, width, device=self.engine.device)
+        if loader([np.frombuffer(data, np.uint8)], [pair.input.half], input_NCHW, [0]):
+            return None  # the CPU says what is wrong, or makes it out
+        with torch.cuda.stream(loader.stream):
+            batch = Batch([pair.name], input_NCHW.cpu(), sizes=[size])
+        loader.finish()
+        return batch
+
+    def fail(self, name: str, reason: str) -> None:
+        """Note that an input cannot be translated, and why."""
+        self.failures[name] = reason
+        self.on_image()
 
     def collate(self, samples: list[Batch | None]) -> Batch | None:
         """Join what could be loaded; None if nothing could."""
@@ -83,35 +138,31 @@ class Stages:
         with self.clock("postprocess", len(batch)):
             return to_frames(output_NCHW).cpu().numpy()
 
-    def save(self, name: str, frame_HWC: np.ndarray) -> None:
-        """Encode and write one output. A file appears whole or not at all."""
-        with self.clock("encode"):
-            data = self.codec.encode(frame_HWC)
-        with self.clock("write"):
-            path = self.path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            try:
-                partial.write_bytes(data)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+    def save(self, name: str, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
+        """Encode and write one output, of an input of that size. A file appears whole or not at all."""
+        self.files.save(name, frame_HWC, size, self.clock)
         self.on_image()
 
-    def _preprocess(self, pair: Pair, frame_HWC: np.ndarray) -> torch.Tensor:
-        try:
-            image_CHW = self.transform.eval(frame_HWC)
-        except ValueError as error:
-            raise ValueError(f"cannot use {pair.input.path}: {error}") from error
-        if list(image_CHW.shape) != self.engine.manifest.input_shape:
-            found, expected = (
-                "x".join(map(str, s[:0:-1])) for s in (image_CHW.shape, self.engine.manifest.input_shape)
-            )
-            raise ValueError(
-                f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
-                f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
-            )
-        return image_CHW
+
+def _gpu_decodes(
+    codec: Fast | Pillow, transform: Torchvision, device: torch.device
+) -> Literal["same size", "any size"] | None:
+    """What a GPU may decode, see `Files`; says so once where one was asked for that cannot."""
+    if not isinstance(codec, NvImgCodec):
+        if isinstance(transform, CvCuda):
+            print("transform=cvcuda resizes what codec=nvimgcodec decodes on the GPU: without it, the CPU does both")
+        return None
+    reason = codec.unavailable(device)
+    if reason is None and isinstance(transform, CvCuda):
+        reason = transform.unavailable()
+        if reason is None:
+            return "any size"
+        print(f"{reason}: what is to be resized is decoded and resized by the CPU")
+        return "same size"
+    if reason is not None:
+        print(f"{reason}: the CPU decodes JPEG")
+        return None
+    return "same size"
 
 
 def progress_bar(images: int) -> tqdm:

@@ -17,6 +17,7 @@ from p2p.codecs.pillow import decode
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
 from p2p.deploy.export import psnr_db
+from p2p.pipelines.files import to_size
 from p2p.pipelines.stages import Stages
 from p2p.report.picture import as_picture, contact_sheet
 
@@ -47,14 +48,21 @@ def _entry(pair: Pair, stages: Stages) -> Entry:
     output = decode(stages.path(pair.name).read_bytes(), channels=channels)
     if pair.target is None:
         frame = read_input(pair, decode, channels=stages.engine.channels)
-        return Entry(pair.name, _as_seen(frame, stages), output)
+        seen = _as_seen(frame, stages)
+        return Entry(pair.name, seen, _as_made(output, seen, stages))
     frames = read_pair(pair, decode, input_channels=stages.engine.channels, target_channels=channels)
     seen, target = (_as_seen(frame, stages) for frame in frames)
+    output = _as_made(output, target, stages)
     return Entry(pair.name, seen, output, target, _psnr(output, target))
 
 
 def _as_seen(frame_HWC: np.ndarray, stages: Stages) -> np.ndarray:
     return to_frames(stages.transform.eval(frame_HWC)[None])[0].numpy()
+
+
+def _as_made(output_HWC: np.ndarray, like_HWC: np.ndarray, stages: Stages) -> np.ndarray:
+    """Of an output that was written at its input's size, what it was before, up to the resize."""
+    return to_size(output_HWC, *like_HWC.shape[:2]) if stages.files.restore_size else output_HWC
 
 
 def _psnr(output: np.ndarray, target: np.ndarray) -> float:

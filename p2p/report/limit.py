@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 from p2p.profiling.clock import WORK, Clock
 
-# What to do about a stage that the others wait for.
+# What to do about a stage that the others wait for; about one that is at its best already, `advice` has other words.
 ADVICE = {
     "decode": "more cores, or smaller files",
     "preprocess": "more cores, or inputs that already have the network's size",
     "generate": "larger batch_size, or export.py with backend=fastest",
     "postprocess": "larger batch_size",
-    "encode": "codec.format=jpg encodes faster than png; or more cores",
+    "encode": "more cores, or codec.format=jpg, which encodes faster than png",
     "write": "a faster disk for output=, or codec.format=jpg, whose files are smaller than png",
 }
+JPEG_ADVICE = {"encode": "more cores, or a lower codec.quality", "write": "a faster disk for output="}
 IDLE = 0.7  # where nothing is busier than this, no stage is the limit
 SATURATED = 0.9  # of the cores
 
@@ -58,10 +60,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def limit(clock: Clock) -> tuple[str, str] | None:
-    """The stage that limited the run and a sentence about it; None where nothing was translated."""
+def advice(stage: str, clock: Clock, *, format: str | None) -> str:
+    """What to do about a stage, where files of that format are written."""
+    if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
+        return "codec=fast, which decodes on all cores, or a larger batch_size"
+    return JPEG_ADVICE.get(stage, ADVICE[stage]) if format == "jpg" else ADVICE[stage]
+
+
+def limit(clock: Clock, *, format: str | None = None) -> tuple[str, str] | None:
+    """The stage that limited the run and a sentence about it; None where nothing was translated.
+
+    Args:
+        format: codec.format of the run, so that it is not recommended.
+    """
     if not clock.seconds.get("e2e") or not (groups := pools(clock)):
         return None
+    what_to_do = partial(advice, clock=clock, format=format)
     most = max(groups, key=lambda group: group.busy)
     stage = most.slowest
     wall, count = clock.seconds["e2e"], len(most.lanes)
@@ -69,21 +83,21 @@ def limit(clock: Clock) -> tuple[str, str] | None:
         share = clock.seconds[stage] / wall
         return stage, (
             f"one stage after another, {stage} takes {share:.0%} of the time:"
-            f" +pipeline=overlap works at all of them at once; then {ADVICE[stage]}"
+            f" +pipeline=overlap works at all of them at once, with more than 64 images; then {what_to_do(stage)}"
         )
     used = clock.cpu_seconds / (wall * cores())
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)
         return stage, (
             f"the processor is the limit ({min(used, 1):.0%} of {cores()} cores, longest at {stage}):"
-            f" more cores, or {ADVICE[stage].removeprefix('more cores, or ')}"
+            f" more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:
         return stage, (
             f"no stage is the limit ({stage} is the busiest, {_of(most)}): start-up and hand-over take the rest;"
             " more images, a larger batch_size or pipeline.slots"
         )
-    return stage, f"{stage} is the limit ({_of(most)}): {ADVICE[stage]}"
+    return stage, f"{stage} is the limit ({_of(most)}): {what_to_do(stage)}"
 
 
 def _of(pool: Pool) -> str:

@@ -25,8 +25,8 @@ def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
     show("validation, images in [-1, 1]", ["", "L1", "PSNR dB", "SSIM"], rows)
 
 
-def show_stages(clock: Clock) -> None:
-    """Print what each stage that ran has done, end to end last, and what limited the run.
+def show_stages(clock: Clock, *, format: str | None = None) -> None:
+    """Print what each stage that ran has done, end to end last, and what limited the run that wrote such files.
 
     A stage's seconds are added up over its workers, so where stages overlap they exceed the total. `busy` is their
     share of the workers' time; `images/s` what one worker reaches while it works, `of all` what they reach together.
@@ -44,7 +44,7 @@ def show_stages(clock: Clock) -> None:
         elif stage == "e2e":
             cells = [str(images), cells[1], "", "", "", _speed(images, seconds)]
         rows.append([stage, *cells])
-    stage, sentence = limit(clock) or (None, "")
+    stage, sentence = limit(clock, format=format) or (None, "")
     show("stages", ["", "images", "seconds", "workers", "busy", "images/s", "of all"], rows, bold=stage)
     if sentence:
         Console(highlight=False, markup=False).print(sentence)

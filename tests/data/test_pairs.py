@@ -1,4 +1,7 @@
+import io
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,3 +85,59 @@ def test_layouts_of_inputs(tmp_path):
 def test_a_pattern_without_match_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"input=.*\*\.jpg is no folder, no file, and no pattern"):
         find_inputs(f"{tmp_path}/*.jpg")
+
+
+def test_three_suffixes_that_would_collide_are_refused(tmp_path):
+    touch(tmp_path, "a.jpg", "a.png", "a.jpg.webp")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.jpg\.webp would both be written as a\.jpg: rename one"):
+        find_inputs(str(tmp_path))
+
+
+def listed(tmp_path, *lines):
+    (tmp_path / "list.txt").write_bytes(b"\n".join(os.fsencode(str(line)) for line in lines))
+    return f"@{tmp_path}/list.txt"
+
+
+def test_a_list_keeps_its_order_and_the_folders_below_the_shared_one(tmp_path, monkeypatch):
+    touch(tmp_path, "in/one/x.jpg", "in/two/x.PNG", "in/two/y.npy")
+    paths = [tmp_path / "in/two/x.PNG", "in/one/x.jpg", "in/one/../two/y.npy"]
+    monkeypatch.chdir(tmp_path)
+    pairs = find_inputs(listed(tmp_path, paths[0], "", f"{paths[1]}\r", paths[2], ""))
+    assert [pair.name for pair in pairs] == ["two/x", "one/x", "two/y"]
+    assert [pair.input for pair in pairs] == [Source(Path(path)) for path in paths]
+    (pair,) = find_inputs(listed(tmp_path, "in/one/x.jpg"), layout="side_by_side", direction="BtoA")
+    assert (pair.name, pair.input.half, pair.target.half) == ("x", "right", "left")
+
+
+def test_a_list_on_standard_input_and_names_that_are_no_utf_8(tmp_path, monkeypatch):
+    name = os.fsdecode(b"caf\xe9 1.png")
+    touch(tmp_path, name)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(os.fsencode(tmp_path / name) + b"\n")))
+    (pair,) = find_inputs("-")
+    assert (pair.name, pair.input.path) == (name.removesuffix(".png"), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["x.png", "", "gone.png"], r"line 3 of .*list\.txt: gone\.png is not there: give one file a line"),
+        (["x.png", "sub"], r"line 2 of .*list\.txt: sub is a folder: give one file a line"),
+        (["list.txt"], r"line 1 of .*list\.txt: list\.txt is no image: it should end in \.jpg"),
+        (["x.png", "sub/../x.png"], r"line 2 of .*list\.txt: sub/\.\./x\.png stands in line 1 already: name each"),
+        (["", " "], r"there is no path in .*list\.txt, named by input=@.*list\.txt"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, lines, message):
+    touch(tmp_path, "x.png", "sub/y.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        find_inputs(listed(tmp_path, *lines))
+
+
+def test_no_list_and_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no list gone\.txt, named by input=@gone\.txt"):
+        find_inputs("@gone.txt")
+    with pytest.raises(
+        ValueError, match=r"input=@.*list\.txt is a list of files, and layout=two_folders needs a folder"
+    ):
+        find_inputs(listed(tmp_path, "x.png"), layout="two_folders")

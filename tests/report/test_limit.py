@@ -77,6 +77,15 @@ def test_the_processor_can_be_the_limit(monkeypatch):
     assert limit(clock_of(10, *work, cpu=15))[1].startswith("decode is the limit")
 
 
+def test_what_is_so_already_is_not_recommended():
+    clock = clock_of(10, *encoders(9))
+    assert "codec.format=jpg" in limit(clock, format="png")[1]
+    assert limit(clock, format="jpg")[1].endswith(": more cores, or a lower codec.quality")
+    assert limit(clock_of(10, ("write", "worker 0", 9, 96)), format="jpg")[1].endswith("a faster disk for output=")
+    on_gpu = clock_of(10, ("generate", "engine stream", 3, 96), ("decode", "decoder 0", 9, 96))
+    assert limit(on_gpu)[1].endswith(": codec=fast, which decodes on all cores, or a larger batch_size")
+
+
 def test_a_run_in_which_all_wait_has_no_limit():
     stage, sentence = limit(clock_of(10, ("generate", "main", 3, 96), *encoders(1)))
     assert stage == "generate"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
-
-LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
+from p2p.batch import from_frames
+from p2p.data.transforms.sizing import LEVELS, Preprocess, Sizing
 
 
 class View(NamedTuple):
@@ -76,26 +75,22 @@ class Torchvision:
         preprocess: Preprocess = "resize_and_crop",
         multiple: int | None = None,
     ):
-        if preprocess not in get_args(Preprocess):
-            known = ", ".join(get_args(Preprocess))
-            raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
+        self.sizing = Sizing(
+            image_size=image_size, preprocess=preprocess, multiple=multiple or min(256, image_size & -image_size)
+        )
         load_size = load_size or round(image_size * 286 / 256)
-        crops = preprocess.endswith("crop")
-        if load_size < image_size and crops:
+        if load_size < image_size and self.sizing.crops:
             raise ValueError(f"load_size={load_size} is smaller than image_size={image_size}: nothing is left to crop")
         if multiple is not None and multiple < 1:
             raise ValueError(f"transform.multiple={multiple} is too small: use 1 or more")
         self._size = image_size
         self._load_size = load_size
         self._flip = flip
-        self._preprocess = preprocess
-        self._crops = crops
-        self._multiple = multiple or min(256, image_size & -image_size)
 
     def train(self, input_HWC: np.ndarray, target_HWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Two frames of equal size -> two float32 (C, H, W) in [-1, 1], cropped and mirrored alike.
 
-        Frames as in `eval`. Draws from torch's global generator, which Lightning seeds in every worker.
+        Frames as in `Sizing`. Draws from torch's global generator, which Lightning seeds in every worker.
         """
         a, b = self.load(input_HWC), self.load(target_HWC)
         view = self.draw(*a.shape[1:])
@@ -103,7 +98,7 @@ class Torchvision:
 
     def load(self, frame_HWC: np.ndarray) -> torch.Tensor:
         """The part of `train` before anything random: a frame, as in `eval`, resized to (C, H, W)."""
-        return _resize(frame_HWC, *self._scaled(*frame_HWC.shape[:2], self._load_size))
+        return _resize(frame_HWC, *self.sizing.scaled(*frame_HWC.shape[:2], self._load_size))
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> View:
         """The random part of `train`: what is shown of a loaded pair of this size.
@@ -116,51 +111,16 @@ class Torchvision:
             ValueError: the pair is smaller than the crop.
         """
         top, left, size = 0, 0, (height, width)
-        if self._crops:
-            self._check_crop(height, width)
+        if self.sizing.crops:
+            self.sizing.check_crop(height, width)
             size = (self._size, self._size)
             top, left = (int(torch.randint(s - self._size + 1, (), generator=generator)) for s in (height, width))
         mirrored = self._flip and bool(torch.rand((), generator=generator) < 0.5)
         return View(top, left, *size, mirrored)
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
-        """A frame -> float32 (C, H, W) in [-1, 1], nothing random.
-
-        Args:
-            frame_HWC: uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1]; any number of channels. uint8
-                with 1 or 3 is resized in 8 bits, as the reference does, all else in float32.
-        """
-        height, width = self._scaled(*frame_HWC.shape[:2], self._size)
-        image_CHW = _resize(frame_HWC, height, width)
-        if self._crops:
-            self._check_crop(height, width)
-            top, left = (height - self._size) // 2, (width - self._size) // 2
-            image_CHW = _crop(image_CHW, top, left, self._size)
-        return _normalize(image_CHW, frame_HWC.dtype)
-
-    def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
-        """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size."""
-        scaled = max(size * height // width, self._size)
-        match self._preprocess:
-            case "resize_and_crop":
-                return size, size
-            case "scale_width_and_crop":
-                return scaled, size
-            case "scale_width":
-                return self._rounded(scaled), self._rounded(size)
-            case "none":
-                return self._rounded(height), self._rounded(width)
-        return height, width
-
-    def _rounded(self, side: int) -> int:
-        return max(1, round(side / self._multiple)) * self._multiple
-
-    def _check_crop(self, height: int, width: int) -> None:
-        if min(height, width) < self._size:
-            raise ValueError(
-                f"it is {width}x{height} pixels, smaller than the crop of {self._size}x{self._size}: use a larger"
-                " image, a smaller image_size or transform.preprocess=resize_and_crop"
-            )
+        """A frame -> float32 (C, H, W) in [-1, 1], nothing random. Frames as in `Sizing`."""
+        return from_frames(torch.from_numpy(np.array(self.sizing(frame_HWC), order="C"))[None])[0]
 
 
 def _resize(frame_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:
@@ -171,10 +131,6 @@ def _resize(frame_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:
         planes = [Image.fromarray(plane) for plane in np.moveaxis(frame_HWC, 2, 0).astype(np.float32)]
     resized = [F.resize(plane, [height, width], v2.InterpolationMode.BICUBIC) for plane in planes]
     return torch.cat([F.pil_to_tensor(plane) for plane in resized]) if len(planes) > 1 else F.pil_to_tensor(resized[0])
-
-
-def _crop(image_CHW: torch.Tensor, top: int, left: int, size: int) -> torch.Tensor:
-    return image_CHW[:, top : top + size, left : left + size]
 
 
 def _normalize(image_CHW: torch.Tensor, dtype: np.dtype) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""Which JPEG files a GPU may decode."""
+
+import struct
+
+import pytest
+from PIL import Image
+
+from p2p.codecs.jpeg import gpu_size
+from tests.codecs.test_fast import JPEGS, saved
+from tests.conftest import ROOT, picture
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(picture(24, 16), exif=exif)
+
+
+def test_baseline_colour_has_its_size():
+    for name in ("4:4:4", "4:2:2", "4:2:0", "restart markers"):
+        assert gpu_size(JPEGS[name]) == (43, 61)
+    assert gpu_size(turned(1)) == (16, 24)
+    assert gpu_size(saved(picture(24, 16), comment=b"x" * 9000)) == (16, 24)  # segments before the frame
+    for path in (ROOT / "data/samples").glob("*/*.jpg"):
+        assert gpu_size(path.read_bytes()) == (256, 512)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEGS["progressive"],
+        JPEGS["grey"],
+        JPEGS["stored as RGB"],
+        turned(6),
+        saved(picture(8, 8).convert("CMYK")),
+        saved(picture(8, 8), "PNG"),
+        JPEGS["4:4:4"][:-200],
+        JPEGS["4:4:4"][:20] + JPEGS["4:4:4"][-2:],
+        b"",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe0\0\0" + b"\0" * 20 + b"\xff\xd9",
+    ],
+    ids=["progressive", "grey", "RGB", "turned", "CMYK", "PNG", "cut", "cut early", "empty", "start", "no length"],
+)
+def test_the_others_are_the_cpus(data):
+    assert gpu_size(data) is None
+
+
+def test_an_image_of_too_many_pixels_is_the_cpus_to_refuse():
+    data = JPEGS["4:4:4"]
+    at = data.index(b"\xff\xc0") + 5
+    assert gpu_size(data[:at] + struct.pack(">HH", 60000, 60000) + data[at + 4 :]) is None

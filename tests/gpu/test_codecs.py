@@ -1,0 +1,75 @@
+"""nvImageCodec on a real GPU, against Pillow."""
+
+import numpy as np
+import pytest
+import torch
+
+from p2p.codecs import pillow
+from p2p.codecs.nvimgcodec import NvImgCodec
+from tests.codecs.test_fast import JPEGS, saved
+from tests.conftest import picture
+
+pytestmark = pytest.mark.gpu
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return NvImgCodec().batches(CUDA)
+
+
+def arrays(files):
+    return [np.frombuffer(data, np.uint8) for data in files]
+
+
+def test_batches_are_pillows_pixels_up_to_rounding(codec):
+    files = [saved(picture(512, 256, seed), quality=95, subsampling=s) for seed, s in enumerate(["4:4:4", "4:2:0"] * 4)]
+    files += [saved(picture(200, 100), quality=95, subsampling="4:2:2")]
+    stream = torch.cuda.Stream()
+    groups, missed = codec.decode(arrays(files), stream=stream)
+    stream.synchronize()
+    assert missed == [] and sorted(place for places, _ in groups for place in places) == list(range(9))
+    for places, frames in groups:
+        assert frames.device.type == "cuda" and frames.dtype == torch.uint8
+        for place, frame in zip(places, frames.cpu().numpy(), strict=True):
+            difference = np.abs(frame.astype(int) - pillow.decode(files[place]))
+            assert difference.max() <= 4 and difference.mean() < 0.5
+
+
+def test_a_damaged_file_is_missed_and_the_others_are_not(codec, capfd):
+    groups, missed = codec.decode(
+        arrays([JPEGS["4:4:4"], JPEGS["4:2:0"][:300], JPEGS["4:4:4"]]), stream=torch.cuda.Stream()
+    )
+    torch.cuda.synchronize()
+    assert [places for places, _ in groups] == [[0, 2]] and missed == [1]
+    assert capfd.readouterr().err == ""
+
+
+def test_an_image_is_the_same_alone_and_in_any_batch(codec):
+    files = arrays([saved(picture(512, 256, seed), quality=95) for seed in range(64)])
+    stream = torch.cuda.Stream()
+    alone = [codec.decode([file], stream=stream)[0][0][1][0] for file in files]
+    for batch in (8, 64):
+        for start in range(0, 64, batch):
+            ((places, frames),) = codec.decode(files[start : start + batch], stream=stream)[0]
+            stream.synchronize()
+            assert all(torch.equal(frame, alone[start + place]) for place, frame in zip(places, frames, strict=True))
+
+
+def test_batches_in_flight_keep_their_pixels(codec):
+    """More batches than sets, on a stream that is busy first: whoever does not wait overwrites an older batch."""
+    batches = [[saved(picture(512, 256, seed=8 * b + i), quality=95) for i in range(8)] for b in range(6)]
+    stream, slow = torch.cuda.Stream(), torch.randn(4096, 4096, device=CUDA)
+    results = []
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            for _ in range(4):
+                torch.mm(slow, slow)
+        ((indices, frames),) = codec.decode(arrays(batch), stream=stream)[0]
+        assert indices == list(range(8))
+        results.append(frames)
+    stream.synchronize()
+    for batch, frames in zip(batches, results, strict=True):
+        for data, frame in zip(batch, frames.cpu().numpy(), strict=True):
+            assert np.abs(frame.astype(int) - pillow.decode(data)).mean() < 0.5

@@ -1,0 +1,82 @@
+"""Codecs that fail, for the tests; workers import this file, so it imports no pytest and no torch."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+from p2p.codecs.pillow import Pillow
+from p2p.pipelines import files
+
+
+class Codec(Pillow):
+    """Does `how` at the `at`-th call of `stage` in each process; None for every call."""
+
+    def __init__(self, stage, how, at=3, format="npy"):
+        super().__init__(format=format)
+        self._stage, self._how, self._at, self._calls = stage, how, at, 0
+
+    def decode(self, data, *, channels=3):
+        self._count("decode")
+        return super().decode(data, channels=channels)
+
+    def encode(self, frame_HWC):
+        self._count("encode")
+        return super().encode(frame_HWC)
+
+    def _count(self, stage):
+        if stage == self._stage:
+            self._calls += 1
+            if self._at in (None, self._calls):
+                HOW[self._how]()
+
+
+def raise_bug():
+    raise KeyError("a bug in the codec")
+
+
+def fill_the_disk():
+    """From now on no file of this process gets longer than 100 bytes: writing fails halfway through."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_before_the_name():
+    os.link = lambda *_, **__: kill()
+
+
+def kill_before_the_rename():
+    files.nameless = lambda *_: False
+    Path.replace = lambda *_: kill()
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def raise_unpicklable():
+    raise Unpicklable("of another world", 2)
+
+
+HOW = {
+    "bug": raise_bug,
+    "unpicklable": raise_unpicklable,
+    "disk full": fill_the_disk,
+    "kill": kill,
+    "kill before the name": kill_before_the_name,
+    "kill before the rename": kill_before_the_rename,
+    "hang": lambda: time.sleep(60),
+    "slow": lambda: time.sleep(0.02),
+}
+
+
+class NotHere(Pillow):
+    """Cannot be made in a worker."""
+
+    def __setstate__(self, state):
+        raise ImportError("its library is not installed here")

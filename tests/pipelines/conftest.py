@@ -1,0 +1,94 @@
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from p2p.codecs.pillow import Pillow
+from p2p.data.pairs import Pair, Source
+from p2p.data.transforms.torchvision import Torchvision
+from p2p.deploy import exported_program
+from p2p.deploy.engine import load_engine
+from p2p.deploy.export import export
+from p2p.models.init import initialize
+from p2p.models.unet import UNet
+from p2p.pipelines.stages import Stages
+from p2p.profiling.clock import Clock
+from tests.conftest import picture
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "export"
+    checkpoint = folder.parent / "last.ckpt"
+    checkpoint.touch()
+    torch.manual_seed(0)
+    network = UNet(image_size=32, width=8)
+    initialize(network, gain=0.2)
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU}
+    export(network, torch.rand(1, 3, 32, 32), folder, backend=exported_program.export, **facts)
+    return load_engine(folder, device=CPU)
+
+
+class Negative:
+    """An engine of 16x16 images that costs nothing."""
+
+    device = CPU
+    channels = 3
+    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16])
+
+    def __call__(self, input_NCHW):
+        return -input_NCHW
+
+
+def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", restore_size=False):
+    transform = Torchvision(image_size=image_size, preprocess=preprocess)
+    return Stages(
+        engine=engine,
+        transform=transform,
+        codec=codec or Pillow(),
+        output=output,
+        clock=Clock(),
+        restore_size=restore_size,
+    )
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """11 images of several sizes and formats, two folders deep."""
+    folder = tmp_path / "inputs"
+    for index in range(11):
+        path = folder / ("deep/er" if index % 3 == 0 else ".") / f"{index:02d}{('.png', '.jpg', '.webp')[index % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(40 + index, 50, seed=index).save(path)
+    return folder
+
+
+@pytest.fixture
+def many(tmp_path):
+    """`many(n)`: n pairs that all read one file of 16x16 pixels."""
+    np.save(tmp_path / "one.npy", np.full((16, 16, 3), 55, np.uint8))
+    return lambda count: [Pair(f"{index:05d}", Source(tmp_path / "one.npy")) for index in range(count)]
+
+
+def children(pid):
+    """The processes that a process has started and not yet waited for."""
+    try:
+        found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except FileNotFoundError:
+        return set()
+    return {int(child) for line in found for child in line}
+
+
+def shared_memory():
+    """What of it has a name, and what is mapped here."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return os.listdir("/dev/shm"), [line for line in maps if "memfd:p2p" in line]  # noqa: PTH208 - names alone
