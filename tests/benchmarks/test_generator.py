@@ -37,7 +37,7 @@ def test_each_program_is_a_row_for_each_batch_size(run, capsys):
         for row in (plain, rewritten):
             assert row["psnr_worst_db"] > 100  # 4 images in batches of 3: the last is filled up
             assert 0 < row["latency_median_ms"] <= row["latency_p99_ms"]
-            assert row["of_limit"] == pytest.approx(row["images_per_s"] / limit["images_per_s"], abs=1e-4, rel=1e-2)
+            assert row["of_limit"] == pytest.approx(row["images_per_s"] / limit["images_per_s"], abs=1e-4, rel=0.1)
         assert failed["reason"] == "ModuleNotFoundError: No module named 'p2p.deploy.no_such'"
     printed = capsys.readouterr().out
     assert "module fp32 fold+all " in printed
