@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out
 	$(PY) infer.py +pipeline=overlap batch_size=8 name=demo
 
 test: lint ## ruff and the tests that need no GPU
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED) ## ruff alone
 	$(PY) -m ruff check .

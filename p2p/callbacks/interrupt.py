@@ -21,12 +21,14 @@ class Interrupt(Callback):
     def __init__(self):
         self._pressed = False
         self._process = os.getpid()
-        self._before = signal.getsignal(signal.SIGINT)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signal over until training ends."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signal over until training ends, however it ends: Lightning has noted by now whose it was.
+
+        Any earlier, and that would be what Lightning gives the signal back to.
+        """
         self._pressed = False
-        self._before = signal.signal(signal.SIGINT, self._remember)
+        signal.signal(signal.SIGINT, self._remember)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Stop here, before anything of this batch is done; of several processes all stop before the same.
@@ -47,19 +49,13 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signal back.
+        """Do what the signal says, which is Python's again.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed after the last batch.
         """
-        signal.signal(signal.SIGINT, self._before)
         if self._pressed:
             raise KeyboardInterrupt
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signal back, but not while Lightning saves what a Ctrl-C leaves: it ignores others meanwhile."""
-        if not isinstance(exception, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, self._before)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader process: it ends with its parent

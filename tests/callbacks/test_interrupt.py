@@ -1,4 +1,5 @@
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def press():
     handle = register_optimizer_step_post_hook(hook)
     yield when.update
     handle.remove()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored after the last step
 
 
 def train(tmp_path):
@@ -55,11 +56,20 @@ def test_a_second_press_stops_at_once(tmp_path, press):
     assert steps(tmp_path) == (2, 2)
 
 
-def test_after_the_last_step_nothing_is_lost_either_and_then_the_signal_is_pythons_again(tmp_path, press):
+def test_after_the_last_step_nothing_is_lost_either(tmp_path, press):
     press([10])
     with pytest.raises(SystemExit):
         train(tmp_path)
     assert steps(tmp_path)[0] == 5
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    train(tmp_path / "again")
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_whatever_ends_the_training_the_signal_is_pythons_again(error, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    if error:
+        monkeypatch.setattr(TinyGenerator, "forward", fail)
+    with pytest.raises(error) if error else nullcontext():
+        train(tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
