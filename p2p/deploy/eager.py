@@ -15,7 +15,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import trace
+from p2p.deploy.exported_program import read, trace
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, dtype_of
 
@@ -66,7 +66,7 @@ def export(
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`."""
-    program = torch.export.load(path)
+    program = read(path)
     if device.type == "cpu":
         return program.module()
     network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from torch.export.passes import move_to_device_pass
 from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.quiet import quiet
 
 CPU = torch.device("cpu")
 
@@ -60,10 +61,16 @@ def export(
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The program as a function on `device`."""
-    program = torch.export.load(path)
+    program = read(path)
     if device.type != "cpu":
         program = move_to_device_pass(program, device)
     return program.module()
+
+
+def read(path: Path) -> ExportedProgram:
+    """What torch.export has saved, without its warnings of how its own file is laid out."""
+    with quiet():
+        return torch.export.load(path)
 
 
 def trace(

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import trace
+from p2p.deploy.exported_program import read, trace
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.quiet import quiet
@@ -114,8 +114,8 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     in `generator.kernels` beside the program, so that the next process starts with them.
     """
     torch_tensorrt = _import()  # registers the operator that runs engines
-    with quiet(), torch.cuda.device(device):
-        program = torch.export.load(path)
+    with torch.cuda.device(device):
+        program = read(path)
     [specification] = program.graph_signature.user_inputs
     [node] = [node for node in program.graph.nodes if node.name == specification]
     module = program.module()
