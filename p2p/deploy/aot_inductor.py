@@ -129,11 +129,13 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
                 f"{path} was compiled for CPUs with {facts['cpu']}, and this has {here}: run export.py here"
             )
         index = -1 if device.index is None else device.index
-        # Without threads of its own, whose events and locks a CUDA graph cannot record.
-        package = torch._inductor.aoti_load_package(str(path), run_single_threaded=on_gpu, device_index=index)
+        # Not by `aoti_load_package`, which asks the C++ compiler what the CPU can do, for half a minute on a busy host.
+        # Single-threaded on a GPU: a CUDA graph cannot record the events and locks of threads.
+        package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", on_gpu, 1, index)
 
     def program(input_NCHW: torch.Tensor) -> torch.Tensor:
         takes.check(input_NCHW)
-        return package(input_NCHW.contiguous())
+        [output_NCHW] = package.run([input_NCHW.contiguous()])
+        return output_NCHW
 
     return capture(program, device=device, dtype=getattr(torch, takes.dtype)) if on_gpu else program
