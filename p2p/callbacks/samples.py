@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogg
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.batch import Batch, to_frames
-from p2p.report.picture import contact_sheet
+from p2p.report.picture import contact_sheet, spread
 
 
 class Samples(Callback):
@@ -38,7 +38,8 @@ class Samples(Callback):
         if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
             return
         dataset = trainer.datamodule.dataset("val")
-        rows = [self._row(dataset[i].to(pl_module.device), pl_module) for i in range(min(self._count, len(dataset)))]
+        shown = spread(range(len(dataset)), self._count)
+        rows = [self._row(dataset[index].to(pl_module.device), pl_module) for index in shown]
         sheet = contact_sheet(rows, header=["input", "output", "target"])
         self._folder.mkdir(parents=True, exist_ok=True)
         sheet.save(self._folder / f"epoch_{epoch:04d}.png")

@@ -19,7 +19,7 @@ from p2p.data.pairs import Pair
 from p2p.deploy.export import psnr_db
 from p2p.pipelines.files import to_size
 from p2p.pipelines.stages import Stages
-from p2p.report.picture import as_picture, contact_sheet
+from p2p.report.picture import as_picture, contact_sheet, spread
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Entry:
 
 
 def collect(pairs: list[Pair], stages: Stages, *, count: int) -> list[Entry]:
-    """The first `count` images that were translated, read back from the files that were written."""
+    """`count` of the images that were translated, evenly spread, read back from the files that were written."""
     done = [pair for pair in pairs if pair.name not in stages.failures and stages.path(pair.name).is_file()]
-    return [_entry(pair, stages) for pair in done[:count]]
+    return [_entry(pair, stages) for pair in spread(done, count)]
 
 
 def _entry(pair: Pair, stages: Stages) -> Entry:
@@ -71,7 +71,7 @@ def _psnr(output: np.ndarray, target: np.ndarray) -> float:
 
 
 def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None:
-    """Write `index.html`, which needs no other file, and `gallery.png`, its first rows as one picture.
+    """Write `index.html`, which needs no other file, and `gallery.png`, some of its rows as one picture.
 
     Of images with many channels both show the first three, see `p2p.report.picture.as_picture`.
 
@@ -84,7 +84,7 @@ def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None
     header = ["input", "output", "target"] if entries[0].target is not None else ["input", "output"]
     rows = [[getattr(entry, column) for column in header] for entry in entries]
     captions = [_caption(entry) for entry in entries]
-    sheet = contact_sheet(rows[:PICTURE_ROWS], header=header, captions=captions[:PICTURE_ROWS], across=2)
+    sheet = contact_sheet(spread(rows, PICTURE_ROWS), header=header, captions=spread(captions, PICTURE_ROWS), across=2)
     sheet.save(folder / "gallery.png")
 
     summary = f"{len(entries)} of {total} images"

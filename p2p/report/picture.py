@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
 INK, PAPER = "#222222", "white"
+
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of them at equal distances, from the first on; all of fewer.
+
+    They stand for the whole without anyone choosing: the first by name are often of one kind.
+    """
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def as_picture(frame_HWC: np.ndarray) -> Image.Image:

@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 
 from p2p.report import gallery
-from p2p.report.picture import contact_sheet
+from p2p.report.picture import contact_sheet, spread
 from p2p.report.tables import scores_of
 
 
 def plain(value, channels=3):
     return np.full((20, 30, channels), value, np.uint8)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 210])
+def test_what_is_shown_is_spread_evenly(length):
+    shown = spread(range(length), 8)
+    assert len(shown) == min(8, length) and shown == sorted(set(shown)) and shown[:1] == list(range(length))[:1]
+    gaps = np.diff([*shown, length])
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1
 
 
 @pytest.mark.parametrize("across", [1, 2, 5])
