@@ -27,7 +27,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -39,7 +39,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), N at least 1; fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32", which GPUs since Ampere round to TF32 in convolutions.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -52,7 +52,7 @@ def export(
         raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
     dtype = dtype_of(precision or "fp16")
     # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(
         backend="eager",

@@ -42,13 +42,13 @@ class Takes:
         max_batch = None if text["max_batch"] == "any" else int(text["max_batch"])
         return cls(int(text["min_batch"]), max_batch, (channels, height, width), text["dtype"])
 
-    def check(self, input_NCHW: torch.Tensor) -> None:
+    def check(self, images: torch.Tensor) -> None:
         """Raise a ValueError for an input of another shape or dtype."""
-        count, *image = input_NCHW.shape
+        count, *image = images.shape
         enough = self.min_batch <= count and (self.max_batch is None or count <= self.max_batch)
-        if not enough or tuple(image) != self.image or str(input_NCHW.dtype) != f"torch.{self.dtype}":
+        if not enough or tuple(image) != self.image or str(images.dtype) != f"torch.{self.dtype}":
             takes, found = self.to_text(), "x".join(map(str, image))
             raise ValueError(
                 f"the program takes batches of {takes['min_batch']} to {takes['max_batch']} images of {takes['image']}"
-                f" in {self.dtype}, not {count} of {found} in {str(input_NCHW.dtype).removeprefix('torch.')}"
+                f" in {self.dtype}, not {count} of {found} in {str(images.dtype).removeprefix('torch.')}"
             )

@@ -38,7 +38,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -52,7 +52,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W); fixes all but the batch.
+        example: float32 (N, C, H, W); fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32".
         min_batch, max_batch: the batches it takes, None: 32. Equal: that one alone, which TensorRT makes faster.
         opt_batch: the batch in between that the engine is tuned for; None: the largest.
@@ -76,12 +76,12 @@ def export(
     # are gone in 2.14, which ignores unknown arguments without a word.
     dtype, device = dtype_of(precision or "fp16"), torch.device("cuda")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
-    program = trace(generator, example_NCHW, dtype=dtype, device=device, **batches, rewrites=rewrites)
-    image = tuple(example_NCHW.shape[1:])
+    program = trace(generator, example, dtype=dtype, device=device, **batches, rewrites=rewrites)
+    image = tuple(example.shape[1:])
     static = min_batch == max_batch
     profile = {"min_shape": min_batch, "opt_shape": opt_batch, "max_shape": max_batch}
     sizes = {"shape": (max_batch, *image)} if static else {key: (size, *image) for key, size in profile.items()}
-    example = torch.zeros(max_batch, *image, dtype=dtype, device=device)
+    largest = torch.zeros(max_batch, *image, dtype=dtype, device=device)
     varying = None if static else ({0: torch.export.Dim("batch", min=min_batch, max=max_batch)},)
     path = str(folder / "generator.pt2")
     try:
@@ -90,7 +90,7 @@ def export(
             compiled = torch_tensorrt.dynamo.compile(
                 program, inputs, require_full_compilation=True, disable_tf32=not tf32
             )
-            torch_tensorrt.save(compiled, path, inputs=[example], dynamic_shapes=varying, retrace=False)
+            torch_tensorrt.save(compiled, path, inputs=[largest], dynamic_shapes=varying, retrace=False)
     except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
         raise ValueError(
             f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"

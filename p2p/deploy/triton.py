@@ -37,7 +37,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | Literal["int8", "fp8"] | None = None,
@@ -48,7 +48,7 @@ def export(
 
     Args:
         generator: a U-Net in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W) in [-1, 1]; fixes all but the batch, and 8 bits are fitted to these images.
+        example: float32 (N, C, H, W) in [-1, 1]; fixes all but the batch, and 8 bits are fitted to these images.
         precision: "fp16" (the default) or "bf16"; "int8" or "fp8" for the inner layers, see `p2p.kernels.quantize`.
         min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
 
@@ -74,9 +74,9 @@ def export(
         raise ValueError(f"backend=triton cannot be used, because {error}: use backend=auto") from None
     device = torch.device("cuda", torch.cuda.current_device())
     if precision in EIGHT_BITS:
-        ranges = calibrate(copy.deepcopy(generator).to(device), example_NCHW.to(device))
+        ranges = calibrate(copy.deepcopy(generator).to(device), example.to(device))
         weights = quantize(weights, ranges, dtype=EIGHT_BITS[precision], rest=dtype)
-    _, channels, height, width = example_NCHW.shape
+    _, channels, height, width = example.shape
     on_gpu, tiles = weights.to(device), {}
     for batch in sorted({min_batch, max_batch, min(max(8, min_batch), max_batch)}):
         kernels = UNetKernels(on_gpu, batch=batch, height=height, width=width, device=device)
@@ -122,14 +122,14 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
     networks: dict[int, UNetKernels] = {}
 
-    def program(input_NCHW: torch.Tensor) -> torch.Tensor:
-        takes.check(input_NCHW)
-        batch = len(input_NCHW)
+    def program(images: torch.Tensor) -> torch.Tensor:
+        takes.check(images)
+        batch = len(images)
         if batch not in networks:
             _, height, width = takes.image
             networks[batch] = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
             nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
             networks[batch].tune([Tile(*tile) for tile in record["tiles"][nearest]])
-        return networks[batch](input_NCHW)
+        return networks[batch](images)
 
     return capture(program, device=device, dtype=getattr(torch, takes.dtype))

@@ -38,13 +38,13 @@ CHOICES = {  # in the order in which they suit each other
 }
 
 
-def apply(network: nn.Module, names: Sequence[str], example_NCHW: torch.Tensor) -> nn.Module:
+def apply(network: nn.Module, names: Sequence[str], example: torch.Tensor) -> nn.Module:
     """The network after the rewrites that its backend runs faster.
 
     Args:
         network: in eval mode, on the CPU.
         names: of "taps" (`drop_dead_taps`), "last" or "all" (`sub_pixel`) and "blocks" (`space_to_depth`).
-        example_NCHW: an input of the size that is to come.
+        example: an input of the size that is to come.
 
     Raises:
         ValueError: another name.
@@ -54,5 +54,5 @@ def apply(network: nn.Module, names: Sequence[str], example_NCHW: torch.Tensor) 
             raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
     for name, rewrite in CHOICES.items():
         if name in names:
-            network = rewrite(network, example_NCHW[:1])
+            network = rewrite(network, example[:1])
     return network
