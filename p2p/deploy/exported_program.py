@@ -13,7 +13,7 @@ from torch.export.passes import move_to_device_pass
 
 from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp32" (the default), "bf16" or "fp16".
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -52,7 +52,7 @@ def export(
     return Program(
         backend="exported_program",
         file="generator.pt2",
-        dtype=str(dtype).removeprefix("torch."),
+        **described(dtype, example),
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(),
@@ -73,6 +73,13 @@ def read(path: Path) -> ExportedProgram:
         return torch.export.load(path)
 
 
+def input_dtype(program: ExportedProgram) -> torch.dtype:
+    """What it takes."""
+    [name] = program.graph_signature.user_inputs
+    [node] = [node for node in program.graph.nodes if node.name == name]
+    return node.meta["val"].dtype
+
+
 def trace(
     generator: nn.Module,
     example: torch.Tensor,
@@ -88,7 +95,7 @@ def trace(
 
     Args:
         generator, example, min_batch, max_batch, rewrites: see `export`.
-        dtype, device: of the graph's weights, inputs and outputs.
+        dtype, device: of the graph's weights, inputs and outputs; frames stay uint8.
         channels_last: keep the weights in the memory order of NHWC, which convolutions on tensor cores read.
 
     Raises:
@@ -102,7 +109,7 @@ def trace(
     static = min_batch == max_batch
     # With one image, torch.export would take a batch that is to vary for a constant.
     size = min_batch if static else max(2, max_batch or min_batch)
-    batch = example[:1].expand(size, -1, -1, -1).to(device, dtype).contiguous()
+    batch = example[:1].expand(size, -1, -1, -1).to(device, dtype if example.is_floating_point() else None).contiguous()
     # A copy, because converting a module converts it in place, and other backends may want it after this one.
     network = copy.deepcopy(rewrite.apply(generator, rewrites, example)).to(device, dtype)
     if channels_last:
