@@ -55,6 +55,7 @@ def main(cfg: DictConfig) -> None:
         device=pick_device(cfg.device),
         names=images.names,
         example_NCHW=inputs_of(data.dataset("train", augment=False), cfg.images).input_NCHW if fitted else None,
+        frames=cfg.frames,
         min_psnr=cfg.min_psnr,
         cache_dir=Path(cfg.cache_dir).expanduser() if cfg.cache_dir else None,
     )
@@ -62,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     if program.considered:
         show_considered(program.considered, batch_size=program.max_batch)
     size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
-    precision = program.precision or program.dtype
+    precision = (program.precision or program.dtype) + (" on frames" if program.dtype == "uint8" else "")
     print(
         f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"

@@ -82,9 +82,11 @@ def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
 
 
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:
-    """float (N, C, H, W) in [-1, 1], clipped -> uint8 (N, H, W, C) on the same device, contiguous.
+    """float (N, C, H, W) in [-1, 1], clipped, or frames as they are -> uint8 (N, H, W, C) on the same device, dense.
 
     Rounds to the nearest; the reference truncates, which darkens every image by half a level.
     """
+    if images_NCHW.dtype == torch.uint8:
+        return images_NCHW.contiguous()
     frames = images_NCHW.float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return frames.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -18,6 +18,11 @@ def test_every_uint8_level_survives_normalization():
     assert to_frames(levels / 127.5 - 1).flatten().tolist() == list(range(256))
 
 
+def test_frames_are_frames_already():
+    frames = torch.arange(24, dtype=torch.uint8).view(1, 2, 4, 3)
+    assert torch.equal(to_frames(frames), frames)
+
+
 def test_to_frames_leaves_its_argument_alone():
     values = torch.zeros(1, 3, 2, 2)
     to_frames(values)

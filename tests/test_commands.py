@@ -190,9 +190,11 @@ def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path):
     name = os.path.relpath(tmp_path / "run", ROOT / "runs")
     out, _ = run("train", f"name={name}", *SMALL, *data, "epochs=1")
     assert "input unchanged" not in out  # 1 and 3 channels cannot be compared
-    run("export", f"name={name}")
+    out, _ = run("export", f"name={name}", "frames=true")
+    assert "exported_program, fp32 on frames," in out
     run("infer", f"name={name}", "+pipeline=overlap")
     manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
+    assert manifest["program"]["dtype"] == "uint8"
     assert (manifest["input_shape"][0], manifest["output_shape"][0], manifest["direction"]) == (1, 3, "BtoA")
     assert Image.open(tmp_path / "run/images/x.png").mode == "RGB"
 

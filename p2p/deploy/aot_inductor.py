@@ -19,7 +19,7 @@ from torch import nn
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
@@ -42,7 +42,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -55,7 +55,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp16", "bf16" or "fp32"; None: fp16 on a GPU and fp32 on a CPU.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone, with faster code, because
             the compiler knows every size. Otherwise it tunes for the largest.
@@ -74,9 +74,10 @@ def export(
     device = torch.device("cuda" if gpu else "cpu")
     batches = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(
-        generator, example_NCHW, dtype=dtype, device=device, channels_last=gpu is not None, **batches, rewrites=rewrites
+        generator, example, dtype=dtype, device=device, channels_last=gpu is not None, **batches, rewrites=rewrites
     )
-    takes = Takes(min_batch, max_batch, tuple(example_NCHW.shape[1:]), str(dtype).removeprefix("torch."))
+    io = described(dtype, example)
+    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
     facts = takes.to_text() | {"device": device.type, "cpu": torch.backends.cpu.get_cpu_capability()}
     options = {
         # Weights become constants, which the compiler lays out as its kernels read them: on a CPU 1.4 times as fast.
@@ -99,7 +100,7 @@ def export(
     return Program(
         backend="aot_inductor",
         file="generator.pt2",
-        dtype=takes.dtype,
+        **io,
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions("triton") if gpu else versions(),

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -36,4 +36,4 @@ def export(
         backend, because = exported_program if eager.unavailable() else eager, reason
     log.info("backend: %s, because %s", backend.__name__.rpartition(".")[2], because)
     batches = {"min_batch": min_batch, "max_batch": max_batch}
-    return backend.export(generator, example_NCHW, folder, precision=precision, **batches)
+    return backend.export(generator, example, folder, precision=precision, **batches)

@@ -46,7 +46,7 @@ class Build:
 def build(
     backend: Callable[[nn.Module, torch.Tensor, Path], Program],
     network: nn.Module,
-    images_NCHW: torch.Tensor,
+    images: torch.Tensor,
     folder: Path,
     *,
     device: torch.device,
@@ -55,18 +55,18 @@ def build(
     """Let the backend write its program into the empty `folder`, or copy what it wrote for the same key before.
 
     Args:
-        backend, network, images_NCHW, folder: see `p2p.deploy.exported_program.export`.
+        backend, network, images, folder: see `p2p.deploy.exported_program.export`.
         device: where the program is to run.
         cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be written to
             costs a warning, not the export.
     """
     if cache_dir is None:
-        return _build(backend, network, images_NCHW, folder, device)
-    entry = cache_dir / key(backend, network, images_NCHW, device=device)
+        return _build(backend, network, images, folder, device)
+    entry = cache_dir / key(backend, network, images, device=device)
     found = fetch(entry, folder)
     if found is not None:
         return found
-    made = _build(backend, network, images_NCHW, folder, device)
+    made = _build(backend, network, images, folder, device)
     try:
         store(entry, folder, made)
         prune(cache_dir)
@@ -75,16 +75,16 @@ def build(
     return made
 
 
-def _build(backend, network: nn.Module, images_NCHW: torch.Tensor, folder: Path, device: torch.device) -> Build:
+def _build(backend, network: nn.Module, images: torch.Tensor, folder: Path, device: torch.device) -> Build:
     started = time.perf_counter()
-    program = backend(network, images_NCHW, folder)
+    program = backend(network, images, folder)
     seconds = round(time.perf_counter() - started, 1)
     if program.gpu is not None:
         program = replace(program, **gpu_facts(device))
     return Build(program, now(), seconds)
 
 
-def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, device: torch.device) -> str:
+def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: torch.device) -> str:
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
@@ -97,8 +97,8 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
     facts = {
         "backend": f"{target.__module__}.{target.__qualname__}",
         "arguments": arguments,
-        "network": fingerprint(network, images_NCHW[:1]),
-        "image": list(images_NCHW.shape[1:]),
+        "network": fingerprint(network, images[:1]),
+        "image": list(images.shape[1:]),
         "device": device.type,
         "cpu": torch.backends.cpu.get_cpu_capability(),  # code compiled with AVX-512 does not run without
         "gpu": gpu_facts(device),
@@ -106,13 +106,13 @@ def key(backend: Callable, network: nn.Module, images_NCHW: torch.Tensor, *, dev
         "sources": [sources(Path(p2p.__file__).parent / folder) for folder in ("deploy", "kernels")],
     }
     if arguments.get("precision") in EIGHT_BITS:
-        facts["fitted to"] = hashlib.sha256(images_NCHW.contiguous().numpy().tobytes()).hexdigest()
+        facts["fitted to"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def fingerprint(network: nn.Module, image_NCHW: torch.Tensor) -> str:
+def fingerprint(network: nn.Module, image: torch.Tensor) -> str:
     """SHA-256 over what the network computes: the graph that torch.export sees, and every tensor in it."""
-    exported = torch.export.export(network, (image_NCHW,))
+    exported = torch.export.export(network, (image,))
     digest = hashlib.sha256(str(exported.graph).encode())
     for name, tensor in sorted((exported.state_dict | exported.constants).items()):
         assert isinstance(tensor, torch.Tensor)  # the networks here have no other constants

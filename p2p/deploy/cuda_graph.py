@@ -47,15 +47,15 @@ def capture(
     cuDNN chooses among its kernels by their measured time, so that another process may choose others and round
     differently; a recorded graph keeps its choice.
 
-    The returned function takes a float tensor (N, C, H, W) on any device and queues on the current stream a copy into
-    the graph's buffer, which also converts the dtype, the graph, and a copy of the output. A source in pinned host
+    The returned function takes such a tensor on any device and queues on the current stream a copy into the graph's
+    buffer, which also converts the dtype, the graph, and a copy of the output. A source in pinned host
     memory is read later, in the order of that stream: it must not be written to before. The result is a new tensor
     in the program's dtype on `device`, and the caller's alone. Calls may come on different streams, one waits for
     another; but from one thread at a time.
 
     Args:
-        program: float (N, C, H, W) on `device` -> the same, by work that may be recorded (see above). It must not
-            keep its input.
+        program: float (N, C, H, W) or uint8 (N, H, W, C) on `device` -> the same, by work that may be recorded (see
+            above). It must not keep its input.
         device: a CUDA device.
         dtype: what the program takes; None: what the first call with a shape has.
     """

@@ -15,9 +15,9 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import read, trace
+from p2p.deploy.exported_program import input_dtype, read, trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 
 
 def unavailable() -> str | None:
@@ -27,7 +27,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -39,7 +39,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32", which GPUs since Ampere round to TF32 in convolutions.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -52,12 +52,12 @@ def export(
         raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
     dtype = dtype_of(precision or "fp16")
     # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(
         backend="eager",
         file="generator.pt2",
-        dtype=str(dtype).removeprefix("torch."),
+        **described(dtype, example),
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(),
@@ -70,4 +70,4 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     if device.type == "cpu":
         return program.module()
     network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
-    return capture(network, device=device, dtype=next(network.parameters()).dtype)
+    return capture(network, device=device, dtype=input_dtype(program))

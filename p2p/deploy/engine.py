@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,11 @@ class Engine:
         self.device = device
         self._program = program
         self._dtype = getattr(torch, manifest.program.dtype)
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether the program takes and gives uint8 (N, H, W, C), so that `frames` is the short way."""
+        return self._dtype == torch.uint8
 
     @property
     def channels(self) -> int:
@@ -69,25 +75,36 @@ class Engine:
     def __call__(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """float (N, C, H, W) in [-1, 1], on any device -> the same on the engine's device, in the program's dtype.
 
+        Of a program that takes frames the result is float32, and both sides are rounded to 8 bits.
+
         Queues its work on the current stream and does not wait for it. A batch below the program's smallest is
         filled up with its last image.
         """
-        return run_padded(
-            self._program,
-            input_NCHW.to(self.device, self._dtype, non_blocking=True),
-            min_batch=self.manifest.program.min_batch,
-        )
+        if self.takes_frames:
+            return from_frames(self.frames(to_frames(input_NCHW.to(self.device, non_blocking=True))))
+        return self._run(input_NCHW)
+
+    @torch.inference_mode()
+    def frames(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, H, W, C), on any device -> uint8 (N, H, W, C') on the engine's device; otherwise as a call."""
+        if self.takes_frames:
+            return self._run(frames_NHWC)
+        return to_frames(self(from_frames(frames_NHWC.to(self.device, non_blocking=True))))
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.device, self._dtype, non_blocking=True)
+        return run_padded(self._program, images, min_batch=self.manifest.program.min_batch)
 
 
 def run_padded(
-    program: Callable[[torch.Tensor], torch.Tensor], input_NCHW: torch.Tensor, *, min_batch: int
+    program: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, *, min_batch: int
 ) -> torch.Tensor:
-    """The program's output for a batch that may be smaller than the program takes."""
-    count = len(input_NCHW)
+    """The program's output for a batch, of either layout, that may be smaller than the program takes."""
+    count = len(images)
     if count >= min_batch:
-        return program(input_NCHW)
-    filling = input_NCHW[-1:].expand(min_batch - count, -1, -1, -1)
-    return program(torch.cat([input_NCHW, filling]))[:count]
+        return program(images)
+    filling = images[-1:].expand(min_batch - count, -1, -1, -1)
+    return program(torch.cat([images, filling]))[:count]
 
 
 def load_engine(folder: Path, *, device: torch.device) -> Engine:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy import cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
@@ -67,6 +68,7 @@ def export(
     device: torch.device,
     names: list[str] | None = None,
     example_NCHW: torch.Tensor | None = None,
+    frames: bool = False,
     min_psnr: float = 40.0,
     cache_dir: Path | None = None,
 ) -> Manifest:
@@ -82,6 +84,8 @@ def export(
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
         example_NCHW: other real inputs, for a backend that fits its program to some; None: the same.
+        frames: make a program that takes and gives uint8 (N, H, W, C), see `p2p.deploy.rewrite.Frames`. It is compared
+            on images that are rounded to 8 bits before; the rounding of its outputs counts, and allows 58.9 dB.
         min_psnr: dB that the worst image must reach.
         cache_dir: of the build cache, see `p2p.deploy.cache.build`; None: none.
 
@@ -89,6 +93,8 @@ def export(
         ValueError: an output is too far from fp32, or the program does not load; no artifact is left, and an older
             one stays as it was.
     """
+    if frames:
+        images_NCHW = from_frames(to_frames(images_NCHW))
     view = rewrite.inference_view(generator, norm_stats=norm_stats)
     expected = reference_outputs(view, images_NCHW)
     network = rewrite.fold_batch_norm(view)
@@ -96,8 +102,10 @@ def export(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        example_NCHW = images_NCHW if example_NCHW is None else example_NCHW
-        made = cache.build(backend, network, example_NCHW, staging, device=device, cache_dir=cache_dir)
+        example = images_NCHW if example_NCHW is None else example_NCHW
+        if frames:
+            network, example = rewrite.Frames(network), to_frames(example)
+        made = cache.build(backend, network, example, staging, device=device, cache_dir=cache_dir)
         program = made.program
         facts = {
             "program": program,

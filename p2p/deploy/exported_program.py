@@ -13,7 +13,7 @@ from torch.export.passes import move_to_device_pass
 
 from p2p.deploy import rewrite
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -38,7 +38,7 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp32" (the default), "bf16" or "fp16".
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -47,12 +47,12 @@ def export(
         ValueError: min_batch and max_batch contradict each other.
     """
     dtype = dtype_of(precision or "fp32")
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     torch.export.save(program, folder / "generator.pt2")
     return Program(
         backend="exported_program",
         file="generator.pt2",
-        dtype=str(dtype).removeprefix("torch."),
+        **described(dtype, example),
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(),
@@ -73,9 +73,16 @@ def read(path: Path) -> ExportedProgram:
         return torch.export.load(path)
 
 
+def input_dtype(program: ExportedProgram) -> torch.dtype:
+    """What it takes."""
+    [name] = program.graph_signature.user_inputs
+    [node] = [node for node in program.graph.nodes if node.name == name]
+    return node.meta["val"].dtype
+
+
 def trace(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     *,
     dtype: torch.dtype,
     device: torch.device = CPU,
@@ -87,8 +94,8 @@ def trace(
     """The generator's ATen graph, which the other backends start from as well. The generator itself stays as it is.
 
     Args:
-        generator, example_NCHW, min_batch, max_batch, rewrites: see `export`.
-        dtype, device: of the graph's weights, inputs and outputs.
+        generator, example, min_batch, max_batch, rewrites: see `export`.
+        dtype, device: of the graph's weights, inputs and outputs; frames stay uint8.
         channels_last: keep the weights in the memory order of NHWC, which convolutions on tensor cores read.
 
     Raises:
@@ -102,11 +109,11 @@ def trace(
     static = min_batch == max_batch
     # With one image, torch.export would take a batch that is to vary for a constant.
     size = min_batch if static else max(2, max_batch or min_batch)
-    example = example_NCHW[:1].expand(size, -1, -1, -1).to(device, dtype).contiguous()
+    batch = example[:1].expand(size, -1, -1, -1).to(device, dtype if example.is_floating_point() else None).contiguous()
     # A copy, because converting a module converts it in place, and other backends may want it after this one.
-    network = copy.deepcopy(rewrite.apply(generator, rewrites, example_NCHW)).to(device, dtype)
+    network = copy.deepcopy(rewrite.apply(generator, rewrites, example)).to(device, dtype)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
-    batch = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}
+    varying = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=(batch,))
+        return torch.export.export(network, (batch,), dynamic_shapes=(varying,))

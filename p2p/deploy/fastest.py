@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from p2p.batch import from_frames
 from p2p.deploy.accuracy import psnr_db, reference_outputs
 from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
+from p2p.deploy.rewrite import Frames
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Candidate:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     batch_size: int,
@@ -64,7 +66,8 @@ def export(
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W) in [-1, 1], real images: every program is judged by all of them.
+        example: float32 (N, C, H, W) in [-1, 1], of `rewrite.Frames` uint8 (N, H, W, C), real images: every program is
+            judged by all of them.
         folder: receives the file of the fastest.
         batch_size: each program takes batches of exactly this size.
         min_psnr: dB that the worst image must reach.
@@ -81,14 +84,17 @@ def export(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    expected = reference_outputs(generator, example_NCHW)
+    if isinstance(generator, Frames):
+        expected = reference_outputs(generator.network, from_frames(example))
+    else:
+        expected = reference_outputs(generator, example)
     rows, built = [], {}
     for name in backends:
         row = Candidate(name)
         rows.append(row)
         try:
-            program, run = _build(row, generator, example_NCHW, folder / name, batch_size, precision, where)
-            psnr = _psnr(program, run, example_NCHW, expected, device=where)
+            program, run = _build(row, generator, example, folder / name, batch_size, precision, where)
+            psnr = _psnr(program, run, example, expected, device=where)
         except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
             row.verdict = next(iter(str(error).splitlines()), type(error).__name__)
             continue
@@ -102,7 +108,7 @@ def export(
         raise ValueError(f"no backend can export this generator here ({reasons})")
     batches = {}
     for name, (_, program, run) in built.items():
-        batch = example_NCHW[:1].expand(batch_size, -1, -1, -1).to(where, getattr(torch, program.dtype)).contiguous()
+        batch = example[:1].expand(batch_size, -1, -1, -1).to(where, getattr(torch, program.dtype)).contiguous()
         batches[name] = (run, batch)
     for name, seconds in median_seconds(batches, device=where).items():
         built[name][0].batch_ms = round(seconds * 1000, 4)
@@ -122,7 +128,7 @@ def export(
 def _build(
     row: Candidate,
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     batch_size: int,
     precision: Precision | None,
@@ -137,9 +143,10 @@ def _build(
     started = time.perf_counter()
     sizes = {"min_batch": batch_size, "max_batch": batch_size}
     # A copy, because a backend may move the network to the GPU and into another precision.
-    program = backend.export(copy.deepcopy(generator), example_NCHW, folder, precision=precision, **sizes)
+    program = backend.export(copy.deepcopy(generator), example, folder, precision=precision, **sizes)
     row.build_s = round(time.perf_counter() - started, 1)
-    row.precision = next(key for key, dtype in DTYPES.items() if dtype == getattr(torch, program.dtype))
+    names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+    row.precision = program.precision or names[program.dtype]
     if program.gpu is not None and device.type != "cuda":
         raise ValueError(f"it runs on a GPU, and device={device.type}")
     return program, load_program(backend, folder / program.file, device=device)
@@ -149,15 +156,15 @@ def _build(
 def _psnr(
     program: Program,
     run: Callable[[torch.Tensor], torch.Tensor],
-    images_NCHW: torch.Tensor,
+    example: torch.Tensor,
     expected_NCHW: torch.Tensor,
     *,
     device: torch.device,
 ) -> float:
     """Of the worst image, in dB."""
-    batches = images_NCHW.to(device, getattr(torch, program.dtype)).split(program.min_batch)
-    outputs = [run_padded(run, batch, min_batch=program.min_batch).cpu() for batch in batches]
-    return psnr_db(torch.cat(outputs), expected_NCHW).min().item()
+    batches = example.to(device, getattr(torch, program.dtype)).split(program.min_batch)
+    outputs = torch.cat([run_padded(run, batch, min_batch=program.min_batch).cpu() for batch in batches])
+    return psnr_db(from_frames(outputs) if program.dtype == "uint8" else outputs, expected_NCHW).min().item()
 
 
 @torch.inference_mode()

@@ -80,14 +80,16 @@ class Program:
     Attributes:
         backend: module of `p2p.deploy` that loads it.
         file: name of the file.
-        dtype: of the input and the output, a name in torch: "float32", "float16", "bfloat16".
+        dtype: of the input and the output, a name in torch: "float32", "float16", "bfloat16", all (N, C, H, W) in
+            [-1, 1], or "uint8", frames (N, H, W, C) as files hold them.
         max_batch: the largest batch it takes, or None for any.
         versions: of the libraries that made it.
         gpu: the GPU it was made on and runs on, or None where it runs on any device.
         min_batch: the smallest batch it takes; equal to `max_batch` for a program of one fixed batch.
         architecture, driver: the GPU's compute capability, such as "9.0", and its driver, for the record.
         considered: what `p2p.deploy.fastest` has tried, one row a backend.
-        precision: "int8" or "fp8" where the inner layers compute in that; None: all compute in `dtype`.
+        precision: "int8" or "fp8" where the inner layers compute in that, and of frames what all compute in, such as
+            "fp16"; None: all compute in `dtype`.
     """
 
     backend: str
@@ -110,7 +112,7 @@ class Manifest:
     Attributes:
         program: see `Program`.
         program_sha256: of its file.
-        input_shape, output_shape: [C, H, W]; images go in and come out as NCHW.
+        input_shape, output_shape: [C, H, W], in this order also where a program takes frames.
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
         norm_stats: "instance" or "running", see `p2p.deploy.rewrite`.
         direction: which side of an A|B pair is the input.

@@ -16,7 +16,7 @@ from torch import nn
 
 from p2p.deploy.exported_program import trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
 
@@ -34,7 +34,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -42,11 +42,11 @@ def export(
     max_batch: int | None = None,
     rewrites: Sequence[str] = ("last",),
 ) -> Program:
-    """Write `generator.onnx`, opset 18, from `input_NCHW` to `output_NCHW`, with the weights inside.
+    """Write `generator.onnx`, opset 18, from `input_NCHW` to `output_NCHW`, or NHWC of frames, weights inside.
 
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W), N at least 1; fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp16" or "fp32"; None: fp16 if there is a GPU, else fp32. ONNX Runtime's CPU kernels compute fp16
             in fp32, with conversions around them; it has no convolution in bf16.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
@@ -68,10 +68,12 @@ def export(
         raise ValueError(
             f"the generator has {size / 2**30:.1f} GiB of weights, an ONNX file at most 2: use backend=auto"
         )
-    program = trace(generator, example_NCHW, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
-    takes = Takes(min_batch, max_batch, tuple(example_NCHW.shape[1:]), str(dtype).removeprefix("torch."))
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    io = described(dtype, example)
+    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
     path = folder / "generator.onnx"
-    names = {"input_names": ["input_NCHW"], "output_names": ["output_NCHW"]}
+    layout = "NCHW" if example.is_floating_point() else "NHWC"
+    names = {"input_names": [f"input_{layout}"], "output_names": [f"output_{layout}"]}
     try:
         with quiet():
             torch.onnx.export(program, f=path, dynamo=True, opset_version=OPSET, external_data=False, **names)
@@ -81,7 +83,7 @@ def export(
     return Program(
         backend="onnx",
         file="generator.onnx",
-        dtype=takes.dtype,
+        **io,
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(*PACKAGES, "onnxruntime-gpu"),
@@ -118,30 +120,31 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         raise ValueError(f"{path} cannot be read by ONNX Runtime, or is damaged: run export.py again") from error
     if session.get_providers()[0] != provider:  # its libraries do not fit CUDA or cuDNN here: it has gone to the CPU
         raise ValueError(f"{no_gpu}, of a version for CUDA {torch.version.cuda}, or use device=cpu")
-    image, dtype = session.get_outputs()[0].shape[1:], getattr(torch, takes.dtype)
-    element = {"float32": 1, "float16": 10}[takes.dtype]  # TensorProto.DataType
+    [taken], [given] = session.get_inputs(), session.get_outputs()
+    dtype = getattr(torch, takes.dtype)
+    element = {"float32": 1, "uint8": 2, "float16": 10}[takes.dtype]  # TensorProto.DataType
 
-    def program(input_NCHW: torch.Tensor) -> torch.Tensor:
-        takes.check(input_NCHW)
-        input_NCHW = input_NCHW.contiguous()
-        output_NCHW = torch.empty(len(input_NCHW), *image, dtype=dtype, device=device)
+    def program(images: torch.Tensor) -> torch.Tensor:
+        takes.check(images)
+        images = images.contiguous()
+        outputs = torch.empty(len(images), *given.shape[1:], dtype=dtype, device=device)
         binding = session.io_binding()
         for bind, name, tensor in (
-            (binding.bind_input, "input_NCHW", input_NCHW),
-            (binding.bind_output, "output_NCHW", output_NCHW),
+            (binding.bind_input, taken.name, images),
+            (binding.bind_output, given.name, outputs),
         ):
             bind(name, device.type, tensor.device.index or 0, element, list(tensor.shape), tensor.data_ptr())
         run = onnxruntime.RunOptions()
         if not on_gpu:
             session.run_with_iobinding(binding, run)
-            return output_NCHW
+            return outputs
         run.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the streams wait, not the host
         stream.wait_stream(torch.cuda.current_stream(device))
         session.run_with_iobinding(binding, run)
-        for tensor in (input_NCHW, output_NCHW):
+        for tensor in (images, outputs):
             tensor.record_stream(stream)
         torch.cuda.current_stream(device).wait_stream(stream)
-        return output_NCHW
+        return outputs
 
     return program
 

@@ -20,3 +20,13 @@ def dtype_of(precision: str) -> torch.dtype:
         hint = ", or backend=triton" if precision in EIGHT_BITS else ""
         raise ValueError(f"backend.precision={precision} is not known here: use fp16, bf16 or fp32{hint}")
     return DTYPES[precision]
+
+
+def described(dtype: torch.dtype, example: torch.Tensor) -> dict[str, str | None]:
+    """`dtype` and `precision` of the `Program` that computes in `dtype` and takes what is like `example`."""
+    if example.is_floating_point():
+        return {"dtype": str(dtype).removeprefix("torch."), "precision": None}
+    return {
+        "dtype": str(example.dtype).removeprefix("torch."),
+        "precision": next(name for name, known in DTYPES.items() if known == dtype),
+    }

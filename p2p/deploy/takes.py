@@ -13,7 +13,7 @@ class Takes:
 
     Attributes:
         min_batch, max_batch: batches, None: any above.
-        image: (C, H, W).
+        image: (C, H, W); (H, W, C) of uint8.
         dtype: a name in torch, such as "float16".
     """
 
@@ -21,6 +21,11 @@ class Takes:
     max_batch: int | None
     image: tuple[int, int, int]
     dtype: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image[:2] if self.dtype == "uint8" else self.image[1:]
 
     def to_text(self) -> dict[str, str]:
         """For the metadata of a file."""
@@ -38,17 +43,17 @@ class Takes:
         Raises:
             KeyError, ValueError: this was not written by `to_text`.
         """
-        channels, height, width = map(int, text["image"].split("x"))
+        first, second, third = map(int, text["image"].split("x"))
         max_batch = None if text["max_batch"] == "any" else int(text["max_batch"])
-        return cls(int(text["min_batch"]), max_batch, (channels, height, width), text["dtype"])
+        return cls(int(text["min_batch"]), max_batch, (first, second, third), text["dtype"])
 
-    def check(self, input_NCHW: torch.Tensor) -> None:
+    def check(self, images: torch.Tensor) -> None:
         """Raise a ValueError for an input of another shape or dtype."""
-        count, *image = input_NCHW.shape
+        count, *image = images.shape
         enough = self.min_batch <= count and (self.max_batch is None or count <= self.max_batch)
-        if not enough or tuple(image) != self.image or str(input_NCHW.dtype) != f"torch.{self.dtype}":
+        if not enough or tuple(image) != self.image or str(images.dtype) != f"torch.{self.dtype}":
             takes, found = self.to_text(), "x".join(map(str, image))
             raise ValueError(
                 f"the program takes batches of {takes['min_batch']} to {takes['max_batch']} images of {takes['image']}"
-                f" in {self.dtype}, not {count} of {found} in {str(input_NCHW.dtype).removeprefix('torch.')}"
+                f" in {self.dtype}, not {count} of {found} in {str(images.dtype).removeprefix('torch.')}"
             )

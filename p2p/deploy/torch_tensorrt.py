@@ -15,13 +15,16 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import read, trace
+from p2p.deploy.exported_program import input_dtype, read, trace
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, dtype_of
+from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
+from p2p.deploy.rewrite import Frames
 
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13")
+FILE, OF_FRAMES = "generator.pt2", "generator.frames.pt2"  # not every version's `save` can add a note
 VERSIONS = {"torch": "minor"} | dict.fromkeys(PACKAGES, "exact")  # engines are no exchange format
 
 
@@ -38,7 +41,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | None = None,
@@ -50,9 +53,12 @@ def export(
 ) -> Program:
     """Write `generator.pt2`, an exported program around one TensorRT engine.
 
+    Its engines cast nothing to uint8 (github.com/pytorch/TensorRT/issues/3247). So of `rewrite.Frames` the same is
+    written as `generator.frames.pt2`, and `load` has PyTorch convert before and after the engine, in one CUDA graph.
+
     Args:
         generator: in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W); fixes all but the batch.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C); fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32".
         min_batch, max_batch: the batches it takes, None: 32. Equal: that one alone, which TensorRT makes faster.
         opt_batch: the batch in between that the engine is tuned for; None: the largest.
@@ -75,22 +81,25 @@ def export(
     # Strong typing: the engine computes in the dtypes of the module. The arguments that once set a precision
     # are gone in 2.14, which ignores unknown arguments without a word.
     dtype, device = dtype_of(precision or "fp16"), torch.device("cuda")
+    io, file = described(dtype, example), FILE
+    if isinstance(generator, Frames):
+        generator, example, file = generator.network, from_frames(example), OF_FRAMES
     batches = {"min_batch": min_batch, "max_batch": max_batch}
-    program = trace(generator, example_NCHW, dtype=dtype, device=device, **batches, rewrites=rewrites)
-    image = tuple(example_NCHW.shape[1:])
+    program = trace(generator, example, dtype=dtype, device=device, **batches, rewrites=rewrites)
+    image = tuple(example.shape[1:])
     static = min_batch == max_batch
     profile = {"min_shape": min_batch, "opt_shape": opt_batch, "max_shape": max_batch}
     sizes = {"shape": (max_batch, *image)} if static else {key: (size, *image) for key, size in profile.items()}
-    example = torch.zeros(max_batch, *image, dtype=dtype, device=device)
+    largest = torch.zeros(max_batch, *image, dtype=dtype, device=device)
     varying = None if static else ({0: torch.export.Dim("batch", min=min_batch, max=max_batch)},)
-    path = str(folder / "generator.pt2")
+    path = str(folder / file)
     try:
         with quiet():  # it warns of its own graph surgery
             inputs = [torch_tensorrt.Input(**sizes, dtype=dtype)]
             compiled = torch_tensorrt.dynamo.compile(
                 program, inputs, require_full_compilation=True, disable_tf32=not tf32
             )
-            torch_tensorrt.save(compiled, path, inputs=[example], dynamic_shapes=varying, retrace=False)
+            torch_tensorrt.save(compiled, path, inputs=[largest], dynamic_shapes=varying, retrace=False)
     except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
         raise ValueError(
             f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"
@@ -98,8 +107,8 @@ def export(
         ) from error
     return Program(
         backend="torch_tensorrt",
-        file="generator.pt2",
-        dtype=str(dtype).removeprefix("torch."),
+        file=file,
+        **io,
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions(*PACKAGES),
@@ -111,17 +120,21 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     From version 2.14 on, the kernels that TensorRT-RTX compiles for an engine when it first meets a batch size are kept
-    in `generator.kernels` beside the program, so that the next process starts with them.
+    in a file `.kernels` beside the program, so that the next process starts with them.
     """
     torch_tensorrt = _import()  # registers the operator that runs engines
     with torch.cuda.device(device):
         program = read(path)
-    [specification] = program.graph_signature.user_inputs
-    [node] = [node for node in program.graph.nodes if node.name == specification]
-    module = program.module()
+    module, dtype = program.module(), input_dtype(program)
     # An attribute, because it must live as long as the engines.
     module.kernels = keep_kernels(program.constants.values(), path.with_suffix(".kernels"), torch_tensorrt)
-    return capture(module, device=device, dtype=node.meta["val"].dtype)
+    if path.name != OF_FRAMES:
+        return capture(module, device=device, dtype=dtype)
+
+    def of_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
+        return to_frames(module(from_frames(frames_NHWC).to(dtype)))
+
+    return capture(of_frames, device=device, dtype=torch.uint8)
 
 
 def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: ModuleType) -> object | None:

@@ -18,9 +18,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision
+from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision, described
+from p2p.deploy.rewrite import Frames
 from p2p.deploy.takes import Takes
 
 VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
@@ -37,7 +39,7 @@ def unavailable() -> str | None:
 
 def export(
     generator: nn.Module,
-    example_NCHW: torch.Tensor,
+    example: torch.Tensor,
     folder: Path,
     *,
     precision: Precision | Literal["int8", "fp8"] | None = None,
@@ -46,9 +48,12 @@ def export(
 ) -> Program:
     """Write `generator.pt`: packed weights and the tiles of this GPU.
 
+    Frames are converted by PyTorch's kernels before and after these, in the same CUDA graph.
+
     Args:
-        generator: a U-Net in eval mode, float32, on the CPU.
-        example_NCHW: float32 (N, C, H, W) in [-1, 1]; fixes all but the batch, and 8 bits are fitted to these images.
+        generator: a U-Net, or one in `rewrite.Frames`, in eval mode, float32, on the CPU.
+        example: float32 (N, C, H, W) in [-1, 1], of `rewrite.Frames` uint8 (N, H, W, C); fixes all but the batch, and
+            8 bits are fitted to these images.
         precision: "fp16" (the default) or "bf16"; "int8" or "fp8" for the inner layers, see `p2p.kernels.quantize`.
         min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
 
@@ -68,22 +73,24 @@ def export(
             " backend"
         )
     dtype = DTYPES.get(precision, torch.float16)
+    io = described(dtype, example)
+    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    if isinstance(generator, Frames):
+        generator, example = generator.network, from_frames(example)
     try:
         weights = weights_of(generator, dtype=torch.float32 if precision in EIGHT_BITS else dtype)
     except ValueError as error:
         raise ValueError(f"backend=triton cannot be used, because {error}: use backend=auto") from None
     device = torch.device("cuda", torch.cuda.current_device())
     if precision in EIGHT_BITS:
-        ranges = calibrate(copy.deepcopy(generator).to(device), example_NCHW.to(device))
+        ranges = calibrate(copy.deepcopy(generator).to(device), example.to(device))
         weights = quantize(weights, ranges, dtype=EIGHT_BITS[precision], rest=dtype)
-    _, channels, height, width = example_NCHW.shape
+    height, width = takes.size
     on_gpu, tiles = weights.to(device), {}
     for batch in sorted({min_batch, max_batch, min(max(8, min_batch), max_batch)}):
         kernels = UNetKernels(on_gpu, batch=batch, height=height, width=width, device=device)
         tiles[batch] = [astuple(tile) for tile in kernels.tune()]
         del kernels  # its buffers are most of a gigabyte at large batches
-    io = str(dtype).removeprefix("torch.")
-    takes = Takes(min_batch, max_batch, (channels, height, width), io)
     record = {
         "takes": takes.to_text(),
         "skips": weights.skips,
@@ -95,8 +102,8 @@ def export(
     return Program(
         backend="triton",
         file="generator.pt",
-        dtype=io,
-        precision=precision if precision in EIGHT_BITS else None,
+        dtype=io["dtype"],
+        precision=precision if precision in EIGHT_BITS else io["precision"],
         min_batch=min_batch,
         max_batch=max_batch,
         versions=versions("triton"),
@@ -122,14 +129,16 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
     networks: dict[int, UNetKernels] = {}
 
-    def program(input_NCHW: torch.Tensor) -> torch.Tensor:
-        takes.check(input_NCHW)
-        batch = len(input_NCHW)
+    def program(images: torch.Tensor) -> torch.Tensor:
+        takes.check(images)
+        batch = len(images)
         if batch not in networks:
-            _, height, width = takes.image
+            height, width = takes.size
             networks[batch] = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
             nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
             networks[batch].tune([Tile(*tile) for tile in record["tiles"][nearest]])
-        return networks[batch](input_NCHW)
+        if takes.dtype != "uint8":
+            return networks[batch](images)
+        return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))
 
     return capture(program, device=device, dtype=getattr(torch, takes.dtype))

@@ -129,14 +129,27 @@ class Stages:
         loaded = [sample for sample in samples if sample is not None]
         return Batch.collate(loaded) if loaded else None
 
+    def inputs_of(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        """What `generate` takes of the frames in a slot, uint8 or float32 (N, H, W, C)."""
+        as_they_are = self.engine.takes_frames and frames_NHWC.dtype == torch.uint8
+        return frames_NHWC if as_they_are else from_frames(frames_NHWC)
+
+    def generate(self, inputs: torch.Tensor) -> torch.Tensor:
+        """float (N, C, H, W), or uint8 (N, H, W, C) for an engine that takes frames -> what `to_frames` takes."""
+        return self.engine.frames(to_frames(inputs)) if self.engine.takes_frames else self.engine(inputs)
+
     def translate(self, batch: Batch) -> np.ndarray:
         """A batch of inputs -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
-        with self.clock("generate", len(batch)):
-            output_NCHW = self.engine(batch.input_NCHW)
-            if output_NCHW.is_cuda:
+        return self.translate_inputs(batch.input_NCHW)
+
+    def translate_inputs(self, inputs: torch.Tensor) -> np.ndarray:
+        """What `generate` takes -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
+        with self.clock("generate", len(inputs)):
+            outputs = self.generate(inputs)
+            if outputs.is_cuda:
                 torch.cuda.current_stream().synchronize()  # or the time would count as postprocess
-        with self.clock("postprocess", len(batch)):
-            return to_frames(output_NCHW).cpu().numpy()
+        with self.clock("postprocess", len(inputs)):
+            return to_frames(outputs).cpu().numpy()
 
     def save(self, name: str, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from p2p.batch import Batch, from_frames, to_frames
+from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.gpu_loader import GpuLoader, put
 from p2p.pipelines.stages import Stages
@@ -87,10 +87,8 @@ class OnCpu:
     def start(self, batch: Rows, slot: int, loaded: None = None) -> None:
         """Translate a batch into an output slot."""
         with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
-            input_NCHW = from_frames(gather(batch, batch.rows, *self._inputs))
-        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(
-            Batch([name for name, _ in batch.images], input_NCHW)
-        )
+            inputs = self._stages.inputs_of(gather(batch, batch.rows, *self._inputs))
+        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate_inputs(inputs)
         self._done.append((batch, slot))
 
     def ready(self) -> bool:
@@ -225,15 +223,15 @@ class OnGpu:
         with torch.cuda.stream(self._engine):
             if frames is not None:
                 self._engine.wait_stream(self._uploads)
-                input_NCHW = from_frames(frames)
+                inputs = self._stages.inputs_of(frames)
             else:
                 self._engine.wait_event(loaded)
-                input_NCHW = rows_of(self._loaded_NCHW[batch.buffer], batch.rows)
+                inputs = rows_of(self._loaded_NCHW[batch.buffer], batch.rows)
             with self._clock("generate", count, lane="engine stream"):
-                output_NCHW = self._stages.engine(input_NCHW)
+                outputs = self._stages.generate(inputs)
             device_output = self._device_outputs[batch.buffer][:count]
             with self._clock("postprocess", count, lane="engine stream"):
-                device_output.copy_(to_frames(output_NCHW))
+                device_output.copy_(to_frames(outputs))
             translated.record()
         with torch.cuda.stream(self._downloads):
             self._downloads.wait_event(translated)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from p2p.deploy import aot_inductor, eager, exported_program, onnx
+from p2p.batch import from_frames, to_frames
+from p2p.deploy import aot_inductor, eager, exported_program, onnx, rewrite
 from p2p.deploy.takes import Takes
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -96,6 +97,35 @@ def test_half_precision_and_any_batch(backend, generator, images, tmp_path):
         torch.testing.assert_close(output.float(), generator(images[:size]).detach(), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [*((backend, "fp32") for backend in RUNNABLE), (exported_program, "fp16")],
+    ids=lambda value: value if isinstance(value, str) else by_name(value),
+)
+def test_frames_are_converted_inside_of_the_program(backend, precision, tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 4, stride=2, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1)]
+    network = nn.Sequential(*layers, nn.Tanh()).eval()
+    frames = torch.randint(0, 256, (5, 32, 64, 3), dtype=torch.uint8)
+    options = {"precision": precision, "min_batch": 1, "max_batch": 4, "rewrites": ()}
+    program = backend.export(rewrite.Frames(network), frames, tmp_path, **options)
+    assert (program.dtype, program.precision) == ("uint8", precision)
+    run = backend.load(tmp_path / program.file, device=CPU)
+    network = network.half() if precision == "fp16" else network
+    for size in (1, 4):
+        output = run(frames[:size])
+        expected = to_frames(network(from_frames(frames[:size]).to(next(network.parameters()).dtype)))
+        assert (output.dtype, output.shape, output.is_contiguous()) == (torch.uint8, (size, 32, 64, 1), True)
+        if backend in (exported_program, eager):
+            assert torch.equal(output, expected)
+        else:  # other kernels, whose last bits decide a value between two levels
+            difference = (output.int() - expected.int()).abs()
+            assert difference.max() <= 1 and difference.float().mean() < 1e-3
+    for wrong in (frames, from_frames(frames[:2]), frames[:2].permute(0, 3, 1, 2)):
+        with pytest.raises((ValueError, AssertionError, RuntimeError)):
+            run(wrong)
+
+
 @pytest.mark.parametrize("backend", RUNNABLE, ids=by_name)
 @pytest.mark.parametrize(("min_batch", "max_batch"), [(0, 4), (5, 4)])
 def test_batches_that_contradict_each_other(backend, min_batch, max_batch, generator, images, tmp_path):
@@ -154,3 +184,7 @@ def test_takes_survives_being_text(max_batch):
             ValueError, match=rf"takes batches of 2 to {max_batch or 'any'} images of 3x32x64 in float16"
         ):
             takes.check(images)
+
+
+def test_the_size_that_a_program_takes():
+    assert Takes(1, None, (3, 32, 64), "float16").size == Takes(1, None, (32, 64, 3), "uint8").size == (32, 64)

@@ -11,6 +11,7 @@ from torch import nn
 from p2p.deploy import cache
 from p2p.deploy.cache import build, duration, key, sources
 from p2p.deploy.manifest import Program
+from p2p.deploy.rewrite import Frames
 
 CPU = torch.device("cpu")
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -59,6 +60,8 @@ def changed(network, change):
         network[3].padding = (1, 1)
     elif change == "size":
         images = torch.zeros(2, 3, 8, 16)
+    elif change == "frames":
+        network, images = Frames(network), torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
     elif change == "backend":
         function = partial(another, precision="fp16")
     elif change == "argument":
@@ -73,7 +76,8 @@ def test_what_int8_is_fitted_to_is_in_the_key(network):
     assert len(keys) == 2
 
 
-CHANGES = ["weight", "dtype", "structure", "structure without weights", "size", "backend", "argument", "arguments"]
+CHANGES = ["weight", "dtype", "structure", "structure without weights", "size", "frames", "backend"]
+CHANGES += ["argument", "arguments"]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -5,6 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
 from p2p.deploy.manifest import Manifest, Program, versions
@@ -41,6 +42,27 @@ def test_a_small_batch_is_filled_up_with_its_last_image_and_the_output_cut():
     assert torch.equal(seen[2], images)
     free = engine(double, min_batch=1)
     assert len(free(images[:3])) == len(seen[3]) == 3
+
+
+def test_either_kind_of_program_takes_frames_and_floats():
+    """Both compute the negative; 1.7 levels more than a level is 2 more where only whole levels are taken."""
+    seen = []
+
+    def frames_in(frames_NHWC):
+        seen.append(tuple(frames_NHWC.shape))
+        return 255 - frames_NHWC
+
+    frames = torch.arange(3 * 12, dtype=torch.uint8).reshape(3, 2, 2, 3)
+    whole = engine(frames_in, dtype="uint8", precision="fp16", min_batch=4)
+    half = engine(torch.neg, dtype="float16", min_batch=4)
+    for each in (whole, half):
+        assert torch.equal(each.frames(frames), 255 - frames)
+        assert torch.equal(to_frames(each(from_frames(frames))), 255 - frames)
+    assert seen == [(4, 2, 2, 3)] * 2
+    assert (whole.takes_frames, half.takes_frames) == (True, False)
+    deep = from_frames(frames) + 1.7 / 127.5
+    assert torch.equal(whole(deep), from_frames(253 - frames))
+    assert whole(deep).dtype == torch.float32 and half(deep).dtype == torch.float16
 
 
 @pytest.mark.parametrize(

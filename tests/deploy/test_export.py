@@ -8,11 +8,13 @@ from functools import partial
 import pytest
 import torch
 
-from p2p.deploy import auto, exported_program, torch_tensorrt
+from p2p.batch import from_frames, to_frames
+from p2p.deploy import auto, exported_program, fastest, torch_tensorrt
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.manifest import sha256
+from p2p.deploy.rewrite import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 
@@ -71,6 +73,34 @@ def test_the_manifest_says_what_was_exported(tmp_path, images):
     assert (record["input_shape"], record["output_shape"]) == ([3, 32, 64], [3, 32, 64])
     assert record["psnr_db"]["images"] == 3
     assert record["psnr_db"]["worst"] > 100
+
+
+def test_a_program_of_frames_is_the_network_between_two_roundings(tmp_path, images, capsys):
+    folder, backend = tmp_path / "export", partial(exported_program.export, rewrites=())
+    manifest = run_export(folder, images, backend=backend, frames=True)
+    record = json.loads((folder / "manifest.json").read_text())
+    assert (record["program"]["dtype"], record["program"]["precision"]) == ("uint8", "fp32")
+    assert (record["input_shape"], record["output_shape"]) == ([3, 32, 64], [3, 32, 64])
+    # An error that is uniform over one of 255 steps of the range: 10 log10(12 * 255^2) dB. The inputs are no whole
+    # levels; were they rounded for the program alone, it would be less.
+    assert manifest.psnr_db["mean"] == pytest.approx(58.92, abs=0.1)
+    engine, frames = load_engine(folder, device=CPU), to_frames(images)
+    with torch.inference_mode():
+        expected = to_frames(inference_view(network(), norm_stats="instance")(from_frames(frames)))
+    assert torch.equal(engine.frames(frames), expected)
+    assert torch.equal(engine(images), from_frames(expected))
+    with pytest.raises(ValueError, match=r"too far from fp32: 58\.\d dB .* where min_psnr=60 is"):
+        run_export(folder, images, backend=backend, frames=True, min_psnr=60)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is chosen without a GPU is tested")
+@pytest.mark.parametrize("choice", [auto.export, partial(fastest.export, batch_size=2, backends=["exported_program"])])
+def test_a_backend_that_chooses_passes_frames_on(tmp_path, images, choice):
+    program = run_export(tmp_path / "export", images, backend=choice, frames=True).program
+    assert (program.backend, program.dtype, program.precision) == ("exported_program", "uint8", "fp32")
+    for row in program.considered or []:
+        assert (row["precision"], row["verdict"]) == ("fp32", "kept")
+        assert row["worst_psnr"] == pytest.approx(58.92, abs=0.2)
 
 
 def test_an_engine_takes_any_batch_up_to_its_largest(tmp_path, images):

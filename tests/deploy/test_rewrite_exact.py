@@ -13,6 +13,7 @@ from p2p.deploy.rewrite import (
     Frames,
     SpaceToDepthConv2d,
     SubPixelConv2d,
+    apply,
     drop_dead_taps,
     fold_batch_norm,
     inference_view,
@@ -331,6 +332,16 @@ class Affine(nn.Module):
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         return self.factor * x_NCHW + self.shift
+
+
+def test_rewrites_reach_the_network_inside_of_frames():
+    network = Frames(randomized(UNet(image_size=32, width=4)).float())
+    frames_NHWC = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    rewritten = apply(network, ["taps", "all", "blocks"], frames_NHWC)
+    assert count(network, SubPixelConv2d) == 0 < count(rewritten, SubPixelConv2d)
+    assert count(rewritten, SpaceToDepthConv2d) == 1 and count(rewritten, Frames) == 1
+    difference = (rewritten(frames_NHWC).int() - network(frames_NHWC).int()).abs()
+    assert difference.max() <= 1 and difference.float().mean() < 1e-3
 
 
 def test_frames_round_half_to_even():

@@ -1,9 +1,12 @@
 """What of the backend can be tested without its library: how it speaks to version 2.14, whose names these are."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
 
+from p2p.deploy import torch_tensorrt
+from p2p.deploy.rewrite import Frames
 from p2p.deploy.torch_tensorrt import keep_kernels
 
 
@@ -41,3 +44,22 @@ def test_where_nothing_is_compiled_later_or_the_version_cannot_hand_it_over_noth
         engine = Engine()
         assert keep_kernels([engine], tmp_path / "generator.kernels", old) is None
         assert engine.settings is None
+
+
+def test_a_programs_name_says_whether_it_takes_frames(tmp_path, monkeypatch):
+    """With a program that needs no TensorRT, and no graph around it."""
+    monkeypatch.setattr(torch_tensorrt, "_import", lambda: library(rtx=False))
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch_tensorrt, "capture", lambda program, *, device, dtype: (program, dtype))
+    network = torch.nn.Conv2d(3, 2, 3).half().eval()
+    frames = torch.randint(0, 256, (1, 8, 9, 3), dtype=torch.uint8)
+    floats = torch.zeros(1, 3, 8, 9).half()
+    program = torch.export.export(network, (floats,))
+    for name, taken, images, expected in (
+        ("generator.pt2", torch.float16, floats, network(floats)),
+        ("generator.frames.pt2", torch.uint8, frames, Frames(network)(frames)),
+    ):
+        torch.export.save(program, tmp_path / name)
+        run, dtype = torch_tensorrt.load(tmp_path / name, device=torch.device("cpu"))
+        assert dtype == taken
+        assert torch.equal(run(images), expected)

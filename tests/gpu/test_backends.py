@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy import aot_inductor, auto, cuda_graph, eager, exported_program, onnx, rewrite, torch_tensorrt
 from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.cuda_graph import capture
@@ -182,6 +183,26 @@ def test_a_program_is_close_to_fp32(backend, norm_stats, min_batch, max_batch, i
         assert torch.equal(run(images[:4].to(CUDA, torch.float16)), first)  # a refusal leaves nothing broken
         with pytest.raises(ValueError, match=r"generator.pt2 was compiled for cuda, not for cpu: run export.py here"):
             aot_inductor.load(folder / program.file, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("backend", [exported_program, eager, aot_inductor], ids=by_name)
+def test_a_program_of_frames_is_close_to_fp32(backend, images, tmp_path, capfd):
+    generator, frames = rewrite.Frames(rewritten("instance")), to_frames(images)
+    if reason := backend.unavailable():
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            backend.export(generator, frames, tmp_path)
+        return
+    program = backend.export(generator, frames, tmp_path, precision="fp16", min_batch=1, max_batch=8)
+    assert (program.dtype, program.precision) == ("uint8", "fp16")
+    run = backend.load(tmp_path / program.file, device=CUDA)
+    with torch.inference_mode():
+        expected = view("instance")(from_frames(frames))
+        for size in (1, 3, 8):
+            first, again = run(frames[:size].to(CUDA)), run(frames[:size].to(CUDA))
+            assert (first.dtype, first.shape, first.is_contiguous()) == (torch.uint8, (size, 128, 128, 3), True)
+            assert torch.equal(first, again)
+            assert psnr_db(from_frames(first.cpu()), expected[:size]).min() > 40
+    assert capfd.readouterr() == ("", "")
 
 
 def test_autotuned_kernels_compute_the_same_in_silence(images, tmp_path, capfd):

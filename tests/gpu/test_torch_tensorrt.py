@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
@@ -95,8 +96,7 @@ torch.save(program(torch.load("images.pt").cuda()).cpu(), "outputs.pt")
     assert psnr_db(torch.load(tmp_path / "outputs.pt"), expected).min() > 50
 
 
-def test_both_pipelines_write_the_same_bytes(exported, pairs, tmp_path):
-    folder, _ = exported
+def written_by_both_pipelines(folder, pairs, tmp_path):
     written = {}
     for name, run in (("sequential", sequential.run), ("overlap", partial(overlap.run, workers=2))):
         engine = load_engine(folder, device=CUDA)
@@ -105,7 +105,26 @@ def test_both_pipelines_write_the_same_bytes(exported, pairs, tmp_path):
         run(pairs, stages, batch_size=6)  # 16 images: the last batch is not full
         written[name] = {path.name: path.read_bytes() for path in output.iterdir()}
     assert len(written["overlap"]) == 16
-    assert written["sequential"] == written["overlap"]
+    return written["sequential"], written["overlap"]
+
+
+def test_both_pipelines_write_the_same_bytes(exported, pairs, tmp_path):
+    sequentially, overlapped = written_by_both_pipelines(exported[0], pairs, tmp_path)
+    assert sequentially == overlapped
+
+
+def test_a_program_of_frames(pairs, images, tmp_path):
+    folder, checkpoint = tmp_path / "export", tmp_path / "last.ckpt"
+    checkpoint.touch()
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
+    backend = partial(torch_tensorrt.export, max_batch=8)
+    program = export(trained_like(), images, folder, backend=backend, frames=True, **facts).program  # above 40 dB
+    assert (program.file, program.dtype, program.precision) == ("generator.frames.pt2", "uint8", "fp16")
+    engine, frames = load_engine(folder, device=CUDA), to_frames(images[:3]).to(CUDA)
+    inside = engine.frames(frames)
+    assert inside.is_cuda and torch.equal(inside, to_frames(engine(from_frames(frames))))
+    sequentially, overlapped = written_by_both_pipelines(folder, pairs, tmp_path)
+    assert sequentially == overlapped
 
 
 @pytest.mark.parametrize(("precision", "dtype", "least"), [("bf16", "bfloat16", 25), ("fp32", "float32", 50)])

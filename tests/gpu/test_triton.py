@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from p2p.batch import from_frames, to_frames
 from p2p.deploy import triton
 from p2p.deploy.accuracy import psnr_db
-from p2p.deploy.rewrite import fold_batch_norm, inference_view
+from p2p.deploy.rewrite import Frames, fold_batch_norm, inference_view
+from p2p.deploy.takes import Takes
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
@@ -64,6 +66,24 @@ def test_a_program_is_close_to_fp32(norm_stats, precision, options, least, image
         with pytest.raises(ValueError, match="takes batches of 1 to 8 images"):
             run(images[:1].expand(9, -1, -1, -1).to(CUDA, dtype))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 50), ("int8", 35)])
+def test_a_program_of_frames_is_one_of_floats_between_conversions(precision, least, images, tmp_path):
+    network, frames = view("running"), to_frames(images)
+    options = {"precision": precision, "min_batch": 1, "max_batch": 8}
+    program = triton.export(Frames(fold_batch_norm(network)), frames, tmp_path, **options)
+    assert (program.dtype, program.precision) == ("uint8", precision)
+    record = torch.load(tmp_path / program.file, weights_only=True)
+    record["takes"] = Takes(1, 8, (3, 128, 128), "float16").to_text()  # the same weights and tiles
+    torch.save(record, tmp_path / "floats.pt")
+    run, floats = (triton.load(tmp_path / name, device=CUDA) for name in (program.file, "floats.pt"))
+    with torch.inference_mode():
+        values = from_frames(frames.to(CUDA))
+        for size in (8, 1, 3):
+            output = run(frames[:size].to(CUDA))
+            assert torch.equal(output, to_frames(floats(values[:size].half())))
+        assert psnr_db(from_frames(run(frames.to(CUDA)).cpu()), network(from_frames(frames))).min() > least
 
 
 def test_a_fresh_process_runs_it_without_model_code(images, tmp_path):

@@ -1,10 +1,14 @@
 """The kernels' arithmetic, by Triton's interpreter on the CPU; tests/gpu/test_triton.py runs them for real."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
 from torch import nn
 
-from p2p.deploy.rewrite import fold_batch_norm, inference_view
+from p2p.deploy import triton
+from p2p.deploy.rewrite import Frames, fold_batch_norm, inference_view
+from p2p.deploy.takes import Takes
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 
@@ -50,6 +54,27 @@ def test_the_kernels_compute_the_network(options, norm_stats):
     assert (run(images) - expected).abs().max() < 1e-5
     # What one call leaves in the buffers must not disturb the next.
     assert (run(images.flip(0)) - expected.flip(0)).abs().max() < 1e-5
+
+
+@torch.inference_mode()
+def test_a_program_of_frames_converts_them_around_the_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(triton, "capture", lambda program, *, device, dtype: program)
+    network, frames = view("running"), torch.randint(0, 256, (2, 64, 32, 3), dtype=torch.uint8)
+    weights = weights_of(network, dtype=torch.float32)
+    products = UNetKernels(weights, batch=2, height=64, width=32, device=CPU).products
+    record = {
+        "takes": Takes(1, 2, (64, 32, 3), "uint8").to_text(),
+        "skips": True,
+        "down": [vars(layer) for layer in weights.down],
+        "up": [vars(layer) for layer in weights.up],
+        "tiles": {2: [astuple(Tile(64, 16 if columns <= 16 else 64, 16, 2, 4, 1)) for _, columns, _ in products]},
+    }
+    torch.save(record, tmp_path / "generator.pt")
+    run, expected = triton.load(tmp_path / "generator.pt", device=CPU), Frames(network)(frames)
+    difference = (run(frames).int() - expected.int()).abs()
+    assert difference.max() <= 1 and difference.float().mean() < 1e-3
+    with pytest.raises(ValueError, match="takes batches of 1 to 2 images of 64x32x3 in uint8, not 2 of 3x64x32 in"):
+        run(torch.zeros(2, 3, 64, 32))
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["down", "up"])

@@ -21,17 +21,27 @@ from tests.conftest import picture
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory):
+def exported(tmp_path_factory, **options):
     folder = tmp_path_factory.mktemp("run") / "export"
     checkpoint = folder.parent / "last.ckpt"
     checkpoint.touch()
     torch.manual_seed(0)
     network = UNet(image_size=32, width=8)
     initialize(network, gain=0.2)
-    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU}
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU} | options
     export(network, torch.rand(1, 3, 32, 32), folder, backend=exported_program.export, **facts)
     return load_engine(folder, device=CPU)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    return exported(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def frames_engine(tmp_path_factory):
+    """The same network, of which the program takes frames."""
+    return exported(tmp_path_factory, frames=True)
 
 
 class Negative:
@@ -39,6 +49,7 @@ class Negative:
 
     device = CPU
     channels = 3
+    takes_frames = False
     manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16])
 
     def __call__(self, input_NCHW):

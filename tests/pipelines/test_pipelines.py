@@ -116,6 +116,20 @@ def test_the_same_bytes_of_mixed_depths_and_with_gaps(engine, mixed, tmp_path, b
 
 
 @pytest.mark.usefixtures("cores")
+def test_a_program_of_frames_writes_what_one_of_floats_does(engine, frames_engine, mixed, tmp_path):
+    """But of deep images, which it rounds before."""
+    for name, run in RUNS.items():
+        stages = stages_for(frames_engine, tmp_path / name)
+        run(mixed, stages, batch_size=5)
+        for stage in ("generate", "postprocess"):
+            assert stages.clock.images[stage] == 12 and stages.clock.seconds[stage] > 0
+    sequential.run(mixed, stages_for(engine, tmp_path / "floats"), batch_size=5)
+    assert files(tmp_path / "sequential") == files(tmp_path / "overlap")
+    written, floats = files(tmp_path / "overlap"), files(tmp_path / "floats")
+    assert {name for name in floats if written[name] != floats[name]} <= {"03b.png", "05b.png"}
+
+
+@pytest.mark.usefixtures("cores")
 def test_a_batch_of_which_nothing_can_be_read(engine, inputs, tmp_path):
     for path in inputs.glob("*.*"):
         path.write_bytes(b"broken")

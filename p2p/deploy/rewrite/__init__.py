@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from p2p.batch import from_frames
 from p2p.deploy.rewrite.downsample import SpaceToDepthConv2d, space_to_depth
 from p2p.deploy.rewrite.fold import fold_batch_norm
 from p2p.deploy.rewrite.frames import Frames
@@ -38,13 +39,13 @@ CHOICES = {  # in the order in which they suit each other
 }
 
 
-def apply(network: nn.Module, names: Sequence[str], example_NCHW: torch.Tensor) -> nn.Module:
+def apply(network: nn.Module, names: Sequence[str], example: torch.Tensor) -> nn.Module:
     """The network after the rewrites that its backend runs faster.
 
     Args:
-        network: in eval mode, on the CPU.
+        network: in eval mode, on the CPU; of `Frames`, the network inside is rewritten.
         names: of "taps" (`drop_dead_taps`), "last" or "all" (`sub_pixel`) and "blocks" (`space_to_depth`).
-        example_NCHW: an input of the size that is to come.
+        example: an input of the network, of the size that is to come.
 
     Raises:
         ValueError: another name.
@@ -52,7 +53,9 @@ def apply(network: nn.Module, names: Sequence[str], example_NCHW: torch.Tensor) 
     for name in names:
         if name not in CHOICES:
             raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
+    if isinstance(network, Frames):
+        return Frames(apply(network.network, names, from_frames(example[:1])))
     for name, rewrite in CHOICES.items():
         if name in names:
-            network = rewrite(network, example_NCHW[:1])
+            network = rewrite(network, example[:1])
     return network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from p2p.batch import to_frames
+from p2p.batch import from_frames, to_frames
 
 
 class Frames(nn.Module):
@@ -28,6 +28,5 @@ class Frames(nn.Module):
     def forward(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         """See the class."""
         dtype = next(self.network.parameters()).dtype
-        normal_NCHW = frames_NHWC.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         # Contiguous as outside: another layout may choose another convolution, with other last bits.
-        return to_frames(self.network(normal_NCHW.to(dtype).contiguous()))
+        return to_frames(self.network(from_frames(frames_NHWC).to(dtype)))
