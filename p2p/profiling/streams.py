@@ -29,9 +29,9 @@ class StreamClock:
     """Measures stages on CUDA streams for a clock of the host.
 
     `with stream_clock("generate", 32, lane="engine stream"):` records an event on the current stream before and
-    after what the block queues there, and returns at once. An anchor, the best of some events that this object waits for
-    when it is made, tells what the GPU's times are on the host's clock, to about 10 microseconds. Events that have come
-    to pass are resolved and used again, so that memory does not grow; `finish` resolves the rest. For one thread.
+    after what the block queues there, and returns at once. An anchor, the best of some events that this object waits
+    for when it is made, tells what the GPU's times are on the host's clock, to about 10 microseconds. Events that have
+    come to pass are resolved and used again, so that memory does not grow; `finish` resolves the rest. For one thread.
 
     Not for a CUDA graph's capture: put the block around its replay.
 
