@@ -42,6 +42,7 @@ def main(cfg: DictConfig) -> None:
     images = inputs_of(validation, cfg.images)
     # 8 bits are fitted to images that they are not judged by, if the run has such.
     fitted = cfg.backend.get("precision") in ("int8", "fp8") and checkpoint.suffix != ".pth"
+    sizing = instantiate(record.transform, _convert_="all").sizing
     manifest = export(
         generator,
         images.input_NCHW,
@@ -50,7 +51,8 @@ def main(cfg: DictConfig) -> None:
         norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
         direction=record.data.direction,
         preprocess=record.transform.preprocess,
-        multiple=record.transform.multiple,
+        multiple=sizing.multiple,
+        image_size=sizing.size,
         checkpoint=checkpoint,
         device=pick_device(cfg.device),
         names=images.names,

@@ -122,10 +122,10 @@ class CapturedStep:
         if self._replay is None and self._warmups < WARMUPS:
             self._warmups += 1
             return warm_up(lambda: self._step(replace(self._batch, names=batch.names)), self._stream)
+        self._follow_schedules()
         if self._replay is None:
             with self._rates_as_tensors():
                 self._replay = record(self._losses, self._stream)
-        self._follow_schedules()
         losses = self._replay().clone().unbind()
         return dict(zip(self._names, losses, strict=True))
 

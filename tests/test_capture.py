@@ -117,6 +117,23 @@ def test_the_first_shape_is_recorded_after_three_steps_and_the_learning_rate_rea
     assert graphs["recorded"] == 1 and graphs["replayed"] == 5
 
 
+def test_a_rate_that_changes_before_the_recording_is_the_one_that_is_recorded(graphs):
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = fused_adam([weight], lr=0.5, betas=(0.0, 0.0))
+
+    def step(batch):
+        weight.grad = torch.ones(())
+        optimizer.step()
+        return {"a": batch.input_NCHW.mean()}
+
+    captured = CapturedStep(step, optimizers=[optimizer], device=CPU)
+    for rate in (0.5, 0.25, 0.25, 0.125, 0.125):
+        optimizer.param_groups[0]["lr"] = rate
+        captured(Batch(["x"], torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)))
+        assert optimizer.param_groups[0]["lr"] == rate
+    assert captured.recorded and weight.item() == pytest.approx(-1.25)
+
+
 class Watch(lightning.Callback):
     """What the loggers are to write, and after which step."""
 

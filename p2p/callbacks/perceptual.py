@@ -108,5 +108,14 @@ def _fetch(key: str, make: Callable[[], Metric]) -> Metric:
 
 
 def _rgb(images_NCHW: torch.Tensor) -> torch.Tensor:
-    """Grey to three equal channels, float32."""
+    """Grey to three equal channels, float32.
+
+    Raises:
+        ValueError: it is neither grey nor RGB.
+    """
+    if images_NCHW.shape[1] not in (1, 3):
+        raise ValueError(
+            f"callbacks.perceptual looks at images of 1 or 3 channels, and these have {images_NCHW.shape[1]}: leave"
+            " perceptual out of callbacks"
+        )
     return images_NCHW.float().expand(-1, 3, -1, -1)

@@ -24,7 +24,7 @@ def choose(
 ) -> Literal["gpu", "ram", "none"]:
     """What "auto" stands for: "gpu" where there is one and a quarter of its free memory holds all, else "none".
 
-    It goes by the size of the first pair.
+    It goes by the first pair.
 
     Args:
         cache: what is asked for.
@@ -49,6 +49,10 @@ def choose(
     return "gpu" if fits and all(image_CHW.dtype == torch.uint8 for image_CHW, _ in first) else "none"
 
 
+class TooDeep(ValueError):
+    """An image of more than 8 bits a channel is to be kept as uint8."""
+
+
 class PairCache:
     """All training pairs as uint8, before crop and flip.
 
@@ -58,7 +62,8 @@ class PairCache:
         device: where to keep them. Loader processes that are forked share what is in host memory.
 
     Raises:
-        ValueError: a pair has no 8 bits a channel, or cannot be loaded.
+        TooDeep: a pair has more than 8 bits a channel.
+        ValueError: a pair cannot be loaded.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class PairCache:
         def load_HWC(index: int) -> list[torch.Tensor]:
             images = [image_CHW for image_CHW, _ in load(index)]
             if any(image_CHW.dtype != torch.uint8 for image_CHW in images):
-                raise ValueError("data.cache keeps 8 bits a channel, and an image has more: use data.cache=none")
+                raise TooDeep("data.cache keeps 8 bits a channel, and an image has more: use data.cache=none")
             return [image_CHW.permute(1, 2, 0) for image_CHW in images]
 
         self._pairs: list[Loaded] = []

@@ -14,7 +14,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from p2p.batch import Batch
-from p2p.data.cache import Cache, PairCache, choose
+from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.pairs import Direction, find_inputs, find_pairs
@@ -129,7 +129,12 @@ class PairedImages(LightningDataModule):
         if place == "none":
             return
         started = time.perf_counter()
-        cache = PairCache(dataset.load, count=len(dataset), device=device if place == "gpu" else "cpu")
+        try:
+            cache = PairCache(dataset.load, count=len(dataset), device=device if place == "gpu" else "cpu")
+        except TooDeep:
+            if self._cache != "auto":
+                raise
+            return  # of pairs whose first one has 8 bits a channel
         where = "in memory"
         if place == "ram":
             dataset.cache = cache

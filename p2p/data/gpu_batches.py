@@ -10,6 +10,7 @@ import torch
 
 from p2p.batch import Batch
 from p2p.data.cache import PairCache
+from p2p.data.transforms.cvcuda import Ordered
 from p2p.data.transforms.torchvision import View
 
 Augmentation = Literal["auto", "cvcuda", "torch"]
@@ -166,23 +167,11 @@ class WithCvCuda:
         key = image_HWC.data_ptr()
         if key not in self._images:
             format = self._cvcuda.Format.RGB8 if image_HWC.shape[2] == 3 else self._cvcuda.Format.U8
-            self._images[key] = self._cvcuda.as_image(_Ordered(image_HWC, self._stream), format)
+            self._images[key] = self._cvcuda.as_image(Ordered(image_HWC, self._stream), format)
         return self._images[key]
 
     def _tensor(self, tensor: torch.Tensor, layout: str) -> object:
-        return self._cvcuda.as_tensor(_Ordered(tensor, self._stream), layout)
-
-
-class _Ordered:
-    """A tensor's memory, with the stream in whose order it is ready.
-
-    torch leaves that out of `__cuda_array_interface__`; CV-CUDA then waits for the whole device on every call.
-    """
-
-    def __init__(self, tensor: torch.Tensor, stream: torch.cuda.Stream):
-        self.tensor = tensor  # as long as CV-CUDA holds this, the memory lives
-        order = {"version": 3, "stream": stream.cuda_stream}
-        self.__cuda_array_interface__ = tensor.__cuda_array_interface__ | order
+        return self._cvcuda.as_tensor(Ordered(tensor, self._stream), layout)
 
 
 def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

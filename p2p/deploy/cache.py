@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -88,9 +89,10 @@ def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: 
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    and for int8 and fp8 the images, which these are fitted to; the CPU's vector instructions, the GPU and its driver,
-    the version of Python and of every installed package, and this project's sources that programs are made of. Which
-    packages matter depends on the backend, and a build that was not needed costs less than a wrong one.
+    and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's vector
+    instructions, the GPU and its driver, the version of Python and of every installed package, and this project's
+    sources that programs are made of. Which packages matter depends on the backend, and a build that was not needed
+    costs less than a wrong one.
     """
     target = backend.func if isinstance(backend, partial) else backend
     arguments = backend.keywords if isinstance(backend, partial) else {}
@@ -105,8 +107,8 @@ def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: 
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
         "sources": [sources(Path(p2p.__file__).parent / folder) for folder in ("deploy", "kernels")],
     }
-    if arguments.get("precision") in EIGHT_BITS:
-        facts["fitted to"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
+    if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
+        facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -160,15 +162,23 @@ def store(entry: Path, folder: Path, made: Build) -> None:
         shutil.copytree(folder, partial_entry)
         files = {path.name: sha256(path) for path in partial_entry.iterdir()}
         (partial_entry / FILE).write_text(json.dumps(asdict(made) | {"files": files}, indent=2) + "\n")
-        if not entry.exists():  # another export may have been faster, with the same program
+        try:
             partial_entry.rename(entry)
+        except OSError:
+            if not entry.exists():  # another export was faster, with the same program
+                raise
     finally:
         shutil.rmtree(partial_entry, ignore_errors=True)
 
 
 def prune(cache_dir: Path) -> None:
     """Remove all but the 16 entries that were used last, and what exports left that were killed."""
-    aged = sorted(((path.stat().st_mtime, path) for path in cache_dir.iterdir() if path.is_dir()), reverse=True)
+    aged = []
+    for path in cache_dir.iterdir():
+        with suppress(FileNotFoundError):  # another export prunes, too
+            if path.is_dir():
+                aged.append((path.stat().st_mtime, path))
+    aged.sort(reverse=True)
     whole = [path for _, path in aged if ".partial-" not in path.name]
     dead = [path for used, path in aged if ".partial-" in path.name and used < time.time() - ABANDONED]
     for path in whole[MOST_ENTRIES:] + dead:

@@ -46,8 +46,8 @@ class Engine:
 
     @property
     def image_size(self) -> int:
-        """Side of the input images in pixels."""
-        return self.manifest.input_shape[2]
+        """What the transform calls image_size; with preprocess=none and scale_width the inputs may have other sides."""
+        return self.manifest.image_size
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise a ValueError if the program does not take batches of this size; say so if it pads them."""

@@ -64,6 +64,7 @@ def export(
     direction: str,
     preprocess: str = "resize_and_crop",
     multiple: int | None = None,
+    image_size: int | None = None,
     checkpoint: Path,
     device: torch.device,
     names: list[str] | None = None,
@@ -80,7 +81,7 @@ def export(
         folder: the artifact; one that is there is replaced at the very end.
         backend: writes the program, see `p2p.deploy.exported_program.export`.
         norm_stats: "instance" or "running".
-        direction, preprocess, multiple, checkpoint: for the manifest.
+        direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
         example_NCHW: other real inputs, for a backend that fits its program to some; None: the same.
@@ -116,6 +117,7 @@ def export(
             "direction": direction,
             "preprocess": preprocess,
             "multiple": multiple,
+            "image_size": image_size or images_NCHW.shape[-1],
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
             "built": made.built,

@@ -80,6 +80,15 @@ def input_dtype(program: ExportedProgram) -> torch.dtype:
     return node.meta["val"].dtype
 
 
+def check_batches(min_batch: int, max_batch: int | None) -> None:
+    """Raise a ValueError if they contradict each other."""
+    if min_batch < 1 or (max_batch is not None and max_batch < min_batch):
+        raise ValueError(
+            f"backend.min_batch={min_batch} and backend.max_batch={max_batch} do not fit together: the first is at"
+            " least 1, the second not smaller, and both are the same for a program of one batch size"
+        )
+
+
 def trace(
     generator: nn.Module,
     example: torch.Tensor,
@@ -101,11 +110,7 @@ def trace(
     Raises:
         ValueError: min_batch and max_batch contradict each other.
     """
-    if min_batch < 1 or (max_batch is not None and max_batch < min_batch):
-        raise ValueError(
-            f"backend.min_batch={min_batch} and backend.max_batch={max_batch} do not fit together: the first is at"
-            " least 1, the second not smaller, and both are the same for a program of one batch size"
-        )
+    check_batches(min_batch, max_batch)
     static = min_batch == max_batch
     # With one image, torch.export would take a batch that is to vary for a constant.
     size = min_batch if static else max(2, max_batch or min_batch)

@@ -116,7 +116,7 @@ class Manifest:
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
         norm_stats: "instance" or "running", see `p2p.deploy.rewrite`.
         direction: which side of an A|B pair is the input.
-        preprocess, multiple: how images were brought to size, see `p2p.data.transforms.torchvision`.
+        preprocess, multiple, image_size: how images were brought to size, see `p2p.data.transforms.torchvision`.
         checkpoint, checkpoint_sha256: the weights' origin.
         psnr_db: {"mean", "worst", "worst_image", "images"} of the program's outputs against fp32 eager on a CPU.
         built, build_seconds: when the program was compiled, UTC, and how long that took; earlier than `created` where
@@ -132,6 +132,7 @@ class Manifest:
     direction: str
     preprocess: str
     multiple: int | None
+    image_size: int
     checkpoint: str
     checkpoint_sha256: str
     psnr_db: dict[str, float | int | str]

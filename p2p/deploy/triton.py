@@ -20,6 +20,7 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.cuda_graph import capture
+from p2p.deploy.exported_program import check_batches
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision, described
 from p2p.deploy.rewrite import Frames
@@ -58,7 +59,8 @@ def export(
         min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
 
     Raises:
-        ValueError: there is no such GPU, or the generator or the precision is another.
+        ValueError: there is no such GPU, the generator or the precision is another, or the batches contradict each
+            other.
     """
     from p2p.kernels.quantize import calibrate, quantize
     from p2p.kernels.unet import UNetKernels, weights_of
@@ -66,7 +68,8 @@ def export(
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=triton cannot be used, because {reason}: use backend=auto")
-    precision, max_batch = precision or "fp16", max_batch or 32
+    precision, max_batch = precision or "fp16", max_batch or max(32, min_batch)
+    check_batches(min_batch, max_batch)
     if precision not in ("fp16", "bf16", *EIGHT_BITS):
         raise ValueError(
             f"backend=triton computes in fp16, bf16, int8 or fp8, not in {precision}: use one of these, or another"

@@ -35,6 +35,9 @@ class Stages:
         output: folder that the written files' names are relative to.
         clock: measures each stage.
         restore_size: write each output at the size of its input.
+
+    Attributes:
+        failures: by name, why an input could not be translated.
         on_image: called after each image that is done, or failed.
     """
 

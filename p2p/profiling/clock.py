@@ -53,26 +53,23 @@ class Clock:
     GPU waits for it inside, or takes `p2p.profiling.streams`. It is an NVTX range too, which costs nothing where
     no profiler listens: the nvtx package then hands out a domain that does nothing.
 
-    A worker process has a clock of its own, with `keep_spans`, and sends what `take` returns, best with the
-    result of a whole task; the parent's clock takes it in by `merge`. This module imports no torch.
-
-    Args:
-        lane: the name of this process's lane; None names lanes after threads.
+    Lanes are named after threads. A worker process measures by itself (`p2p.pipelines.worker.Spans`) and sends its
+    spans along with its answers, which `merge` takes in. This module imports no torch.
 
     Attributes:
         seconds, images: by stage, added up over its lanes.
         lanes: by stage, the seconds of each lane that has worked at it.
         spans: what was kept, or None.
-        cpu_seconds: processor time within "e2e", of this process and of its children that ended there.
+        cpu_seconds: processor time within "e2e", of this process and of its children that ended there; a pipeline adds
+            that of its workers.
     """
 
-    def __init__(self, *, lane: str | None = None):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.images: dict[str, int] = defaultdict(int)
         self.lanes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self.spans: deque[Span] | None = None
         self.cpu_seconds = 0.0
-        self._lane = lane
         self._lock = threading.Lock()
         self._domain = nvtx.get_domain("p2p")
         self._ranges = {
@@ -94,7 +91,7 @@ class Clock:
         finally:
             end = time.perf_counter_ns()
             self._domain.pop_range()
-            lane = self._lane or _thread()
+            lane = _thread()
             with self._lock:
                 self._add(stage, lane, begin, end, images)
             if stage == "e2e":
@@ -110,14 +107,6 @@ class Clock:
         with self._lock:
             for span in spans:
                 self._add(*span)
-
-    def take(self) -> list[tuple[str, str, int, int, int]]:
-        """Hand out the kept spans, as plain tuples, which pickle faster, and forget them."""
-        with self._lock:
-            spans = [tuple(span) for span in self.spans or ()]
-            if spans:
-                self.spans.clear()
-        return spans
 
     def _add(self, stage: str, lane: str, begin_ns: int, end_ns: int, images: int) -> None:
         seconds = (end_ns - begin_ns) / 1e9

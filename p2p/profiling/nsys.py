@@ -11,7 +11,7 @@ from pathlib import Path
 
 from p2p.profiling.clock import Clock
 
-INSIDE = "P2P_UNDER_NSYS"  # set for the process that nsys runs, or it would start nsys again
+INSIDE = "P2P_UNDER_NSYS"  # the report's path, for the process that nsys runs, or it would start nsys again
 REPORT = "profile.nsys-rep"
 
 
@@ -32,7 +32,7 @@ def record(clock: Clock, *, folder: str | Path, trace: str = "cuda,nvtx,osrt") -
     try:
         yield
     finally:
-        print(f"look at {Path(folder, REPORT)} with nsys-ui, or nsys stats")
+        print(f"look at {os.environ[INSIDE]} with nsys-ui, or nsys stats")
 
 
 def _become_nsys(folder: Path, trace: str) -> None:
@@ -46,4 +46,4 @@ def _become_nsys(folder: Path, trace: str) -> None:
     options = [f"--trace={trace}", f"--output={folder / 'profile'}", "--force-overwrite=true"]
     command = [sys.executable, *sys.orig_argv[1:]]
     sys.stdout.flush()
-    os.execve(nsys, [nsys, "profile", *options, *command], os.environ | {INSIDE: "1"})
+    os.execve(nsys, [nsys, "profile", *options, *command], os.environ | {INSIDE: str(folder / REPORT)})

@@ -102,3 +102,6 @@ def test_one_pair_is_too_few_and_grey_is_taken(tmp_path):
     for index, batch in enumerate(loader(3, channels=1)):
         callback.on_validation_batch_end(None, model, batch.input_NCHW, batch, index)
     assert callback._fid.compute() > 0
+    (batch,) = loader(1, channels=5)
+    with pytest.raises(ValueError, match="images of 1 or 3 channels, and these have 5: leave perceptual out"):
+        callback.on_validation_batch_end(None, model, batch.input_NCHW, batch, 0)

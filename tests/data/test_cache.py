@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from p2p.data import gpu_batches
 from p2p.data.cache import PairCache, choose
@@ -53,6 +54,17 @@ def test_ram_gives_the_same_batches(pairs, preprocess, capsys, monkeypatch):
     monkeypatch.setattr("p2p.data.dataset.read_pair", None)  # no file is read any more
     torch.manual_seed(0)
     assert_same([batch for _ in range(2) for batch in loader], expected)
+
+
+def test_auto_keeps_nothing_where_a_later_pair_is_deeper_than_the_first(pairs, capsys, monkeypatch):
+    levels = np.arange(40 * 80, dtype=np.uint16).reshape(40, 80) * 20
+    Image.fromarray(levels).save(pairs / "train/9.png")
+    expected = two_epochs(paired_images(pairs, cache="none", input_channels=1, target_channels=1))
+    monkeypatch.setattr("p2p.data.datamodule.choose", lambda cache, **_: "ram")  # what auto finds by the first pair
+    assert_same(two_epochs(paired_images(pairs, cache="auto", input_channels=1, target_channels=1)), expected)
+    assert "kept" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"an image has more: use data\.cache=none"):
+        two_epochs(paired_images(pairs, cache="ram", input_channels=1, target_channels=1))
 
 
 def test_loader_processes_share_what_is_kept(pairs):
@@ -121,7 +133,7 @@ class ByTheBook:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_cv_cuda_is_told_makes_the_same_windows(channels, monkeypatch):
     monkeypatch.setitem(sys.modules, "cvcuda", ByTheBook)
-    monkeypatch.setattr(gpu_batches, "_Ordered", lambda tensor, stream: tensor)
+    monkeypatch.setattr(gpu_batches, "Ordered", lambda tensor, stream: tensor)
     transform, generator = Torchvision(image_size=32, load_size=40), torch.Generator().manual_seed(0)
     images = [torch.randint(256, (40, 44, channels), dtype=torch.uint8) for _ in range(8)]
     views = [transform.draw(40, 44, generator) for _ in images]

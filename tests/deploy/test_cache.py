@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from p2p.deploy import cache
+from p2p.deploy import cache, fastest
 from p2p.deploy.cache import build, duration, key, sources
 from p2p.deploy.manifest import Program
 from p2p.deploy.rewrite import Frames
@@ -71,9 +72,10 @@ def changed(network, change):
     return function, network, images
 
 
-def test_what_int8_is_fitted_to_is_in_the_key(network):
-    keys = {key(partial(backend, precision="int8"), network, IMAGES[:1] + shift, device=CPU) for shift in (0, 0, 1)}
-    assert len(keys) == 2
+def test_what_int8_is_fitted_to_and_the_fastest_judged_by_is_in_the_key(network):
+    for chosen in (partial(backend, precision="int8"), partial(fastest.export, batch_size=1)):
+        keys = {key(chosen, network, IMAGES[:1] + shift, device=CPU) for shift in (0, 0, 1)}
+        assert len(keys) == 2
 
 
 CHANGES = ["weight", "dtype", "structure", "structure without weights", "size", "frames", "backend"]
@@ -182,6 +184,21 @@ def test_a_damaged_entry_is_dropped_and_built_again(damage, network, tmp_path, c
     assert len([record for record in caplog.records if "is damaged" in record.getMessage()]) == 1
     run(function, network, tmp_path, "three")
     assert function.calls == 2
+
+
+def test_two_exports_that_store_the_same_are_no_trouble(network, tmp_path, monkeypatch, caplog):
+    """The other one is done between the copy and the rename."""
+    copytree = shutil.copytree
+
+    def other_is_faster(source, target):
+        (target.parent / target.name.partition(".")[0]).mkdir(parents=True)
+        (target.parent / target.name.partition(".")[0] / "entry.json").touch()
+        return copytree(source, target)
+
+    monkeypatch.setattr(shutil, "copytree", other_is_faster)
+    run(Counting(), network, tmp_path, "one")
+    assert "cannot be used" not in caplog.text
+    assert [path.name for path in (tmp_path / "cache").iterdir() if "partial" in path.name] == []
 
 
 def test_the_entries_used_last_are_kept(network, tmp_path, monkeypatch):

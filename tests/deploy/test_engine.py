@@ -22,7 +22,14 @@ def program(**changes):
 def engine(function, **changes):
     shape = [3, 2, 2]
     facts = {"program_sha256": "", "input_shape": shape, "output_shape": shape, "norm_stats": "instance"}
-    facts |= {"direction": "AtoB", "preprocess": "none", "multiple": None, "checkpoint": "", "checkpoint_sha256": ""}
+    facts |= {
+        "direction": "AtoB",
+        "preprocess": "none",
+        "multiple": None,
+        "image_size": 2,
+        "checkpoint": "",
+        "checkpoint_sha256": "",
+    }
     return Engine(manifest=Manifest(program=program(**changes), psnr_db={}, **facts), program=function, device=CPU)
 
 

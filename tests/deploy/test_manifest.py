@@ -54,6 +54,7 @@ def test_a_manifest_survives_the_disk(tmp_path):
         direction="BtoA",
         preprocess="none",
         multiple=4,
+        image_size=64,
         checkpoint="last.ckpt",
         checkpoint_sha256="1" * 64,
         psnr_db=figures,

@@ -14,7 +14,7 @@ from p2p.profiling.clock import Clock
 from p2p.profiling.nsys import record
 print("before", flush=True)
 for job in (1, 2):  # of a sweep
-    with record(Clock(), folder=sys.argv[1]):
+    with record(Clock(), folder=f"{sys.argv[1]}{job}"):
         print("inside", job, sys.argv[2:])
 """
 FAKE = """#!/bin/sh
@@ -43,27 +43,32 @@ def test_the_command_runs_again_under_nsys_and_only_once(fake_nsys, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines() == [
         "before",
-        f"fake profile --trace=cuda,nvtx,osrt --output={folder}/profile --force-overwrite=true",
+        f"fake profile --trace=cuda,nvtx,osrt --output={folder}1/profile --force-overwrite=true",
         "before",
         """inside 1 ['a b', "key='x'"]""",
-        f"look at {folder}/profile.nsys-rep with nsys-ui, or nsys stats",
+        f"look at {folder}1/profile.nsys-rep with nsys-ui, or nsys stats",
         """inside 2 ['a b', "key='x'"]""",
-        f"look at {folder}/profile.nsys-rep with nsys-ui, or nsys stats",
+        f"look at {folder}1/profile.nsys-rep with nsys-ui, or nsys stats",  # there is one report for all jobs
     ]
-    assert folder.is_dir()
+    assert (tmp_path / "runs/x1").is_dir()
 
 
 def test_the_process_is_replaced_and_interpreter_options_stay(fake_nsys, tmp_path, monkeypatch):
     replaced = []
-    monkeypatch.setattr(os, "execve", lambda *arguments: replaced.append(arguments))
+
+    def execve(*arguments):  # which does not return
+        replaced.append(arguments)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "infer.py", "profile=nsys"])
-    with nsys.record(Clock(), folder=tmp_path, trace="cuda"):
+    with pytest.raises(SystemExit), nsys.record(Clock(), folder=tmp_path, trace="cuda"):
         pass
     ((path, arguments, environment),) = replaced
     assert path == arguments[0] == str(fake_nsys)
     assert arguments[1:3] == ["profile", "--trace=cuda"]
     assert arguments[-5:] == [sys.executable, "-X", "dev", "infer.py", "profile=nsys"]
-    assert environment["P2P_UNDER_NSYS"] == "1"
+    assert environment["P2P_UNDER_NSYS"] == str(tmp_path / "profile.nsys-rep")
 
 
 def test_without_nsys_a_sentence_says_what_to_do(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ class CvCuda(Torchvision):
         return images_NCHW
 
 
-class _Ordered:
+class Ordered:
     """A tensor's memory, with the stream in whose order it is ready.
 
     torch leaves that out of `__cuda_array_interface__`; CV-CUDA then waits for the whole device on every call.
@@ -92,7 +92,7 @@ class _Ordered:
 
 
 def _handed(cvcuda: ModuleType, tensor: torch.Tensor, layout: str, stream: torch.cuda.Stream):
-    return cvcuda.as_tensor(_Ordered(tensor, stream), layout)
+    return cvcuda.as_tensor(Ordered(tensor, stream), layout)
 
 
 def _import_cvcuda(frames_NHWC: torch.Tensor) -> ModuleType:

@@ -38,7 +38,7 @@ class Sizing:
         self.size = image_size
         self.crops = preprocess.endswith("crop")
         self._preprocess = preprocess
-        self._multiple = multiple
+        self.multiple = multiple
 
     def __call__(self, frame_HWC: np.ndarray) -> np.ndarray:
         """A frame -> (H, W, C) as the networks see it: uint8 in [0, 255], deeper ones float32 in [-1, 1].
@@ -94,7 +94,7 @@ class Sizing:
             )
 
     def _rounded(self, side: int) -> int:
-        return max(1, round(side / self._multiple)) * self._multiple
+        return max(1, round(side / self.multiple)) * self.multiple
 
 
 def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
