@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Export a trained generator to a program that runs without its code: `python export.py --help`."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def main(cfg: DictConfig) -> None:
     )
     what = " input=your/images" if checkpoint.suffix == ".pth" else ""
     batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
-    print(f"next: python infer.py +pipeline=overlap batch_size={batch_size} name={cfg.name}{what}")
+    print(f"next: python infer.py +pipeline=overlap batch_size={batch_size} {shlex.quote(f'name={cfg.name}')}{what}")
 
 
 if __name__ == "__main__":

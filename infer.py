@@ -13,7 +13,7 @@ from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.tables import show_stages
-from p2p.run import inputs_to_translate
+from p2p.run import inputs_to_translate, keep_apart
 
 SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
 
@@ -49,6 +49,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             clock=clock,
             restore_size=cfg.restore_size,
         )
+        keep_apart(pairs, [stages.path(pair.name) for pair in pairs], source=cfg.input, output=Path(cfg.output))
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
     try:
@@ -61,7 +62,8 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
     entries = gallery.collect(pairs, stages, count=cfg.gallery)
     if entries:
-        gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=done)
+        there = len(pairs) - len(stages.failures)
+        gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=there)
         print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
     if stages.failures:
         reasons = list(stages.failures.values())

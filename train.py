@@ -2,18 +2,19 @@
 """Train pix2pix on image pairs: `python train.py --help`."""
 
 import os
+import shlex
 from pathlib import Path
 
 import lightning
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from p2p.cli import command
 from p2p.interop.config import load_start, start_from_reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
-from p2p.run import resume_from, settle_norm_stats
+from p2p.run import Record, resume_from, settle_norm_stats
 
 
 @command("train")
@@ -28,7 +29,10 @@ def main(cfg: DictConfig) -> None:
     if not loggers:
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
     trainer = instantiate(
-        cfg.trainer, callbacks=list(callbacks.values()), logger=list(loggers.values()), _convert_="all"
+        cfg.trainer,
+        callbacks=[*callbacks.values(), Record(cfg, run_dir)],  # what export.py and infer.py go by
+        logger=list(loggers.values()),
+        _convert_="all",
     )
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
@@ -39,7 +43,6 @@ def main(cfg: DictConfig) -> None:
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
     say = rank_zero_only(print)  # the first of several processes speaks and writes
     say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
-    rank_zero_only(OmegaConf.save)(cfg, run_dir / "train.yaml", resolve=True)  # what export.py and infer.py go by
     try:
         trainer.fit(model, data, ckpt_path=resume)
     except SystemExit:  # what Lightning makes of Ctrl-C
@@ -53,7 +56,8 @@ def main(cfg: DictConfig) -> None:
         "after training": after["val"],
     }
     rank_zero_only(show_scores)(rows)
-    say(f"next: python export.py name={os.path.relpath(run_dir, 'runs')}")
+    name = shlex.quote(f"name={os.path.relpath(run_dir, 'runs')}")
+    say(f"next: python export.py {name}")
 
 
 if __name__ == "__main__":

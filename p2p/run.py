@@ -5,9 +5,11 @@ Export and inference go by the record of the training, its resolved config, so t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,6 +31,31 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
     if not path.is_file():
         raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
     return OmegaConf.load(path)
+
+
+class Record(Callback):
+    """Saves the config as `train.yaml` along with the first checkpoint.
+
+    Until then the checkpoints in the folder are those of an earlier run, and so is its record: what fails before its
+    first checkpoint harms neither.
+
+    Args:
+        cfg: is resolved when it is saved.
+        run_dir: runs/<name>.
+    """
+
+    def __init__(self, cfg: DictConfig, run_dir: Path):
+        self._cfg: DictConfig | None = cfg
+        self._run_dir = run_dir
+
+    @rank_zero_only
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
+        """Write it, once."""
+        if self._cfg is not None:
+            partial = self._run_dir / "train.yaml.partial"
+            OmegaConf.save(self._cfg, partial, resolve=True)
+            partial.replace(self._run_dir / "train.yaml")
+            self._cfg = None
 
 
 def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
@@ -59,6 +86,26 @@ def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
     if cfg.layout is None and looks_side_by_side(pairs[0]):
         print(f"{pairs[0].input.path} is twice as wide as high: for A|B pairs add layout=side_by_side")
     return pairs
+
+
+def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, output: Path) -> None:
+    """Raise a ValueError where outputs would replace inputs, or be found among them the next time.
+
+    Args:
+        pairs: what is to be translated.
+        outputs: of each the file that is to be written.
+        source: the folder, file, pattern or list that they were found by.
+        output: the folder of the outputs.
+    """
+    folder = Path(os.path.abspath(output))  # noqa: PTH100 - as written, links and all
+    if source is not None and Path(source).is_dir():
+        inside = Path(os.path.abspath(source))  # noqa: PTH100
+        if inside == folder or inside in folder.parents:
+            raise ValueError(f"output={output} is in input={source}, where it would be read the next time: use another")
+    inputs = {os.path.realpath(pair.input.path) for pair in pairs}
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise ValueError(f"{path} is an input, and output={output} would replace it: use another output")
 
 
 def resume_from(cfg: DictConfig) -> Path | None:

@@ -1,9 +1,15 @@
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
+from p2p.batch import Batch
 from p2p.cli import short
-from p2p.run import resume_from
+from p2p.data.pairs import find_inputs
+from p2p.run import Record, keep_apart, resume_from
+from tests.conftest import picture
 from tests.test_configs import compose_command
+from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 
 def test_resuming_names_the_part_that_was_changed(tmp_path):
@@ -24,3 +30,45 @@ def test_a_sweeps_folder_fits_a_file_system_and_stays_different():
     long = [short("x" * 300 + end) for end in "ab"]
     assert max(map(len, long)) < 255
     assert long[0] != long[1]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_the_record_of_the_one_before(fails, tmp_path):
+    record = tmp_path / "train.yaml"
+    record.write_text("of: the run before\n")
+    cfg = OmegaConf.create({"epochs": 1, "twice": "${epochs}"})
+    data = [Batch(["x"], *picture_tensors(2 if fails and index else 3)) for index in range(2)]
+    callbacks = [Record(cfg, tmp_path), ModelCheckpoint(tmp_path / "checkpoints")]
+    model = pix2pix(TinyGenerator(), TinyDiscriminator())
+    if fails:
+        with pytest.raises(RuntimeError, match="channels"):
+            fit(model, data, tmp_path, callbacks=callbacks, enable_checkpointing=True)
+        assert record.read_text() == "of: the run before\n"
+    else:
+        fit(model, data, tmp_path, callbacks=callbacks, enable_checkpointing=True)
+        assert record.read_text() == "epochs: 1\ntwice: 1\n"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def picture_tensors(channels):
+    return torch.zeros(1, channels, 16, 16), torch.zeros(1, 3, 16, 16)
+
+
+def test_outputs_replace_no_input_and_are_not_found_the_next_time(tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "deep").mkdir(parents=True)
+    picture(8, 8).save(photos / "deep/a.png")
+    (tmp_path / "link").symlink_to(photos)
+
+    def check(source, output, suffix=".png"):
+        pairs = find_inputs(str(source))
+        keep_apart(pairs, [output / f"{pair.name}{suffix}" for pair in pairs], source=str(source), output=output)
+
+    for output in (photos, photos / "out", photos / "x" / ".." / "out"):
+        with pytest.raises(ValueError, match="where it would be read the next time: use another"):
+            check(photos, output)
+    for source, output in ((photos / "deep/a.png", photos / "deep"), (photos / "deep/*.png", tmp_path / "link/deep")):
+        with pytest.raises(ValueError, match=r"a\.png is an input, and output=.* would replace it"):
+            check(source, output)
+    check(photos, tmp_path / "photos2")
+    check(photos / "deep/a.png", photos / "deep", suffix=".jpg")
