@@ -6,19 +6,29 @@ import io
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 Format = Literal["png", "jpg", "webp", "npy"]
 MODES = {1: "L", 3: "RGB"}
 DEEP_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
 NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
+ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
     """The bytes of a file -> a frame (H, W, channels), in the depth that the file has.
 
-    - Images of 8 bits: uint8 in [0, 255], converted to grey or RGB, turned upright as their EXIF says. Pillow reads
-      colour of 16 bits as 8 bits, too.
+    - Images of 8 bits: uint8 in [0, 255], converted to grey or RGB, turned upright as their EXIF says, if it can be
+      read. Pillow reads colour of 16 bits as 8 bits, too.
     - Grey images of 16 bits (PNG, TIFF): uint16 in [0, 65535]; of floats (TIFF): float32 in [0, 1]. As RGB, three
       equal channels.
     - Arrays (.npy), (H, W) or (H, W, C): uint8, uint16, or float32 in [0, 1], with as many channels as asked for,
@@ -38,22 +48,38 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
             f"it is an image, of which channels={channels} is not supported: use 1 (grey), 3 (RGB) or an .npy file"
         )
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        image = _upright(Image.open(io.BytesIO(data)))
         deep = image.mode in DEEP_MODES or image.mode.startswith("I;16")
         frame_HWC = np.asarray(image if deep else image.convert(MODES[channels]))
     except UnidentifiedImageError:
         raise ValueError("it is not an image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
-        raise ValueError(f"it is damaged: {error}") from error
+    except Exception as error:  # of damage, Pillow's readers raise whatever they come upon
+        raise _damaged(error) from error
     frame_HWC = frame_HWC.reshape(*frame_HWC.shape[:2], -1)
     return np.repeat(_in_range(frame_HWC), channels, axis=2) if deep else frame_HWC
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. ImageOps.exif_transpose also rewrites the EXIF, and fails at a broken entry."""
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:  # no EXIF that can be read; the pixels are good
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _damaged(error: Exception) -> ValueError:
+    return ValueError(f"it is damaged: {str(error) or type(error).__name__}")
 
 
 def _array(data: bytes, channels: int) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"it is damaged: {error}") from error
+    except Exception as error:  # the header is Python, so of damage it is a TokenError, say, or a MemoryError
+        raise _damaged(error) from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {array.dtype}: use uint8, uint16, or float32 in [0, 1]")
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(f"it is an array of shape {array.shape}: an image is (H, W) or (H, W, C)")
     frame_HWC = array.reshape(*array.shape[:2], -1)

@@ -10,7 +10,9 @@ import io
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from p2p.codecs.pillow import ORIENTATION
 
 try:
     import simplejpeg
@@ -18,7 +20,6 @@ except ImportError:  # `p2p.codecs.fast` says so, and leaves JPEG to Pillow
     simplejpeg = None
 
 START = b"\xff\xd8\xff"  # the first bytes of a JPEG file
-ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
 TURNING = (b"Exif\0\0", b"tiff:Orientation")  # where a file can say that it is to be turned
 
 
@@ -74,5 +75,5 @@ def turned(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.getexif().get(ORIENTATION, 1) != 1
-    except (OSError, SyntaxError, UnidentifiedImageError):
+    except Exception:  # Pillow raises whatever it comes upon in a broken EXIF; it then reads the image itself
         return True

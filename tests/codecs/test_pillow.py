@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow, decode
 from tests.conftest import picture
 
@@ -110,6 +111,9 @@ def test_arrays_come_back_as_they_are(dtype):
         (npy(np.full((2, 2, 3), -1)), "it holds int64 from -1 to -1: use uint8"),
         (npy(np.zeros((20, 20, 3)))[:200], "it is damaged"),
         (npy(np.array([[object()]])), "it is damaged"),
+        (npy(np.zeros((2, 2, 3), np.uint8)).replace(b"}", b"("), "it is damaged"),  # a tokenize.TokenError
+        (npy(np.full((2, 2, 3), "a")), r"it holds <U1: use uint8, uint16, or float32 in \[0, 1\]"),
+        (npy(np.zeros((2, 2, 3), [("x", "u1")])), r"it holds \[\('x', .*u1'\)\]: use uint8"),
     ],
 )
 def test_wrong_arrays(data, message):
@@ -124,3 +128,43 @@ def test_arrays_can_be_written_and_images_of_five_channels_cannot():
     assert (codec.decode(codec.encode(frame), channels=5) == frame).all()
     with pytest.raises(ValueError, match=r"\.png files have no 5 channels: use codec\.format=npy"):
         Pillow().encode(frame)
+
+
+def with_exif(at=None, value=None):
+    """A JPEG file that is to be turned, and in its EXIF a byte that is another."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "hello", 72.0
+    buffer = io.BytesIO()
+    picture(24, 16).save(buffer, "JPEG", exif=exif)
+    data = bytearray(buffer.getvalue())
+    if at is not None:
+        data[data.index(b"Exif") + at] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "turned"),
+    [
+        (17, 0, True),  # the type of the first entry: struct.error in Pillow's writer, Pillow 12
+        (41, 13, True),  # of the third: AttributeError
+        (43, 1, True),  # how many there are: TypeError
+        (6, 0, False),  # neither byte order: no EXIF at all
+    ],
+)
+def test_a_photo_with_a_broken_exif_entry_is_read(at, value, turned):
+    upright = decode(with_exif())
+    data = with_exif(at, value)
+    assert upright.shape == (24, 16, 3)
+    for codec in (Pillow(), Fast()):
+        assert (codec.decode(data) == (upright if turned else np.rot90(upright))).all()
+
+
+@pytest.mark.parametrize("error", [TypeError("no integer"), IndexError("no such row"), MemoryError()])
+def test_whatever_a_reader_raises_is_damage(error, monkeypatch):
+    def fail(image):
+        raise error
+
+    data = Pillow().encode(np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(ValueError, match=f"it is damaged: {str(error) or 'MemoryError'}"):
+        decode(data)
