@@ -17,7 +17,7 @@ except ImportError:  # `p2p.codecs.fast` says so
     deflater = zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # grey, grey and alpha, RGB, RGBA (section 11.2.1)
+COLOUR_TYPES = {1: 0, 3: 2}  # grey, RGB (section 11.2.1)
 UP = 2  # each byte less the one above it (section 9.2)
 
 
@@ -25,7 +25,7 @@ def encode(frame_HWC: np.ndarray) -> bytes:
     """uint8 (H, W, C) in [0, 255] -> the bytes of a PNG file, lossless.
 
     Args:
-        frame_HWC: 1 channel: grey, 2: grey and alpha, 3: RGB, 4: RGBA.
+        frame_HWC: 1 channel: grey, 3: RGB.
     """
     height, width, channels = frame_HWC.shape
     assert frame_HWC.dtype == np.uint8 and channels in COLOUR_TYPES and height and width

@@ -144,10 +144,14 @@ def nameless(path: Path, data: bytes) -> bool:
         with memoryview(data) as left:
             while left:
                 left = left[os.write(fd, left) :]
-        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # given any folder, Python follows the link
+        try:
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # given any folder, Python follows the link
+        except OSError as error:
+            # It is to be replaced; the file system or the user may not link; there is no /proc.
+            if error.errno in (errno.EEXIST, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT):
+                return False
+            raise
         return True
-    except FileExistsError:  # it is to be replaced
-        return False
     finally:
         os.close(fd)
 

@@ -37,6 +37,7 @@ from p2p.pipelines.worker import Load, Loaded, Save
 from p2p.pipelines.workers import QUEUED, Workers
 
 PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
+MOST = 64  # images of a task: a pipe must hold it and the answer, or this process and a worker wait for each other
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
 RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
 CODED = 1 << 21  # bytes of a file that the GPU decodes, at most: a larger one is the CPU's, which takes no slot for it
@@ -84,7 +85,7 @@ def run(
     """
     if workers is None:
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
-    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
+    part = min(batch_size, MOST, max(PART, -(-batch_size // max(workers, 1))))
     if slots is None:
         slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
     if slots < 1:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -145,19 +146,16 @@ class OnGpu:
         self._uploads, self._engine, self._downloads = (torch.cuda.Stream(device) for _ in range(3))
         self.decodes = coded is not None
         self._loaders = [stages.gpu_loader(f"decoder stream {i}") for i in range(DECODERS if self.decodes else 0)]
-        self._local, unused = threading.local(), deque(self._loaders)
-        self._threads = ThreadPoolExecutor(
-            DECODERS,
-            thread_name_prefix="decoder",
-            initializer=lambda: self._begin(unused.popleft(), *input_NHWC.shape[1:4]),
-        )
-        if self.decodes:  # start both
-            together = threading.Barrier(DECODERS)
-            list(self._threads.map(lambda _: together.wait(), range(DECODERS)))
+        self._local = threading.local()
+        self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+        self._begin(*input_NHWC.shape[1:4])
         # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
         buffers = range(self.depth + 2 * len(self._loaders))
         batch_size, height, width, channels = input_NHWC.shape[1:]
-        self._device_inputs = [torch.empty(input_NHWC.shape[1:], dtype=torch.uint8, device=device) for _ in buffers]
+        self._device_inputs = [
+            torch.empty(input_NHWC.shape[1:], dtype=torch.uint8, device=device)
+            for _ in (() if self.decodes else buffers)
+        ]
         self._device_outputs = [torch.empty(output_NHWC.shape[1:], dtype=torch.uint8, device=device) for _ in buffers]
         self._loaded_NCHW = [
             torch.empty(batch_size, channels, height, width, device=device) for _ in (buffers if self.decodes else ())
@@ -169,10 +167,22 @@ class OnGpu:
     def __len__(self) -> int:
         return len(self._running)
 
-    def _begin(self, loader: GpuLoader, batch_size: int, height: int, width: int) -> None:
-        """In a thread, before all else."""
-        self._local.loader = loader
-        loader.warmup(batch_size, height, width)
+    def _begin(self, batch_size: int, height: int, width: int) -> None:
+        """Give each thread a loader of its own, warmed up."""
+        together = threading.Barrier(DECODERS)  # or the first to be done would take the other's, too
+
+        def begin(loader: GpuLoader) -> None:
+            self._local.loader = loader
+            try:
+                loader.warmup(batch_size, height, width)
+            except BaseException:
+                together.abort()
+                raise
+            with suppress(threading.BrokenBarrierError):  # the other thread says why
+                together.wait()
+
+        for future in [self._threads.submit(begin, loader) for loader in self._loaders]:
+            future.result()
 
     def prepare(self, batch: Rows) -> Future | None:
         """Have a batch decoded, whose result `start` takes; None where no memory is free for that."""
@@ -273,8 +283,10 @@ class OnGpu:
             loader.finish()
 
     def end(self) -> None:
-        """Wait for what the threads have in hand; they start nothing more."""
+        """Wait for what the threads have in hand, and for copies from and to the slots, whose memory goes next."""
         self._threads.shutdown(cancel_futures=True)
+        with suppress(RuntimeError):  # of a GPU that failed, which was said before
+            torch.cuda.synchronize(self._stages.engine.device)
 
 
 def rows_of(images_NCHW: torch.Tensor, rows: list[int]) -> torch.Tensor:

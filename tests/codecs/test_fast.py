@@ -25,7 +25,7 @@ def saved(image, kind="JPEG", **options):
 
 
 @pytest.mark.parametrize("deflater", [png.deflater, zlib])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (64, 48)])
 def test_two_decoders_read_the_png_that_was_written(channels, size, deflater, monkeypatch):
     monkeypatch.setattr(png, "deflater", deflater)
@@ -34,7 +34,7 @@ def test_two_decoders_read_the_png_that_was_written(channels, size, deflater, mo
     image = Image.open(io.BytesIO(data))
     image.verify()  # every chunk's checksum
     image = Image.open(io.BytesIO(data))
-    assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    assert image.mode == {1: "L", 3: "RGB"}[channels]
     assert (np.asarray(image).reshape(frame.shape) == frame).all()
     other = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
     assert (other.permute(1, 2, 0).numpy() == frame).all()

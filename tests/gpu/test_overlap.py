@@ -78,6 +78,7 @@ class Elementwise:
     device = CUDA
     channels = 3
     image_size = 64
+    takes_frames = False
     manifest = SimpleNamespace(input_shape=[3, 64, 64], output_shape=[3, 64, 64])
 
     def __call__(self, input_NCHW):

@@ -3,6 +3,7 @@
 In place of the GPU's decoder stands a thread that has Pillow; tests/gpu has the real one.
 """
 
+import itertools
 import random
 import time
 from collections import defaultdict
@@ -21,6 +22,7 @@ from p2p.data.pairs import Pair, Source, find_inputs
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import OnCpu, OnGpu
 from p2p.profiling.clock import Clock
@@ -243,6 +245,22 @@ def cuda(monkeypatch):
         return OnGpu(stages, *frames, coded=arrays.get("coded"), wake=wake)
 
     monkeypatch.setattr(overlap, "make_translator", make)
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_decoder_that_cannot_start_ends_the_run(engine, pairs, tmp_path, monkeypatch, fails):
+    """The other one does not wait for it."""
+    calls = itertools.count(1)
+
+    def warmup(self, *_):
+        if next(calls) == fails:
+            raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(GpuLoader, "warmup", warmup)
+    stages = stages_for(engine, tmp_path / "out", codec=NvImgCodec())
+    with pytest.raises(RuntimeError, match="no memory is left"):
+        overlap.run(pairs, stages, batch_size=4, workers=2)
 
 
 @pytest.mark.usefixtures("cuda")

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 from p2p.batch import from_frames
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow, decode
-from p2p.data.pairs import find_inputs
+from p2p.data.pairs import Pair, Source, find_inputs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.files import to_size
@@ -222,6 +223,33 @@ def test_a_failed_write_leaves_no_part_of_a_file(engine, inputs, tmp_path, monke
     with pytest.raises(OSError, match="No space left"):
         sequential.run(find_inputs(str(inputs)), stages, batch_size=2)
     assert files(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT])
+def test_where_files_cannot_be_linked_they_are_renamed(engine, inputs, tmp_path, monkeypatch, reason):
+    def refuse(*_, **__):
+        raise OSError(reason, "no link")
+
+    monkeypatch.setattr("os.link", refuse)
+    stages = stages_for(engine, tmp_path / "out")
+    sequential.run(find_inputs(str(inputs)), stages, batch_size=2)
+    assert files(tmp_path / "out") and not stages.failures
+    assert all(name.endswith(".png") and not name.startswith(".") for name in files(tmp_path / "out"))
+
+
+def test_tasks_and_answers_fit_a_pipe_however_large_the_batch(tmp_path, monkeypatch):
+    """Of 2,000 images that are not there, each with a reason, both ends once waited for the other to read."""
+    sizes, submit = [], Workers.submit
+
+    def counted(self, task):
+        sizes.append(len(pickle.dumps(task)))
+        submit(self, task)
+
+    monkeypatch.setattr(Workers, "submit", counted)
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16)
+    pairs = [Pair(f"{index:04d}", Source(tmp_path / "not-there" / f"{index:04d}.png")) for index in range(2100)]
+    overlap.run(pairs, stages, batch_size=2000, workers=1)
+    assert len(stages.failures) == 2100 and max(sizes) < 32768
 
 
 def test_a_slow_disk_slows_the_reader(many, tmp_path, monkeypatch):
