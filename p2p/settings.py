@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -152,7 +152,7 @@ def _kinds(hint: object) -> Iterator[type]:
     elif origin is Literal:
         yield from map(type, get_args(hint))
     else:
-        yield Any if origin is Callable else origin or hint
+        yield origin or hint
 
 
 def _fits(value: object, kinds: set[type]) -> bool:
@@ -163,6 +163,6 @@ def _shown(value: object) -> str:
     """As on a command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -93,9 +93,7 @@ def test_an_output_that_cannot_be(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"^output=.*file is a file: name a folder$"):
         check_output(tmp_path / "file")
-    with pytest.raises(
-        ValueError, match=r"^output=.*file.deep cannot be made \(Not a directory\): name another folder$"
-    ):
+    with pytest.raises(ValueError, match=r"^output=.*file.deep cannot be made \(Not a directory\): name another"):
         check_output(tmp_path / "file/deep")
     monkeypatch.setattr("os.access", lambda path, mode: False)  # as for anyone but root
     with pytest.raises(ValueError, match=r"^export=.*new may not be written to: name another folder, or change"):
