@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:  # importing it takes seconds, which p2p.cli would add to every command
+    from lightning import LightningModule, Trainer
 
 # Of whole numbers at the root, which belong to no class that could check them: the smallest and the largest.
 RANGES = {
@@ -94,6 +97,21 @@ def check_ranges(cfg: DictConfig) -> None:
             raise ValueError(
                 f"{key}={value} is out of range: use {allowed if None in (least, most) else f'{least} to {most}'}"
             )
+
+
+def check_strategy(trainer: Trainer, model: LightningModule) -> None:
+    """Refuse several processes that would wait for gradients that a step of one network leaves out.
+
+    Raises:
+        ValueError: it is DDP as Lightning has it by itself, and there are two networks.
+    """
+    options = getattr(trainer.strategy, "_ddp_kwargs", None)  # of Lightning's DDPStrategy
+    if options is None or options.get("find_unused_parameters") or model.discriminator is None:
+        return
+    raise ValueError(
+        f"trainer.devices={trainer.num_devices} needs trainer=ddp, which knows that each step moves one of the two"
+        f" networks: use trainer=ddp trainer.devices={trainer.num_devices}, or trainer.devices=1"
+    )
 
 
 def check_output(folder: Path, *, key: str = "output") -> None:

@@ -1,8 +1,12 @@
+from contextlib import nullcontext
+
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from p2p.cli import CONF
-from p2p.settings import check_output, check_settings
+from p2p.settings import check_output, check_settings, check_strategy
+from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
 
 
 def check(command, *overrides):
@@ -98,3 +102,22 @@ def test_an_output_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # as for anyone but root
     with pytest.raises(ValueError, match=r"^export=.*new may not be written to: name another folder, or change"):
         check_output(tmp_path / "new", key="export")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "networks", "fine"),
+    [
+        (["trainer=cpu"], 2, True),
+        (["trainer=cpu", "trainer.devices=2"], 2, False),
+        (["trainer=cpu", "trainer.devices=2", "+trainer.strategy=ddp"], 2, False),
+        (["trainer=cpu", "trainer.devices=2"], 1, True),
+        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"], 2, True),
+    ],
+)
+def test_several_processes_need_a_strategy_for_two_networks(overrides, networks, fine):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=["run_dir=unused", *overrides])
+    trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    model = pix2pix(TinyGenerator(), TinyDiscriminator(), **({} if networks == 2 else {"adversarial": None}))
+    with nullcontext() if fine else pytest.raises(ValueError, match=r"^trainer.devices=2 needs trainer=ddp, which"):
+        check_strategy(trainer, model)
