@@ -38,6 +38,12 @@ class Pair:
     target: Source | None = None
 
 
+def check_direction(direction: str, *, key: str = "direction") -> None:
+    """Raise a ValueError, which names the setting, if it is none."""
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"{key}={direction} is not known: use AtoB or BtoA")
+
+
 def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pair]:
     """The training pairs in a folder, sorted by name.
 
@@ -48,8 +54,7 @@ def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pai
         ValueError: no such folder, no images in it, or an image of one side without its partner.
     """
     folder = Path(folder)
-    if direction not in ("AtoB", "BtoA"):
-        raise ValueError(f"direction={direction} is not known: use AtoB or BtoA")
+    check_direction(direction)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give one that holds A|B pairs, or folders A and B")
     if (folder / "A").is_dir() and (folder / "B").is_dir():
