@@ -77,6 +77,8 @@ class Pix2Pix(LightningModule):
         super().__init__()
         if adversarial is None and reconstruction is None:
             raise ValueError("adversarial=none and reconstruction=none leave nothing to learn from: choose one of them")
+        if not lambda_l1 >= 0:  # also catches NaN
+            raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
         if accumulate < 1:
             raise ValueError(f"model.accumulate={accumulate} is too small: use 1 or more")
         if clip_norm is not None and clip_norm <= 0:

@@ -284,8 +284,10 @@ def test_the_gradient_of_each_network_is_clipped(tmp_path):
             assert moved > 1e-2 if clip_norm is None else moved.item() == pytest.approx(clip_norm, rel=1e-2)
 
 
-@pytest.mark.parametrize("option", [{"accumulate": 0}, {"clip_norm": 0.0}])
+@pytest.mark.parametrize(
+    "option", [{"accumulate": 0}, {"clip_norm": 0.0}, {"lambda_l1": -1}, {"lambda_l1": float("nan")}]
+)
 def test_bad_options_are_named(option):
-    (name,) = option
-    with pytest.raises(ValueError, match=rf"model\.{name}=0.* is too small"):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=rf"model\.{name}={value} is too small"):
         pix2pix(TinyGenerator(), TinyDiscriminator(), **option)

@@ -17,7 +17,7 @@ from p2p.batch import Batch
 from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
-from p2p.data.pairs import Direction, find_inputs, find_pairs
+from p2p.data.pairs import Direction, check_direction, find_inputs, find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 
 MAX_WORKERS = 8
@@ -61,6 +61,9 @@ class PairedImages(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
+        if workers is not None and workers < 0:
+            raise ValueError(f"data.workers={workers} is too small: use 0 or more, or null")
+        check_direction(direction, key="data.direction")
         self.root = Path(root)
         self._source = source
         self._transform = transform

@@ -27,12 +27,17 @@ def line_drawing(frame_HWC: np.ndarray, *, sigma: float = 1.5, low: float = 0.02
     Raises:
         ValueError: an argument is out of range.
     """
-    if not (sigma > 0 and 0 < low <= high):
-        raise ValueError(f"sigma={sigma:g}, low={low:g}, high={high:g}: sigma must be above 0, and 0 < low <= high")
+    check_arguments(sigma=sigma, low=low, high=high)
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frame_HWC, 2, 0)))[:, None].float() / 255
     slope, direction = gradient(blur(planes, sigma))
     thin = thinned(slope, direction)
     return np.where(connected(thin > high, thin > low).numpy(), 0, 255).astype(np.uint8)[..., None]
+
+
+def check_arguments(*, sigma: float, low: float, high: float) -> None:
+    """Raise a ValueError if one of those of `line_drawing` is out of range."""
+    if not (sigma > 0 and 0 < low <= high):
+        raise ValueError(f"sigma={sigma:g}, low={low:g}, high={high:g}: sigma must be above 0, and 0 < low <= high")
 
 
 def blur(planes_C1HW: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from p2p.cli import one_sentence
 from p2p.codecs.pillow import Pillow, decode
-from p2p.data.edges import line_drawing
+from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, find_inputs, match
 
@@ -20,7 +20,8 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
     """Write (line drawing | photo) for every photo below a folder, under its own relative path; returns how many.
 
     Raises:
-        ValueError: no such folder, or an image that cannot be read or has no 8 bits a channel.
+        ValueError: no such folder; or, when the others are written, up to five of the images that cannot be read or
+            have more than 8 bits a channel.
     """
 
     def draw(pair: Pair) -> list[np.ndarray]:
@@ -31,6 +32,7 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
     if not photos.is_dir():
         raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
     _check_apart(out, photos)
+    check_arguments(sigma=sigma, low=low, high=high)
     return _write(find_inputs(str(photos), layout="inputs"), draw, out, codec)
 
 
@@ -38,7 +40,8 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
     """Write (A | B) for every two images of equal relative path and stem; returns how many.
 
     Raises:
-        ValueError: no such folder, an image without partner or of another size, or one that cannot be read.
+        ValueError: no such folder, or an image without partner; or, when the others are written, up to five of those
+            that are of another size than their partner or cannot be read.
     """
 
     def both(pair: Pair) -> list[np.ndarray]:
@@ -67,15 +70,27 @@ def _check_apart(out: Path, folder: Path) -> None:
 
 
 def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Path, codec: Pillow) -> int:
+    reasons = []
     for pair in tqdm(pairs, unit="image", disable=None):
+        try:
+            joined = np.hstack(join(pair))
+        except ValueError as error:  # the others are made all the same
+            reasons.append(str(error))
+            continue
         path = out / f"{pair.name}{codec.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_bytes(codec.encode(np.hstack(join(pair))))
+            partial.write_bytes(codec.encode(joined))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+    if reasons:
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        raise ValueError(
+            f"{len(reasons)} of {len(pairs)} pairs could not be made, the others are in {out}:"
+            f" {'; '.join(reasons[:5])}{more}"
+        )
     return len(pairs)
 
 

@@ -38,6 +38,12 @@ class Pair:
     target: Source | None = None
 
 
+def check_direction(direction: str, *, key: str = "direction") -> None:
+    """Raise a ValueError, which names the setting, if it is none."""
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"{key}={direction} is not known: use AtoB or BtoA")
+
+
 def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pair]:
     """The training pairs in a folder, sorted by name.
 
@@ -48,8 +54,7 @@ def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pai
         ValueError: no such folder, no images in it, or an image of one side without its partner.
     """
     folder = Path(folder)
-    if direction not in ("AtoB", "BtoA"):
-        raise ValueError(f"direction={direction} is not known: use AtoB or BtoA")
+    check_direction(direction)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give one that holds A|B pairs, or folders A and B")
     if (folder / "A").is_dir() and (folder / "B").is_dir():
@@ -63,6 +68,7 @@ def find_inputs(source: str, *, layout: Layout | None = None, direction: Directi
     Args:
         source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, or a list of files, one path a
             line: `@list.txt`, or `-` for standard input. The names of a list start below the folder that all share.
+            What is there is taken by its name, also one with brackets or stars.
         layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
             folder holds `A/` and `B/`. None: two folders if it has them, else inputs.
         direction: which side of a pair is the input.
@@ -78,17 +84,24 @@ def find_inputs(source: str, *, layout: Layout | None = None, direction: Directi
     if layout is None and (folder / "A").is_dir() and (folder / "B").is_dir():
         layout = "two_folders"
     if layout == "two_folders":
+        if not ((folder / "A").is_dir() and (folder / "B").is_dir()):
+            raise ValueError(
+                f"input={source} does not hold the two folders A and B that layout=two_folders asks for: make them, or"
+                " choose another layout"
+            )
         return find_pairs(folder, direction=direction)
     if folder.is_dir():
         pairs = _inputs(_images_below(folder), folder)
     elif folder.is_file():
         pairs = _inputs([folder], folder.parent)
     else:
-        matches = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        root = _glob_root(source)
+        pattern = str(Path(glob.escape(str(root)), Path(source).relative_to(root)))
+        matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = sorted(path for path in matches if path.suffix.lower() in SUFFIXES and path.is_file())
         if not files:
             raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
-        pairs = _inputs(files, _glob_root(source))
+        pairs = _inputs(files, root)
     return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
 
 
@@ -158,10 +171,13 @@ def _inputs(files: list[Path], root: Path) -> list[Pair]:
 
 
 def _glob_root(pattern: str) -> Path:
-    """The folder that a glob starts from: its parts before the first one with a wildcard."""
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed])
+    """The folder that a glob starts from: its parts before the first wildcard that is no folder's real name."""
+    root, *parts = (Path(), *Path(pattern).parts)
+    for part in parts:
+        if glob.has_magic(part) and not (root / part).is_dir():
+            break
+        root = root / part
+    return root
 
 
 def _split(pair: Pair, direction: Direction) -> Pair:

@@ -53,16 +53,17 @@ class Engine:
         """Raise a ValueError if the program does not take batches of this size; say so if it pads them."""
         program = self.manifest.program
         largest = program.max_batch
-        if batch_size < 1 or (largest is not None and batch_size > largest):
-            size = max(batch_size, 1)
-            setting = f"backend.max_batch={size}"
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
+        if largest is not None and batch_size > largest:
+            setting = f"backend.max_batch={batch_size}"
             if program.considered is not None:
-                setting = f"batch_size={size}"
+                setting = f"batch_size={batch_size}"
             elif program.min_batch > 1:
-                setting = f"backend.min_batch={size} backend.max_batch={size}"
+                setting = f"backend.min_batch={batch_size} backend.max_batch={batch_size}"
             raise ValueError(
-                f"batch_size={batch_size} does not fit the exported program, which takes 1 to {largest or 'any number'}"
-                f" of images: choose another, or export again with {setting}"
+                f"batch_size={batch_size} does not fit the exported program, which takes 1 to {largest} images:"
+                f" choose another, or export again with {setting}"
             )
         if batch_size < program.min_batch:
             log.warning(

@@ -9,6 +9,7 @@ from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
+from p2p.data.pairs import check_direction
 from p2p.interop import reference
 
 
@@ -16,8 +17,9 @@ def reference_record(path: Path, *, image_size: int | None, direction: str) -> D
     """What the record would say, had train.py made this .pth of the reference, at batch 1 from the default data.
 
     Raises:
-        ValueError: the file is no generator, or image_size does not suit it.
+        ValueError: the file is no generator, image_size does not suit it, or the direction is not known.
     """
+    check_direction(direction)
     found = reference.recognize_generator(reference.read(path), path)
     record = hydra.compose("train", ["run_dir=unused"])
     record.image_size = image_size or found.arguments["image_size"]

@@ -1,6 +1,12 @@
-"""Normalization layers by name."""
+"""Normalization layers by name, and how wide a network is."""
 
 from torch import nn
+
+
+def check_width(width: int, *, network: str) -> None:
+    """Raise a ValueError if a `network`, "generator" or "discriminator", is to have no channels."""
+    if width < 1:
+        raise ValueError(f"{network}.width={width} is too small: use 1 or more")
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:

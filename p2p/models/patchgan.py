@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from p2p.models.norm import norm_layer
+from p2p.models.norm import check_width, norm_layer
 
 
 class PatchGAN(nn.Sequential):
@@ -33,6 +33,7 @@ class PatchGAN(nn.Sequential):
         norm: str = "batch",
         conditional: bool = True,
     ):
+        check_width(width, network="discriminator")
         if layers < 1:
             raise ValueError(f"discriminator.layers={layers} is too small: use 1 or more, or discriminator=pixel")
         channels = [target_channels + (input_channels if conditional else 0)]
@@ -85,6 +86,7 @@ class PixelGAN(nn.Sequential):
         norm: str = "batch",
         conditional: bool = True,
     ):
+        check_width(width, network="discriminator")
         super().__init__(
             nn.Conv2d(target_channels + (input_channels if conditional else 0), width, 1),
             nn.LeakyReLU(0.2),

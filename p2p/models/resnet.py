@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from p2p.models.norm import norm_layer
+from p2p.models.norm import check_width, norm_layer
 
 STRIDE = 4  # of the two downsamplings together
 MIN_SIDE = 8  # a quarter of it must have a neighbour to mirror
@@ -57,7 +57,7 @@ class ResNet(nn.Sequential):
         dropout: probability inside the blocks; 0 turns it off.
 
     Raises:
-        ValueError: image_size is no multiple of 4, or too small.
+        ValueError: image_size is no multiple of 4, or too small, or there is no width.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class ResNet(nn.Sequential):
         norm: str = "batch",
         dropout: float = 0.5,
     ):
+        check_width(width, network="generator")
         if image_size % STRIDE or image_size < MIN_SIDE:
             below = max(MIN_SIDE, image_size // STRIDE * STRIDE)
             raise ValueError(

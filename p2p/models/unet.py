@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from p2p.models.norm import norm_layer
+from p2p.models.norm import check_width, norm_layer
 
 MAX_DEPTH = 8  # unet_256, the deepest network of the paper; larger images keep a larger bottleneck
 MIN_DEPTH = 5
@@ -94,6 +94,7 @@ class UNet(nn.Module):
         skips: bool = True,
     ):
         super().__init__()
+        check_width(width, network="generator")
         depth = depth_for(image_size, depth)
         channels = [width * min(2**level, 8) for level in range(depth)]  # 64, 128, 256, 512, 512, ...
         self.stride = 2**depth

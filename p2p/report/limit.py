@@ -14,10 +14,20 @@ ADVICE = {
     "preprocess": "more cores, or inputs that already have the network's size",
     "generate": "larger batch_size, or export.py with backend=fastest",
     "postprocess": "larger batch_size",
-    "encode": "more cores, or codec.format=jpg, which encodes faster than png",
-    "write": "a faster disk for output=, or codec.format=jpg, whose files are smaller than png",
+    "encode": "more cores",
+    "write": "a faster disk for output=",
 }
-JPEG_ADVICE = {"encode": "more cores, or a lower codec.quality", "write": "a faster disk for output="}
+# What else would help, by codec.format.
+MORE_ADVICE = {
+    "encode": {
+        "png": ", or codec.format=jpg, which encodes faster than png",
+        "webp": ", or codec.format=jpg, which encodes faster than webp",
+        "jpg": ", or a lower codec.quality",
+    },
+    "write": {
+        "png": ", or codec.format=jpg, whose files are smaller than png",
+    },
+}
 IDLE = 0.7  # where nothing is busier than this, no stage is the limit
 SATURATED = 0.9  # of the cores
 
@@ -64,7 +74,7 @@ def advice(stage: str, clock: Clock, *, format: str | None) -> str:
     """What to do about a stage, where files of that format are written."""
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
         return "codec=fast, which decodes on all cores, or a larger batch_size"
-    return JPEG_ADVICE.get(stage, ADVICE[stage]) if format == "jpg" else ADVICE[stage]
+    return ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format, "")
 
 
 def limit(clock: Clock, *, format: str | None = None) -> tuple[str, str] | None:

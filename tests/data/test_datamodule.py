@@ -62,6 +62,18 @@ def test_missing_folders_are_named(pair_folder):
         paired_images(pair_folder, batch_size=0)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"workers": -1}, r"^data\.workers=-1 is too small: use 0 or more, or null$"),
+        ({"direction": "sideways"}, r"^data\.direction=sideways is not known: use AtoB or BtoA$"),
+    ],
+)
+def test_bad_options_are_named(pair_folder, option, message):
+    with pytest.raises(ValueError, match=message):
+        paired_images(pair_folder, **option)
+
+
 def test_an_image_that_is_too_small_is_named(pair_folder):
     data = PairedImages(root=str(pair_folder), transform=Torchvision(image_size=128, preprocess="crop"))
     for split in ("train", "val"):

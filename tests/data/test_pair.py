@@ -52,13 +52,28 @@ def test_mistakes(tmp_path, capsys):
     (tmp_path / "y/2.png").unlink()
     assert "is 8x6 but its partner" in fails(capsys, "combine", tmp_path / "x", tmp_path / "y", tmp_path / "out")
     assert "choose another OUT" in fails(capsys, "edges", tmp_path / "x", tmp_path / "x/out")
-    assert "sigma must be above 0" in fails(capsys, "edges", tmp_path / "x", tmp_path / "out", "--sigma", "0")
+    assert fails(capsys, "edges", tmp_path / "x", tmp_path / "out", "--sigma", "0").startswith("error: sigma=0, low=")
     assert "quality=0" in fails(capsys, "edges", tmp_path / "x", tmp_path / "out", "--quality", "0")
     Image.fromarray(np.zeros((6, 8), np.uint16)).save(tmp_path / "x/1.png")
     assert "has more than 8 bits a channel" in fails(capsys, "edges", tmp_path / "x", tmp_path / "out")
     (tmp_path / "x/1.png").write_bytes(b"no")
     assert "1.png: it is not an image" in fails(capsys, "edges", tmp_path / "x", tmp_path / "out")
     assert not any(path.is_file() for path in tmp_path.glob("out/**/*"))
+
+
+@pytest.mark.parametrize("command", ["edges", "combine"])
+def test_images_that_cannot_be_read_do_not_stop_the_others(tmp_path, capsys, command):
+    for side in "xy":
+        (tmp_path / side).mkdir()
+        for index in range(8):
+            picture(40, 30, seed=index).save(tmp_path / side / f"{index}.png")
+    for index in range(7):
+        (tmp_path / f"x/{index}.png").write_bytes(b"no")
+    folders = [tmp_path / "x", tmp_path / "y"][: 1 if command == "edges" else 2]
+    sentence = fails(capsys, command, *folders, tmp_path / "out")
+    assert sentence.startswith(f"error: 7 of 8 pairs could not be made, the others are in {tmp_path}/out: cannot read")
+    assert sentence.endswith("; and 2 more") and sentence.count("it is not an image") == 5
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["7.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 import io
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from p2p.cli import CONF
 from p2p.data.pairs import SUFFIXES, Source, find_inputs, find_pairs
 
 
@@ -80,6 +83,44 @@ def test_layouts_of_inputs(tmp_path):
     assert (a.name, b.name) == ("A/x", "B/x")
     with pytest.raises(ValueError, match="layout=pairs"):
         find_inputs(str(tmp_path / "flat"), layout="pairs")
+
+
+@pytest.mark.parametrize("source", ["flat", "flat/x.png", "flat/*.png", "nowhere", "half"])
+def test_two_folders_that_are_asked_for_must_be_there(tmp_path, source):
+    touch(tmp_path, "flat/x.png", "half/A/x.png")
+    with pytest.raises(ValueError, match=rf"input=.*{re.escape(source)} does not hold the two folders A and B that"):
+        find_inputs(f"{tmp_path}/{source}", layout="two_folders")
+
+
+def test_what_is_there_is_no_pattern(tmp_path):
+    """Each name would match other files as a pattern, and not itself."""
+    touch(tmp_path, "a[1].png", "a1.png", "b[1]/c[2].png", "b[1]/c2.png", "b[1]/deep/d.png", "b1/e.png")
+    found = {
+        source: [pair.input.path.relative_to(tmp_path).as_posix() for pair in find_inputs(f"{tmp_path}/{source}")]
+        for source in ("a[1].png", "b[1]", "b[1]/c[2].png", "b[1]/*.png", "b[1]/c[0-9].png", "b[0-9]/*")
+    }
+    assert found == {
+        "a[1].png": ["a[1].png"],
+        "b[1]": ["b[1]/c2.png", "b[1]/c[2].png", "b[1]/deep/d.png"],
+        "b[1]/c[2].png": ["b[1]/c[2].png"],
+        "b[1]/*.png": ["b[1]/c2.png", "b[1]/c[2].png"],
+        "b[1]/c[0-9].png": ["b[1]/c2.png"],
+        "b[0-9]/*": ["b1/e.png"],
+    }
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/b[1]/**/*.png")] == ["c2", "c[2]", "deep/d"]
+
+
+@pytest.mark.parametrize("source", ["photos", "photos/*.jpg", "*.jpg", "*", "**/*.jpg"])
+def test_relative_patterns(tmp_path, monkeypatch, source):
+    touch(tmp_path, "photos/x.jpg", "y.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {"*.jpg": ["y"], "*": ["y"], "**/*.jpg": ["photos/x", "y"]}
+    assert [pair.name for pair in find_inputs(source)] == names.get(source, ["x"])
+
+
+def test_hydra_takes_a_quoted_name_with_brackets():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("infer", overrides=['input="odd/a[1].png"']).input == "odd/a[1].png"
 
 
 def test_a_pattern_without_match_is_named(tmp_path):

@@ -75,7 +75,7 @@ def test_either_kind_of_program_takes_frames_and_floats():
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({"min_batch": 1}, r"takes 1 to 8 of images: .* backend\.max_batch=9"),
+        ({"min_batch": 1}, r"takes 1 to 8 images: .* backend\.max_batch=9"),
         ({"min_batch": 8}, r"backend\.min_batch=9 backend\.max_batch=9"),
         ({"min_batch": 8, "considered": []}, r"export again with batch_size=9"),
     ],
@@ -83,6 +83,12 @@ def test_either_kind_of_program_takes_frames_and_floats():
 def test_a_batch_too_large_says_how_to_export(changes, again):
     with pytest.raises(ValueError, match=rf"batch_size=9 does not fit .* {again}$"):
         engine(None, **changes).check_batch_size(9)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_a_batch_of_nothing(batch_size):
+    with pytest.raises(ValueError, match=rf"^batch_size={batch_size} is too small: use 1 or more$"):
+        engine(None).check_batch_size(batch_size)
 
 
 def test_a_batch_that_will_be_padded_is_said(caplog):

@@ -19,7 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from p2p.deploy.rewrite import inference_view
 from p2p.interop import __main__ as interop
-from p2p.interop.config import load_start
+from p2p.interop.config import load_start, reference_record
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
@@ -247,3 +247,8 @@ def test_the_command_line_of_interop(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             interop.main([*arguments, "--help"])
         assert stopped.value.code == 0 and words in capsys.readouterr().out
+
+
+def test_the_direction_of_a_file_of_the_reference_is_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"^direction=sideways is not known: use AtoB or BtoA$"):
+        reference_record(tmp_path / "latest_net_G.pth", image_size=None, direction="sideways")

@@ -25,6 +25,12 @@ def test_other_depths(layers, parameters, side):
     assert network(images, images).shape == (1, 1, side, side)
 
 
+@pytest.mark.parametrize("kind", [PatchGAN, PixelGAN])
+def test_no_width(kind):
+    with pytest.raises(ValueError, match=r"^discriminator\.width=0 is too small: use 1 or more$"):
+        kind(width=0)
+
+
 def test_the_pixel_discriminator():
     network = PixelGAN()
     assert sum(p.numel() for p in network.parameters()) == 6 * 64 + 64 + 64 * 128 + 2 * 128 + 128  # the reference's

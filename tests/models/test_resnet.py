@@ -99,3 +99,8 @@ def test_it_exports_for_any_batch(norm_stats, tmp_path):
     program = exported_program.load(tmp_path / "generator.pt2", device=torch.device("cpu"))
     for batch in (1, 2, 5):
         torch.testing.assert_close(program(images[:batch]), expected[:batch], rtol=0, atol=1e-5)
+
+
+def test_no_width():
+    with pytest.raises(ValueError, match=r"^generator\.width=-4 is too small: use 1 or more$"):
+        ResNet(image_size=64, width=-4)

@@ -130,3 +130,8 @@ def test_initialization():
     assert norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert not norm.bias.any()
     assert not network.up[-1][1].bias.any()
+
+
+def test_no_width():
+    with pytest.raises(ValueError, match=r"^generator\.width=-4 is too small: use 1 or more$"):
+        UNet(image_size=64, width=-4)

@@ -82,6 +82,8 @@ def test_what_is_so_already_is_not_recommended():
     assert "codec.format=jpg" in limit(clock, format="png")[1]
     assert limit(clock, format="jpg")[1].endswith(": more cores, or a lower codec.quality")
     assert limit(clock_of(10, ("write", "worker 0", 9, 96)), format="jpg")[1].endswith("a faster disk for output=")
+    assert limit(clock, format="webp")[1].endswith("or codec.format=jpg, which encodes faster than webp")
+    assert limit(clock, format="npy")[1].endswith(": more cores")
     on_gpu = clock_of(10, ("generate", "engine stream", 3, 96), ("decode", "decoder 0", 9, 96))
     assert limit(on_gpu)[1].endswith(": codec=fast, which decodes on all cores, or a larger batch_size")
 
