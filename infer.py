@@ -14,6 +14,7 @@ from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.tables import show_stages
 from p2p.run import inputs_to_translate, keep_apart
+from p2p.settings import check_output
 
 SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
 
@@ -30,6 +31,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     run_dir = Path(cfg.run_dir)
     with clock("init"):
+        check_output(Path(cfg.output))
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)

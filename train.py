@@ -15,6 +15,7 @@ from p2p.interop.config import load_start, start_from_reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
 from p2p.run import Record, resume_from, settle_norm_stats
+from p2p.settings import check_strategy
 
 
 @command("train")
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
     model = instantiate(cfg.model, _convert_="all")
+    check_strategy(trainer, model)
     load_start(model, start)
     resume = resume_from(cfg)
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))

@@ -16,9 +16,12 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from p2p.settings import check_settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
@@ -43,6 +46,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 try:
                     with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
                         quiet_libraries()
+                        check_settings(cfg, config_name=config_name, overrides=list(HydraConfig.get().overrides.task))
                         main(cfg)
                 finally:
                     os.environ[FULL_ERROR] = "1"
