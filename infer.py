@@ -31,11 +31,11 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     run_dir = Path(cfg.run_dir)
     with clock("init"):
-        check_output(Path(cfg.output))
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)
         codec.check_channels(engine.manifest.output_shape[0])
+        check_output(Path(cfg.output))
         pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
         transform = instantiate(
             cfg.transform,
