@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from p2p.cli import command, pick_device
+from p2p.cli import command, pick_device, some_of
 from p2p.deploy.engine import load_engine
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
@@ -35,7 +35,6 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)
         codec.check_channels(engine.manifest.output_shape[0])
-        check_output(Path(cfg.output))
         pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
         transform = instantiate(
             cfg.transform,
@@ -52,6 +51,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             restore_size=cfg.restore_size,
         )
         keep_apart(pairs, [stages.path(pair.name) for pair in pairs], source=cfg.input, output=Path(cfg.output))
+        check_output(Path(cfg.output))
         todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
     try:
@@ -69,8 +69,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
     if stages.failures:
         reasons = list(stages.failures.values())
-        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        raise ValueError(f"{len(reasons)} of {len(todo)} images failed: {'; '.join(reasons[:5])}{more}")
+        raise ValueError(f"{len(reasons)} of {len(todo)} images failed: {some_of(reasons)}")
 
 
 if __name__ == "__main__":

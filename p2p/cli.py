@@ -87,6 +87,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def some_of(reasons: list[str], *, most: int = 5) -> str:
+    """The first few, for one sentence."""
+    more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
+    return "; ".join(reasons[:most]) + more
+
+
 def quiet_libraries() -> None:
     """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
     # Filters, not levels, which Lightning sets anew when it is imported.
@@ -128,7 +134,7 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
         message = explain(error, config_name)
         if full or message is None:
             raise

@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.data.pairs import Pair, find_inputs, find_pairs, looks_side_by_side
+from p2p.data.pairs import Pair, check_outside, find_inputs, find_pairs, looks_side_by_side
 from p2p.deploy.rewrite import resolve_norm_stats
 
 
@@ -97,11 +97,8 @@ def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, ou
         source: the folder, file, pattern or list that they were found by.
         output: the folder of the outputs.
     """
-    folder = Path(os.path.abspath(output))  # noqa: PTH100 - as written, links and all
     if source is not None and Path(source).is_dir():
-        inside = Path(os.path.abspath(source))  # noqa: PTH100
-        if inside == folder or inside in folder.parents:
-            raise ValueError(f"output={output} is in input={source}, where it would be read the next time: use another")
+        check_outside(output, Path(source))
     inputs = {os.path.realpath(pair.input.path) for pair in pairs}
     for path in outputs:
         if os.path.realpath(path) in inputs:

@@ -65,7 +65,7 @@ def test_outputs_replace_no_input_and_are_not_found_the_next_time(tmp_path):
         keep_apart(pairs, [output / f"{pair.name}{suffix}" for pair in pairs], source=str(source), output=output)
 
     for output in (photos, photos / "out", photos / "x" / ".." / "out"):
-        with pytest.raises(ValueError, match="where it would be read the next time: use another"):
+        with pytest.raises(ValueError, match="where it would be read the next time: choose another output"):
             check(photos, output)
     for source, output in ((photos / "deep/a.png", photos / "deep"), (photos / "deep/*.png", tmp_path / "link/deep")):
         with pytest.raises(ValueError, match=r"a\.png is an input, and output=.* would replace it"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from p2p.cli import one_sentence
+from p2p.cli import one_sentence, some_of
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
-from p2p.data.pairs import Pair, find_inputs, match
+from p2p.data.pairs import Pair, check_outside, find_inputs, match
 
 
 def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
@@ -31,7 +31,7 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
 
     if not photos.is_dir():
         raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
-    _check_apart(out, photos)
+    check_outside(out, photos)
     check_arguments(sigma=sigma, low=low, high=high)
     return _write(find_inputs(str(photos), layout="inputs"), draw, out, codec)
 
@@ -52,7 +52,7 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
     for folder in (a, b):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give two that hold images of equal names")
-        _check_apart(out, folder)
+        check_outside(out, folder)
     return _write(match(a, b), both, out, codec)
 
 
@@ -62,11 +62,6 @@ def _check_depth(pair: Pair, *frames: np.ndarray) -> None:
             f"{pair.input.path} or its partner has more than 8 bits a channel, which an A|B image has not: train on"
             " folders A and B instead"
         )
-
-
-def _check_apart(out: Path, folder: Path) -> None:
-    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
-        raise ValueError(f"{out} is in {folder}, where it would be read the next time: choose another OUT")
 
 
 def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Path, codec: Pillow) -> int:
@@ -86,10 +81,8 @@ def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Pat
         finally:
             partial.unlink(missing_ok=True)
     if reasons:
-        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise ValueError(
-            f"{len(reasons)} of {len(pairs)} pairs could not be made, the others are in {out}:"
-            f" {'; '.join(reasons[:5])}{more}"
+            f"{len(reasons)} of {len(pairs)} pairs could not be made, the others are in {out}: {some_of(reasons)}"
         )
     return len(pairs)
 

@@ -44,6 +44,12 @@ def check_direction(direction: str, *, key: str = "direction") -> None:
         raise ValueError(f"{key}={direction} is not known: use AtoB or BtoA")
 
 
+def check_outside(output: Path, folder: Path) -> None:
+    """Raise a ValueError if what is written to `output` would be found among the images of `folder`."""
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(f"{output} is in {folder}, where it would be read the next time: choose another output")
+
+
 def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pair]:
     """The training pairs in a folder, sorted by name.
 

@@ -139,7 +139,7 @@ def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Ca
         return backend.load(path, device=device)
     except ValueError:
         raise
-    except Exception as error:
+    except Exception as error:  # of six libraries, each with classes of its own
         reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
 

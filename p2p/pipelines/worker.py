@@ -193,7 +193,7 @@ def main(fd: int) -> None:
             parent.send(worker.load(task) if isinstance(task, Load) else worker.save(task))
     except (EOFError, ConnectionError):  # the parent is done, or dead
         return
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is the parent's to raise
         with suppress(ConnectionError):  # nobody listens
             parent.send(Broken(_picklable(error), traceback.format_exc()))
 
@@ -201,6 +201,6 @@ def main(fd: int) -> None:
 def _picklable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # of the error's own class, which may do anything when it is pickled
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -51,7 +51,7 @@ def test_mistakes(tmp_path, capsys):
     Image.new("RGB", (8, 7)).save(tmp_path / "y/1.png")
     (tmp_path / "y/2.png").unlink()
     assert "is 8x6 but its partner" in fails(capsys, "combine", tmp_path / "x", tmp_path / "y", tmp_path / "out")
-    assert "choose another OUT" in fails(capsys, "edges", tmp_path / "x", tmp_path / "x/out")
+    assert "choose another output" in fails(capsys, "edges", tmp_path / "x", tmp_path / "x/out")
     assert fails(capsys, "edges", tmp_path / "x", tmp_path / "out", "--sigma", "0").startswith("error: sigma=0, low=")
     assert "quality=0" in fails(capsys, "edges", tmp_path / "x", tmp_path / "out", "--quality", "0")
     Image.fromarray(np.zeros((6, 8), np.uint16)).save(tmp_path / "x/1.png")
