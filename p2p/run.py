@@ -34,9 +34,9 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
 
 
 class Record(Callback):
-    """Saves the config as `train.yaml` along with the first checkpoint.
+    """Saves the config as `train.yaml` along with each checkpoint.
 
-    Until then the checkpoints in the folder are those of an earlier run, and so is its record: what fails before its
+    Until the first one the checkpoints in the folder are those of an earlier run, and so is its record: what fails before its
     first checkpoint harms neither.
 
     Args:
@@ -45,17 +45,15 @@ class Record(Callback):
     """
 
     def __init__(self, cfg: DictConfig, run_dir: Path):
-        self._cfg: DictConfig | None = cfg
+        self._cfg = cfg
         self._run_dir = run_dir
 
     @rank_zero_only
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
-        """Write it, once."""
-        if self._cfg is not None:
-            partial = self._run_dir / "train.yaml.partial"
-            OmegaConf.save(self._cfg, partial, resolve=True)
-            partial.replace(self._run_dir / "train.yaml")
-            self._cfg = None
+        """Write it, whole."""
+        partial = self._run_dir / "train.yaml.partial"
+        OmegaConf.save(self._cfg, partial, resolve=True)
+        partial.replace(self._run_dir / "train.yaml")
 
 
 def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
