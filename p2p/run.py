@@ -36,8 +36,8 @@ def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
 class Record(Callback):
     """Saves the config as `train.yaml` along with each checkpoint.
 
-    Until the first one the checkpoints in the folder are those of an earlier run, and so is its record: what fails before its
-    first checkpoint harms neither.
+    Until the first one the checkpoints in the folder are those of an earlier run, and so is its record: what fails
+    before its first checkpoint harms neither.
 
     Args:
         cfg: is resolved when it is saved.
