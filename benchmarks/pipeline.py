@@ -119,9 +119,17 @@ def check(stages: Stages, pairs: list[Pair]) -> dict:
     return {"files": len(paths), "mean_kb": round(statistics.mean(p.stat().st_size for p in paths) / 1024, 1)}
 
 
-def same_bytes(stages: Stages, other: Stages, pairs: list[Pair]) -> int:
-    """How many of two pipelines' files are the same."""
-    return sum(stages.path(pair.name).read_bytes() == other.path(pair.name).read_bytes() for pair in pairs)
+def same_bytes(stages: Stages, other: Stages, pairs: list[Pair]) -> str:
+    """How many of two pipelines' files are the same, and where the pixels of the others differ."""
+    files = [[each.path(pair.name).read_bytes() for each in (stages, other)] for pair in pairs]
+    differing = [index for index, (mine, theirs) in enumerate(files) if mine != theirs]
+    text = f"{len(pairs) - len(differing)} of {len(pairs)}"
+    for index in differing[:5]:
+        apart = np.abs(np.subtract(*(decode(file).astype(np.int16) for file in files[index])))
+        rows = np.flatnonzero(apart.any((1, 2)))
+        where = f"rows {rows[0]} to {rows[-1]}" if len(rows) else "none"
+        text += f"; {index}: {np.count_nonzero(apart)} values differ by {apart.max()} at most, {where}"
+    return text
 
 
 def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pair], folder: Path, repeats: int) -> dict:
@@ -140,7 +148,7 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
         "limit": runs[-1]["limit"],
         "stages": {stage: round(speed, 1) for stage, speed in runs[-1]["stages"].items()},
         "sequential_images_per_s": round(one_by_one["e2e"], 1),
-        "same_bytes_as_sequential": f"{same_bytes(stages, plain, few)} of {len(few)}",
+        "same_bytes_as_sequential": same_bytes(stages, plain, few),
         **check(stages, pairs),
     }
     frames = [decode(stages.path(pair.name).read_bytes()) for pair in pairs[:256]]

@@ -10,6 +10,8 @@ The rules of recording stand in `p2p.deploy.cuda_graph`; those for a step that t
   next replay.
 - Random numbers go on: torch gives the graph the state of its generator at each replay.
 - What Python does beside starting kernels happens when recording, once.
+- A graph has branches. At batch 1 a kernel fills a fraction of the GPU, so that what needs nothing of each other should
+  run at a time: one stream waits for the other where they part and where they meet, and autograd goes back as it came.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from lightning.fabric.utilities import rank_zero_only
@@ -28,6 +30,7 @@ from p2p.batch import Batch
 WARMUPS = 3  # steps before recording: the first makes state and trials, the third shows that nothing is made any more
 
 Losses = dict[str, torch.Tensor]
+T = TypeVar("T")
 
 
 def reason_against(optimizers: list[Optimizer], *, device: torch.device, processes: int, accumulate: int) -> str | None:
@@ -88,11 +91,14 @@ class CapturedStep:
             optimizers, without waiting for the GPU and without a branch that depends on values.
         optimizers: fused Adam, see `reason_against`.
         device: a CUDA device.
+
+    Attributes:
+        side: a stream for what `step` can do `beside` the rest.
     """
 
     def __init__(self, step: Callable[[Batch], Losses], *, optimizers: list[Optimizer], device: torch.device):
         self._step = step
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream, self.side = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
         self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._rates = [torch.tensor(group["lr"], dtype=torch.float32, device=device) for group in self._groups]
         self._rates_now = [group["lr"] for group in self._groups]
@@ -159,6 +165,23 @@ class CapturedStep:
             if group["lr"] != self._rates_now[i]:
                 self._rates_now[i] = group["lr"]
                 self._rates[i].fill_(group["lr"])
+
+
+@contextmanager
+def beside(work: Callable[[], T], stream: torch.cuda.Stream | None) -> Iterator[T]:
+    """Queue `work` on that stream beside what the block queues, and yield what it returns, to be used after the block.
+
+    Without a stream it comes before the block.
+    """
+    if stream is None:
+        yield work()
+        return
+    now = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(now)
+    with torch.cuda.stream(stream):
+        result = work()
+    yield result
+    now.wait_stream(stream)
 
 
 def warm_up(program: Callable[[], Losses], stream: torch.cuda.Stream) -> Losses:

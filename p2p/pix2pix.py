@@ -16,7 +16,7 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from p2p.batch import Batch
-from p2p.capture import CapturedStep, capture_if_possible
+from p2p.capture import CapturedStep, beside, capture_if_possible
 from p2p.deploy.rewrite import NormStats, inference_view, resolve_norm_stats
 from p2p.losses.adversarial import Adversarial, WassersteinGP
 from p2p.models.init import initialize
@@ -144,11 +144,18 @@ class Pix2Pix(LightningModule):
 
     def _both_steps(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
         # One batch is generated once, for both steps; the graphs of several would fill the memory.
-        fake_target = self.generator(batches[0].input_NCHW) if len(batches) == 1 else None
+        real_logits = fake_target = None
+        if len(batches) == 1:
+            side = None if self._captured is None else self._captured.side
+            with beside(lambda: self._real_logits(batches[0]), side) as real_logits:
+                fake_target = self.generator(batches[0].input_NCHW)
         losses = {}
         if self.adversarial is not None:
-            losses["train/D"] = self._discriminator_step(batches, fake_target)
+            losses["train/D"] = self._discriminator_step(batches, fake_target, real_logits)
         return losses | self._generator_step(batches, fake_target)
+
+    def _real_logits(self, batch: Batch) -> torch.Tensor | None:
+        return None if self.adversarial is None else self.discriminator(batch.input_NCHW, batch.target_NCHW)
 
     def _count_step(self) -> None:
         """What Lightning's wrapper of the generator's optimizer does beside the step, for global_step."""
@@ -156,7 +163,9 @@ class Pix2Pix(LightningModule):
         optimizer._on_before_step()
         optimizer._on_after_step()
 
-    def _discriminator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> torch.Tensor:
+    def _discriminator_step(
+        self, batches: list[Batch], fake_target: torch.Tensor | None, real_logits: torch.Tensor | None
+    ) -> torch.Tensor:
         # Only the generator's optimizer is wrapped by Lightning, so that global_step counts steps, not both's.
         optimizer = self.optimizers(use_pl_optimizer=False)[1]
         optimizer.zero_grad()
@@ -166,8 +175,8 @@ class Pix2Pix(LightningModule):
             with torch.no_grad():
                 fake = self.generator(real_input) if fake_target is None else fake_target.detach()
             loss = self.adversarial.discriminator_loss(
+                real_logits=self._real_logits(batch) if real_logits is None else real_logits,
                 fake_logits=self.discriminator(real_input, fake),
-                real_logits=self.discriminator(real_input, real_target),
             )
             loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
             self.manual_backward(share * loss)
