@@ -233,28 +233,31 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--output", type=Path, help="JSON to write; by default benchmarks/results/training-<gpu>.json")
+    parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
     args = parser.parse_args()
     device, size, seconds = pick_device("auto"), args.image_size, 0.1 if args.quick else 4.0
     torch.backends.cudnn.benchmark = True
-    record = head(commit(), "lightning", "cvcuda-cu13") | {"image_size": size, "pairs": PAIRS}
+    record = head(args.commit, "lightning", "cvcuda-cu13") | {"image_size": size, "pairs": PAIRS}
     batches, compiled = ([int(text) for text in each.split(",") if text] for each in (args.batch, args.compile))
-    rows = []
+    gpu = "-".join(record["machine"]["gpu"].split()[1:2]).lower() if record["machine"]["gpu"] else "cpu"
+    path, rows = args.output or ROOT / f"benchmarks/results/training-{gpu}.json", []
+
+    def add(row: dict) -> None:
+        rows.append(row)
+        path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
+
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pairs")
         generate(root, size)
         for batch in batches:
-            rows.append(plain(root, batch, size, device, seconds))
-            for name, overrides in LADDER if batch == 1 else LADDER[-1:]:
-                rows.append(train(root, name, batch, size, overrides, quick=args.quick))
+            ladder = list(LADDER if batch == 1 else LADDER[-1:])
             if batch in compiled:
-                rows.append(
-                    train(root, "train.py, model.compile=true", batch, size, ["model.compile=true"], quick=args.quick)
-                )
-            rows.append(bare(batch, size, device, seconds))
+                ladder.append(("train.py, model.compile=true", ["model.compile=true"]))
+            add(plain(root, batch, size, device, seconds))
+            for name, overrides in ladder:
+                add(train(root, name, batch, size, overrides, quick=args.quick))
+            add(bare(batch, size, device, seconds))
     show(rows)
-    gpu = "-".join(record["machine"]["gpu"].split()[1:2]).lower() if record["machine"]["gpu"] else "cpu"
-    path = args.output or ROOT / f"benchmarks/results/training-{gpu}.json"
-    path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
     print(f"\nwritten to {path}")
 
 

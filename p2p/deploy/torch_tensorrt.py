@@ -119,8 +119,9 @@ def export(
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
-    From version 2.14 on, the kernels that TensorRT-RTX compiles for an engine when it first meets a batch size are kept
-    in a file `.kernels` beside the program, so that the next process starts with them.
+    For an engine of several batch sizes TensorRT-RTX compiles kernels when it first meets one. From version 2.14 on it
+    does so at once, and they are kept in a file `.kernels` beside the program, so that the next process starts with
+    them. Before, it does so in the background, and what a graph records is what it has by then.
     """
     torch_tensorrt = _import()  # registers the operator that runs engines
     with torch.cuda.device(device):
@@ -138,9 +139,10 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
 
 
 def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: ModuleType) -> object | None:
-    """Have the engines among a program's constants start with the compiled kernels of a file.
+    """Have the engines among a program's constants start with the compiled kernels of a file, and compile others at once.
 
-    TensorRT compiles kernels when it builds an engine, TensorRT-RTX when it runs one. Returns what writes theirs to the
+    TensorRT compiles kernels when it builds an engine, TensorRT-RTX when it runs one, unless told otherwise in the
+    background: then it changes over to them at some later call, which rounds differently. Returns what writes theirs to the
     file when it is freed; None where they cannot be had, before version 2.14 and with TensorRT. A file that cannot be
     read or written costs that time again and nothing else.
     """
@@ -150,10 +152,11 @@ def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: Module
     with suppress(Exception):  # damaged, or of another GPU
         kernels.load()
     for engine in constants:
-        if isinstance(engine, torch.ScriptObject):  # of the C++ runtime: lazily specialized kernels, no graph, these
-            engine.update_runtime_settings(0, 0, kernels._handle)
+        if isinstance(engine, torch.ScriptObject):  # of the C++ runtime: "eager", no graph of its own, these kernels
+            engine.update_runtime_settings(1, 0, kernels._handle)
         elif hasattr(engine, "update_runtime_settings"):
-            engine.update_runtime_settings(torch_tensorrt.runtime.RuntimeSettings(runtime_cache=kernels))
+            settings = {"dynamic_shapes_kernel_specialization_strategy": "eager", "runtime_cache": kernels}
+            engine.update_runtime_settings(torch_tensorrt.runtime.RuntimeSettings(**settings))
     return kernels
 
 

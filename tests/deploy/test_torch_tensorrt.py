@@ -27,7 +27,7 @@ class Engine:
 
 
 def library(*, rtx, **names):
-    runtime = SimpleNamespace(RuntimeSettings=lambda runtime_cache: runtime_cache, **names)
+    runtime = SimpleNamespace(RuntimeSettings=lambda **settings: settings, **names)
     return SimpleNamespace(runtime=runtime, ENABLED_FEATURES=SimpleNamespace(tensorrt_rtx=rtx))
 
 
@@ -36,7 +36,8 @@ def test_engines_start_with_the_kernels_beside_the_program_even_if_that_file_is_
     path = tmp_path / "generator.kernels"
     kernels = keep_kernels([torch.zeros(1), *engines], path, library(rtx=True, RuntimeCache=RuntimeCache))
     assert (kernels.path, kernels.autosave_on_del, kernels.loaded) == (str(path), True, 1)
-    assert all(engine.settings is kernels for engine in engines)
+    expected = {"dynamic_shapes_kernel_specialization_strategy": "eager", "runtime_cache": kernels}
+    assert all(engine.settings == expected for engine in engines)
 
 
 def test_where_nothing_is_compiled_later_or_the_version_cannot_hand_it_over_nothing_happens(tmp_path):

@@ -105,6 +105,24 @@ def test_calls_on_several_streams_wait_for_each_other():
         assert torch.equal(output, images * 2 + 1)
 
 
+def test_a_spoilt_recording_is_made_again(monkeypatch):
+    """As by TensorRT-RTX, which may load a kernel meanwhile."""
+    monkeypatch.setattr(cuda_graph, "PAUSES_S", (0.0, 0.0))
+    spoilt = []
+
+    def program(input_NCHW):
+        if torch.cuda.is_current_stream_capturing() and len(spoilt) < 2:
+            spoilt.append(input_NCHW.shape)
+            torch.cuda.synchronize()
+        return input_NCHW * 2 + 1
+
+    run, before = capture(program, device=CUDA), torch.cuda.current_stream()
+    for size in (1, 2, 1):
+        images = torch.randn(size, 3, 4, 4, device=CUDA)
+        assert torch.equal(run(images), images * 2 + 1)
+    assert len(spoilt) == 2 and torch.cuda.current_stream() == before
+
+
 def test_after_the_last_graph_programs_run_without(monkeypatch):
     monkeypatch.setattr(cuda_graph, "MAX_GRAPHS", 2)
     counted = Counted()
