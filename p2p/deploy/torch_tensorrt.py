@@ -139,12 +139,17 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
 
 
 def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: ModuleType) -> object | None:
-    """Have the engines among a program's constants start with the compiled kernels of a file, and compile others at once.
+    """Have a program's engines start with the compiled kernels of a file, and compile what they lack at once.
 
     TensorRT compiles kernels when it builds an engine, TensorRT-RTX when it runs one, unless told otherwise in the
-    background: then it changes over to them at some later call, which rounds differently. Returns what writes theirs to the
-    file when it is freed; None where they cannot be had, before version 2.14 and with TensorRT. A file that cannot be
-    read or written costs that time again and nothing else.
+    background: then it changes over to them at some later call, which rounds differently. Returns what writes theirs
+    to the file when it is freed; None where they cannot be had, before version 2.14 and with TensorRT. A file that
+    cannot be read or written costs that time again and nothing else.
+
+    Args:
+        constants: the program's, the engines among them.
+        path: of the file.
+        torch_tensorrt: the library.
     """
     if not hasattr(torch_tensorrt.runtime, "RuntimeCache") or not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
         return None
