@@ -12,6 +12,7 @@ from p2p.deploy import triton
 from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.rewrite import Frames, fold_batch_norm, inference_view
 from p2p.deploy.takes import Takes
+from p2p.kernels.tiles import candidates
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
@@ -84,6 +85,24 @@ def test_a_program_of_frames_is_one_of_floats_between_conversions(precision, lea
             output = run(frames[:size].to(CUDA))
             assert torch.equal(output, to_frames(floats(values[:size].half())))
         assert psnr_db(from_frames(run(frames.to(CUDA)).cpu()), network(from_frames(frames))).min() > least
+
+
+def test_whichever_tiles_were_fastest_the_bits_are_the_same_each_time(images):
+    """Also those whose sums are shared among programs, in which the last to come adds them up."""
+    from p2p.kernels.unet import UNetKernels, weights_of
+
+    weights = weights_of(fold_batch_norm(view("running")), dtype=torch.float16).to(CUDA)
+    kernels = UNetKernels(weights, batch=8, height=128, width=128, device=CUDA)
+    likely = [candidates(*shape) for shape in kernels.products]
+    assert any(tile.splits > 1 for tiles in likely for tile in tiles)
+    for choice in (lambda tile: tile.splits, lambda tile: -tile.splits, lambda tile: tile.rows * tile.columns):
+        kernels.tune([max(tiles, key=choice) for tiles in likely])
+        inputs_NCHW = images.to(CUDA, torch.float16)
+        expected = kernels(inputs_NCHW).clone()
+        differing = torch.zeros((), dtype=torch.int64, device=CUDA)
+        for _ in range(300):
+            differing += (kernels(inputs_NCHW) != expected).any()
+        assert not differing
 
 
 def test_a_fresh_process_runs_it_without_model_code(images, tmp_path):
