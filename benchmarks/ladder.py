@@ -45,7 +45,7 @@ def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) ->
         for start in range(0, len(pairs), batch_size):
             batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))
             if batch is not None:
-                for image in zip(batch.names, stages.translate(batch), batch.sizes, strict=True):
+                for image in zip(batch.names, stages.translate(batch.input_NCHW), batch.sizes, strict=True):
                     stages.save(*image)
 
 

@@ -70,7 +70,8 @@ class BatchDecoder:
                 self._decoder = _decoder(nvimgcodec, device, kinds.HYBRID_CPU_GPU)
         self._params = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
         self._stream_of = nvimgcodec.CodeStream
-        self._sets: list[tuple[list, torch.cuda.Event]] = [([], torch.cuda.Event()) for _ in range(sets)]
+        # What can be decoded into again, what is being read, and until when.
+        self._sets: list[tuple[list, list, torch.cuda.Event]] = [([], [], torch.cuda.Event()) for _ in range(sets)]
 
     def decode(self, files: Sequence[np.ndarray], *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
         """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
@@ -80,7 +81,7 @@ class BatchDecoder:
         """
         import torch
 
-        images, stacked = self._sets.pop(0)
+        images, _, stacked = self._sets.pop(0)
         # The JPEG engine ignores the order of streams: it would overwrite images that are still being stacked.
         stacked.synchronize()
         reused = images[: len(files)] if len(images) >= len(files) else None
@@ -98,7 +99,7 @@ class BatchDecoder:
             groups = [(same, torch.stack([views[place] for place in same])) for same in places.values()]
             stacked.record(stream)
         whole = not missed and len(results) >= len(images)
-        self._sets.append((results if whole else images, stacked))
+        self._sets.append((results if whole else images, results, stacked))
         return groups, missed
 
 

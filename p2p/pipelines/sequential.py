@@ -34,7 +34,7 @@ class Translator(LightningModule):
 
     def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray, list] | None:
         """Names, frames, uint8 (N, H, W, C), and the inputs' sizes; None for a batch of which nothing could be read."""
-        return None if batch is None else (batch.names, self._stages.translate(batch), batch.sizes)
+        return None if batch is None else (batch.names, self._stages.translate(batch.input_NCHW), batch.sizes)
 
 
 class Writer(BasePredictionWriter):

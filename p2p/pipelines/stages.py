@@ -96,11 +96,14 @@ class Stages:
 
     def load(self, pair: Pair) -> Batch | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
+        data = None
         try:
-            data = read_file(pair.input)
-            size = self.files.gpu_size(pair, data)
-            if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
-                return batch
+            if self.files.gpu_decodes is not None:
+                with self.clock("decode", images=0):
+                    data = read_file(pair.input)
+                size = self.files.gpu_size(pair, data)
+                if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
+                    return batch
             frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except ValueError as error:
             self.fail(pair.name, str(error))
@@ -141,11 +144,7 @@ class Stages:
         """float (N, C, H, W), or uint8 (N, H, W, C) for an engine that takes frames -> what `to_frames` takes."""
         return self.engine.frames(to_frames(inputs)) if self.engine.takes_frames else self.engine(inputs)
 
-    def translate(self, batch: Batch) -> np.ndarray:
-        """A batch of inputs -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
-        return self.translate_inputs(batch.input_NCHW)
-
-    def translate_inputs(self, inputs: torch.Tensor) -> np.ndarray:
+    def translate(self, inputs: torch.Tensor) -> np.ndarray:
         """What `generate` takes -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
         with self.clock("generate", len(inputs)):
             outputs = self.generate(inputs)

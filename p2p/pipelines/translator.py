@@ -89,7 +89,7 @@ class OnCpu:
         """Translate a batch into an output slot."""
         with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
             inputs = self._stages.inputs_of(gather(batch, batch.rows, *self._inputs))
-        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate_inputs(inputs)
+        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(inputs)
         self._done.append((batch, slot))
 
     def ready(self) -> bool:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
@@ -44,7 +45,9 @@ class Decoder:
     def decode(self, sources, *, images, params, cuda_stream):
         assert cuda_stream == 7 and (images is None or len(images) == len(sources))
         self.calls.append((len(sources), images is not None))
-        return [None if data.endswith(b"\0") else pillow.decode(data).copy() for data in sources]
+        frames = [None if data.endswith(b"\0") else pillow.decode(data).copy() for data in sources]
+        self.made = [weakref.ref(frame) for frame in frames if frame is not None]
+        return frames
 
 
 @pytest.fixture
@@ -85,11 +88,20 @@ def test_frames_by_size_and_what_could_not_be_decoded(codec):
 
 def test_images_are_used_again_when_nothing_reads_them_any_more(codec):
     files = arrays([JPEGS["4:4:4"]] * 4)
-    first, second = (events for _, events in codec._sets)
+    first, second = (events for _, _, events in codec._sets)
     for count in (4, 4, 3, 4, 4):  # a batch that is not full does not shrink its set
         codec.decode(files[:count], stream=STREAM)
     assert codec._decoder.calls == [(4, False), (4, False), (3, True), (4, True), (4, True)]
     assert first.log == ["wait", "record"] * 3 and second.log == ["wait", "record"] * 2
+
+
+def test_images_that_are_not_used_again_live_until_they_were_read(codec):
+    codec.decode(arrays([JPEGS["4:4:4"], JPEGS["4:4:4"] + b"\0"]), stream=STREAM)
+    read = codec._decoder.made
+    codec.decode(arrays([JPEGS["4:4:4"]]), stream=STREAM)
+    assert all(frame() is not None for frame in read)
+    codec.decode(arrays([JPEGS["4:4:4"]]), stream=STREAM)  # waits for the first
+    assert not any(frame() for frame in read)
 
 
 def test_one_kind_of_decoder_takes_all(codec, monkeypatch):
