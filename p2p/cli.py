@@ -40,6 +40,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
         def program() -> None:
             full = os.environ.get(FULL_ERROR) == "1"
+            # Hydra takes -m before or behind the overrides, and not among them.
+            sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
 
             def job(cfg: DictConfig) -> None:
                 os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts

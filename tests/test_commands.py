@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
 def test_a_sweep_gives_each_job_a_folder(tmp_path):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
-    run("train", "-m", f"name={name}", *SMALL, *fast, "model.lambda_l1=10,100")
+    run("train", f"name={name}", "-m", *SMALL, *fast, "model.lambda_l1=10,100")
     jobs = {path.parent.parent.name: path for path in tmp_path.rglob("last.ckpt")}
     assert len(jobs) == 2
     for weight in (10, 100):
