@@ -63,7 +63,8 @@ def export(
             other.
     """
     from p2p.kernels.quantize import calibrate, quantize
-    from p2p.kernels.unet import UNetKernels, weights_of
+    from p2p.kernels.unet import UNetKernels
+    from p2p.kernels.weights import weights_of
 
     reason = unavailable()
     if reason:
@@ -121,7 +122,8 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         ValueError: the file is damaged.
     """
     from p2p.kernels.tiles import Tile
-    from p2p.kernels.unet import Layer, UNetKernels, Weights
+    from p2p.kernels.unet import UNetKernels
+    from p2p.kernels.weights import Layer, Weights
 
     try:
         record = torch.load(path, map_location=device, weights_only=True)

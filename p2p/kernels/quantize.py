@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from p2p.kernels.unet import Layer, Weights
+from p2p.kernels.weights import Layer, Weights
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 

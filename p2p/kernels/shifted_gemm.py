@@ -144,7 +144,7 @@ def down(
 
     Args:
         a_desc: cells (rows, depth) of the input, depth = 4 C.
-        w_desc: (columns = C', 4 depth), see `p2p.kernels.unet.pack_down`.
+        w_desc: (columns = C', 4 depth), see `p2p.kernels.weights.pack_down`.
         scale_ptr: float32 (C',) for 8-bit factors, if SCALED: what a sum of their products is multiplied by.
         bias_ptr: float32 (C',).
         cells_ptr: of the output after LeakyReLU(0.2), if CELLS.
@@ -205,7 +205,7 @@ def up(
 
     Args:
         a_desc: flat rows (rows, depth) of the input, depth = C.
-        w_desc: (columns, 4 depth), see `p2p.kernels.unet.pack_up`.
+        w_desc: (columns, 4 depth), see `p2p.kernels.weights.pack_up`.
         scale_ptr: float32 (columns,), as in `down`.
         bias_ptr: float32 (C',).
         out_ptr: the pixel (0, 0, 0); strides in elements.

@@ -16,7 +16,8 @@ if torch.cuda.is_available():
 
 from p2p.kernels.quantize import LARGEST, calibrate, quantize
 from p2p.kernels.tiles import Tile
-from p2p.kernels.unet import UNetKernels, pack_down, pack_up, weights_of
+from p2p.kernels.unet import UNetKernels
+from p2p.kernels.weights import pack_down, pack_up, weights_of
 
 
 def nearest(values, scale, dtype):

@@ -17,7 +17,8 @@ if torch.cuda.is_available():
     pytest.skip("Triton compiles where there is a GPU", allow_module_level=True)
 
 from p2p.kernels.tiles import Tile, candidates
-from p2p.kernels.unet import UNetKernels, pack_down, pack_up, weights_of
+from p2p.kernels.unet import UNetKernels
+from p2p.kernels.weights import pack_down, pack_up, weights_of
 
 CPU = torch.device("cpu")
 
