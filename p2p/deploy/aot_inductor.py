@@ -18,6 +18,7 @@ from torch import nn
 
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.exported_program import trace
+from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
@@ -78,7 +79,7 @@ def export(
     )
     io = described(dtype, example)
     takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
-    facts = takes.to_text() | {"device": device.type, "cpu": torch.backends.cpu.get_cpu_capability()}
+    facts = takes.to_text() | {"device": device.type, "cpu": instructions()}
     options = {
         # Weights become constants, which the compiler lays out as its kernels read them: on a CPU 1.4 times as fast.
         "freezing": True,
@@ -122,12 +123,12 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
             takes = Takes.from_text(facts)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: run export.py again") from error
-        here = torch.backends.cpu.get_cpu_capability()
+        lacking = sorted(set(facts["cpu"].split()).difference(instructions().split()))
         if facts["device"] != device.type:
             raise ValueError(f"{path} was compiled for {facts['device']}, not for {device.type}: run export.py here")
-        if not on_gpu and facts["cpu"] != here:
+        if not on_gpu and lacking:
             raise ValueError(
-                f"{path} was compiled for CPUs with {facts['cpu']}, and this has {here}: run export.py here"
+                f"{path} was compiled for CPUs with {lacking[0]}, which this one lacks: run export.py here"
             )
         index = -1 if device.index is None else device.index
         # Not by `aoti_load_package`, which asks the C++ compiler what the CPU can do, for half a minute on a busy host.

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 import p2p
+from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, gpu_facts, now, sha256, versions
 from p2p.deploy.precision import EIGHT_BITS
 
@@ -89,7 +90,7 @@ def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: 
     """SHA-256 over everything that a compiled program follows from, 64 hex digits.
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's vector
+    and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's
     instructions, the GPU and its driver, the version of Python and of every installed package, and this project's
     sources that programs are made of. Which packages matter depends on the backend, and a build that was not needed
     costs less than a wrong one.
@@ -102,7 +103,7 @@ def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: 
         "network": fingerprint(network, images[:1]),
         "image": list(images.shape[1:]),
         "device": device.type,
-        "cpu": torch.backends.cpu.get_cpu_capability(),  # code compiled with AVX-512 does not run without
+        "cpu": instructions(),
         "gpu": gpu_facts(device),
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
         "sources": [sources(Path(p2p.__file__).parent / folder) for folder in ("deploy", "kernels")],

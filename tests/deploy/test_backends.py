@@ -169,8 +169,7 @@ def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"x.pt2 was compiled for cuda, not for cpu: run export.py here"):
         aot_inductor.load(tmp_path / "x.pt2", device=CPU)
     facts["device"] = "cpu"
-    here = torch.backends.cpu.get_cpu_capability()
-    with pytest.raises(ValueError, match=f"x.pt2 was compiled for CPUs with none, and this has {here}: run export.py"):
+    with pytest.raises(ValueError, match=r"x.pt2 was compiled for CPUs with none, which this one lacks: run export.py"):
         aot_inductor.load(tmp_path / "x.pt2", device=CPU)
 
 

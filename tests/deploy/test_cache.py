@@ -111,7 +111,7 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     if change in facts:
         facts[change] += "1"
     elif change == "cpu":
-        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "VSX")
+        monkeypatch.setattr(cache, "instructions", lambda: "avx2")
     elif change == "python":
         monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
     elif change == "package":
