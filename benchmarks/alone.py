@@ -12,10 +12,10 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
+from p2p.pipelines.gpu_translator import DECODERS
 from p2p.pipelines.overlap import CODED, available_cores, hwc, source
 from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import DECODERS
 from p2p.pipelines.worker import Load, Save
 from p2p.pipelines.workers import Workers
 

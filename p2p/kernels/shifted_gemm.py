@@ -86,7 +86,8 @@ def _shifted_gemm(
 
 
 @triton.jit
-def _store(ptr, value, mask):
+def store(ptr, value, mask):
+    """In the pointer's dtype, cut to the range of 8 bits where it has them."""
     if ptr.dtype.element_ty == tl.int8:
         value = tl.floor(tl.clamp(value, -127.0, 127.0) + 0.5)
     elif ptr.dtype.element_ty == tl.float8e4nv:
@@ -95,20 +96,20 @@ def _store(ptr, value, mask):
 
 
 @triton.jit
-def _store_cells(ptr, value, n, y, x, c, inside, height, width, channels, times):
+def store_cells(ptr, value, n, y, x, c, inside, height, width, channels, times):
     """Pixels (n, y, x) after LeakyReLU(0.2) and `times` so much, into the cells of height x width pixels."""
     value *= times
     row = (n * (height // 2 + 1) + (y + 1) // 2) * (width // 2 + 1) + (x + 1) // 2
     corner = (y + 1) % 2 * 2 + (x + 1) % 2
     here = (row.to(tl.int64) * (4 * channels) + corner * channels)[:, None] + c[None, :]
-    _store(ptr + here, tl.where(value > 0, value, 0.2 * value), inside)
+    store(ptr + here, tl.where(value > 0, value, 0.2 * value), inside)
 
 
 @triton.jit
-def _store_flat(ptr, value, n, y, x, c, inside, height, width, stride):
+def store_flat(ptr, value, n, y, x, c, inside, height, width, stride):
     """Pixels (n, y, x) as they are, into the flat rows of height x width pixels."""
     row = (n * (height + 1) + y) * (width + 1) + x
-    _store(ptr + (row.to(tl.int64) * stride)[:, None] + c[None, :], value, inside)
+    store(ptr + (row.to(tl.int64) * stride)[:, None] + c[None, :], value, inside)
 
 
 @triton.jit(do_not_specialize=["rows", "pitch", "height", "width"])
@@ -162,11 +163,11 @@ def down(
         n, y, x = m // image, m % image // pitch, m % pitch
         inside = ((m < rows) & (y < height) & (x < width))[:, None] & (c < columns)[None, :]
         if CELLS:
-            _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
+            store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
         if FLAT:
             if not RAW:
                 value = tl.maximum(value, 0.0) * flat_times
-            _store_flat(flat_ptr, value, n, y, x, c, inside, height, width, flat_stride)
+            store_flat(flat_ptr, value, n, y, x, c, inside, height, width, flat_stride)
 
 
 @triton.jit(do_not_specialize=["rows", "pitch", "height", "width"])
@@ -233,7 +234,7 @@ def up(
         above, left = (y == 0)[:, None] & (lower == 0)[None, :], (x == 0)[:, None] & (right == 0)[None, :]
         below, beyond = (y == height)[:, None] & (lower == 1)[None, :], (x == width)[:, None] & (right == 1)[None, :]
         inside = (m < rows)[:, None] & (corner < 4)[None, :] & ~(above | left | below | beyond)
-        _store(out_ptr + here, value, inside)
+        store(out_ptr + here, value, inside)
 
 
 @triton.jit(do_not_specialize=["rows", "height", "width"])
@@ -283,98 +284,6 @@ def first(
     value = acc + tl.load(bias_ptr + c, mask=c < columns, other=0.0)[None, :]
     inside = (m < rows)[:, None] & (c < columns)[None, :]
     if CELLS:
-        _store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
+        store_cells(cells_ptr, value, n, y, x, c, inside, height, width, columns, cells_times)
     if FLAT:
-        _store_flat(flat_ptr, tl.maximum(value, 0.0) * flat_times, n, y, x, c, inside, height, width, flat_stride)
-
-
-@triton.jit
-def _sums(raw_ptr, image, begin, end, rows, c, columns, stride, BM: tl.constexpr, BN: tl.constexpr):
-    """Sums and sums of squares of channels over some rows of an image; the spare row and column are zero."""
-    total = tl.zeros((BM, BN), dtype=tl.float32)
-    squares = tl.zeros((BM, BN), dtype=tl.float32)
-    for start in tl.range(begin, end, BM, num_stages=3):
-        m = start + tl.arange(0, BM)
-        inside = (m < end)[:, None] & (c < columns)[None, :]
-        here = ((image * rows + m).to(tl.int64) * stride)[:, None] + c[None, :]
-        value = tl.load(raw_ptr + here, mask=inside, other=0.0).to(tl.float32)
-        total += value  # rows are added up once, at the end: between threads that is slow
-        squares += value * value
-    return tl.sum(total, axis=0), tl.sum(squares, axis=0)
-
-
-@triton.jit(do_not_specialize=["rows"])
-def statistics(raw_ptr, sums_ptr, rows, columns, stride, BLOCKS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """What `normalize` needs to know of one of BLOCKS parts of an image that is too large for one program.
-
-    Args:
-        raw_ptr: flat rows before the norm, `rows` an image, of which `columns` count, `stride` apart.
-        sums_ptr: float32 (N, BLOCKS, 2, columns).
-    """
-    image, block = tl.program_id(0), tl.program_id(1)
-    c = tl.program_id(2) * BN + tl.arange(0, BN)
-    part = tl.cdiv(rows, BLOCKS)
-    end = min((block + 1) * part, rows)
-    total, squares = _sums(raw_ptr, image, block * part, end, rows, c, columns, stride, BM, BN)
-    sums = sums_ptr + (image * BLOCKS + block) * 2 * columns + c
-    tl.store(sums, total, mask=c < columns)
-    tl.store(sums + columns, squares, mask=c < columns)
-
-
-@triton.jit(do_not_specialize=["height", "width"])
-def normalize(
-    raw_ptr,
-    sums_ptr,
-    weight_ptr,
-    bias_ptr,
-    cells_ptr,
-    flat_ptr,
-    height,
-    width,
-    columns,
-    raw_stride,
-    flat_stride,
-    eps,
-    cells_times,
-    flat_times,
-    CELLS: tl.constexpr,
-    FLAT: tl.constexpr,
-    BLOCKS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Instance norm and activation. Arguments as in `statistics` and `down`.
-
-    With BLOCKS = 0 a program does a whole image, sums included: where that is small, a second kernel costs more than it
-    shares. The raw rows may be the flat ones, if both are of one dtype.
-    """
-    image = tl.program_id(0)
-    c = tl.program_id(2) * BN + tl.arange(0, BN)
-    rows = (height + 1) * (width + 1)
-    if BLOCKS == 0:
-        begin, end = 0, rows
-        total, squares = _sums(raw_ptr, image, begin, end, rows, c, columns, raw_stride, BM, BN)
-    else:
-        begin = tl.program_id(1) * BM
-        end = begin + BM
-        block = tl.arange(0, BLOCKS)
-        sums = sums_ptr + (image * BLOCKS + block)[:, None] * 2 * columns + c[None, :]
-        known = (c < columns)[None, :] & (block >= 0)[:, None]
-        total = tl.sum(tl.load(sums, mask=known, other=0.0), axis=0)
-        squares = tl.sum(tl.load(sums + columns, mask=known, other=0.0), axis=0)
-    mean, square = total / (height * width), squares / (height * width)
-    scale = tl.rsqrt(tl.maximum(square - mean * mean, 0.0) + eps) * tl.load(weight_ptr + c, mask=c < columns, other=0.0)
-    shift = tl.load(bias_ptr + c, mask=c < columns, other=0.0) - mean * scale
-
-    for start in tl.range(begin, end, BM):
-        m = start + tl.arange(0, BM)
-        y, x = m // (width + 1), m % (width + 1)
-        inside = ((y < height) & (x < width))[:, None] & (c < columns)[None, :]
-        row = (image * rows + m).to(tl.int64)
-        raw = tl.load(raw_ptr + (row * raw_stride)[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
-        value = raw * scale[None, :] + shift[None, :]
-        if CELLS:
-            _store_cells(cells_ptr, value, image, y, x, c, inside, height, width, columns, cells_times)
-        if FLAT:
-            value = tl.maximum(value, 0.0) * flat_times
-            _store(flat_ptr + (row * flat_stride)[:, None] + c[None, :], value, inside)
+        store_flat(flat_ptr, tl.maximum(value, 0.0) * flat_times, n, y, x, c, inside, height, width, flat_stride)

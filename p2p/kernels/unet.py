@@ -1,4 +1,4 @@
-"""A whole U-Net of `p2p.models.unet` by the kernels of `p2p.kernels.shifted_gemm`, in buffers that never move."""
+"""A whole U-Net of `p2p.models.unet` by the kernels of this folder, in buffers that never move."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from triton import language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from p2p.kernels import shifted_gemm
+from p2p.kernels import instance_norm, shifted_gemm
 from p2p.kernels.tiles import Tile, candidates, fastest
 from p2p.kernels.weights import Layer, Weights
 
@@ -200,10 +200,10 @@ class UNetKernels:
 
         def run():
             if blocks:
-                shifted_gemm.statistics[(self._batch, blocks, across)](
+                instance_norm.statistics[(self._batch, blocks, across)](
                     raw, sums, rows, columns, raw.stride(0), BLOCKS=blocks, BM=64, BN=64
                 )
-            shifted_gemm.normalize[(self._batch, math.ceil(rows / 128) if blocks else 1, across)](
+            instance_norm.normalize[(self._batch, math.ceil(rows / 128) if blocks else 1, across)](
                 raw, sums, weight, bias, raw if main is None else main, raw if flat is None else flat,
                 height, width, columns, raw.stride(0), 0 if flat is None else flat.stride(0), layer.eps,
                 layer.cells_times, layer.flat_times,

@@ -30,9 +30,10 @@ import torch
 
 from p2p.data.pairs import Pair
 from p2p.pipelines import sequential
+from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import OnCpu, OnGpu, Rows
+from p2p.pipelines.translator import OnCpu, Rows
 from p2p.pipelines.worker import Load, Loaded, Save
 from p2p.pipelines.workers import QUEUED, Workers
 

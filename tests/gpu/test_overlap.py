@@ -21,9 +21,9 @@ from p2p.deploy.export import export
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import OnGpu
 from p2p.profiling.clock import Clock
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for

@@ -23,8 +23,9 @@ from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_loader import GpuLoader
+from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import OnCpu, OnGpu
+from p2p.pipelines.translator import OnCpu
 from p2p.profiling.clock import Clock
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files, stages_for

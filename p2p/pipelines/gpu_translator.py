@@ -1,0 +1,210 @@
+"""The GPU's engine between two rings of slots: waits on the host for nothing but the oldest batch."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from p2p.batch import from_frames, to_frames
+from p2p.pipelines.gpu_loader import GpuLoader, put
+from p2p.pipelines.stages import Stages
+from p2p.pipelines.translator import Rows, gather
+from p2p.profiling.streams import StreamClock
+
+DECODERS = 2  # threads: while one hands a batch to the GPU's decoder, it decodes the other's
+
+
+class OnGpu:
+    """Copies to the GPU or its decoder, engine and copies from it on a stream each, `depth` batches at a time.
+
+    Only events order them: no stage waits for the device, and the host waits for the oldest batch, asleep.
+    Conversions run on the GPU, so 3 bytes a pixel travel back, one copy a batch, and forth, where the CPU decodes.
+    nvImageCodec's call waits for its decoder, so it has threads of its own.
+
+    Args:
+        stages: what is done.
+        input_NHWC, deep_NHWC, output_NHWC: the slots.
+        coded: the slots' files, uint8 (slots, batch, bytes), where the GPU decodes.
+        wake: called, from another thread, when `prepare` has done its work.
+
+    Attributes:
+        decodes: whether a batch must be prepared before it is started.
+    """
+
+    depth = 2
+
+    def __init__(
+        self,
+        stages: Stages,
+        input_NHWC: np.ndarray,
+        deep_NHWC: np.ndarray,
+        output_NHWC: np.ndarray,
+        *,
+        coded: np.ndarray | None,
+        wake: Callable[[], object],
+    ):
+        device = stages.engine.device
+        self._stages = stages
+        self._clock = StreamClock(stages.clock, device=device)  # before the streams: it waits for the warm-up
+        self._inputs = input_NHWC, deep_NHWC
+        self._coded = coded
+        self._output_NHWC = torch.from_numpy(output_NHWC)
+        self._wake = wake
+        self._uploads, self._engine, self._downloads = (torch.cuda.Stream(device) for _ in range(3))
+        self.decodes = coded is not None
+        self._loaders = [stages.gpu_loader(f"decoder stream {i}") for i in range(DECODERS if self.decodes else 0)]
+        self._local = threading.local()
+        self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+        self._begin(*input_NHWC.shape[1:4])
+        # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
+        buffers = range(self.depth + 2 * len(self._loaders))
+        batch_size, height, width, channels = input_NHWC.shape[1:]
+        self._device_inputs = [
+            torch.empty(input_NHWC.shape[1:], dtype=torch.uint8, device=device)
+            for _ in (() if self.decodes else buffers)
+        ]
+        self._device_outputs = [torch.empty(output_NHWC.shape[1:], dtype=torch.uint8, device=device) for _ in buffers]
+        self._loaded_NCHW = [
+            torch.empty(batch_size, channels, height, width, device=device) for _ in (buffers if self.decodes else ())
+        ]
+        torch.cuda.synchronize(device)  # on the current stream, that memory may still have another use
+        self._free = deque(buffers)
+        self._running: deque[tuple[Rows, int, torch.cuda.Event]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def _begin(self, batch_size: int, height: int, width: int) -> None:
+        """Give each thread a loader of its own, warmed up."""
+        together = threading.Barrier(DECODERS)  # or the first to be done would take the other's, too
+
+        def begin(loader: GpuLoader) -> None:
+            self._local.loader = loader
+            try:
+                loader.warmup(batch_size, height, width)
+            except BaseException:
+                together.abort()
+                raise
+            with suppress(threading.BrokenBarrierError):  # the other thread says why
+                together.wait()
+
+        for future in [self._threads.submit(begin, loader) for loader in self._loaders]:
+            future.result()
+
+    def prepare(self, batch: Rows) -> Future | None:
+        """Have a batch decoded, whose result `start` takes; None where no memory is free for that."""
+        if not self._free:
+            return None
+        batch.buffer = self._free.popleft()
+        future = self._threads.submit(self._load, batch)
+        future.add_done_callback(lambda _: self._wake())
+        return future
+
+    def _load(self, batch: Rows) -> torch.cuda.Event:
+        """In a thread: decode what is coded, and put the rest, which the CPU has decoded, beside it."""
+        loader, output_NCHW = self._local.loader, self._loaded_NCHW[batch.buffer]
+        rows = sorted(batch.coded)
+        if rows:
+            files = [self._coded[batch.slot, row, : batch.coded[row]] for row in rows]
+            halves = [batch.pairs[row].input.half for row in rows]
+            for place in loader(files, halves, output_NCHW, rows):
+                self._load_on_cpu(batch, rows[place], output_NCHW, loader)
+        others = [row for row in batch.rows if row not in batch.coded]
+        with torch.cuda.stream(loader.stream):
+            if others:
+                frames = gather(batch, others, *self._inputs)
+                put(from_frames(frames.to(self._stages.engine.device, non_blocking=True)), output_NCHW, others)
+            loaded = torch.cuda.Event()
+            loaded.record()
+        return loaded
+
+    def _load_on_cpu(self, batch: Rows, row: int, output_NCHW: torch.Tensor, loader: GpuLoader) -> None:
+        """What the GPU could not decode."""
+        try:
+            frame_HWC, batch.sizes[row] = self._stages.files.load(batch.pairs[row], self._stages.clock)
+        except ValueError as error:
+            batch.failed[row] = str(error)
+            return
+        with torch.cuda.stream(loader.stream):
+            frames = torch.from_numpy(np.array(frame_HWC, order="C"))[None].to(self._stages.engine.device)
+            put(from_frames(frames), output_NCHW, [row])
+
+    def start(self, batch: Rows, slot: int, loaded: torch.cuda.Event | None = None) -> None:
+        """Queue a batch, which will be in that output slot; `loaded` is what its `prepare` has led to."""
+        count = len(batch.rows)
+        if batch.buffer is None:
+            batch.buffer = self._free.popleft()
+        translated = torch.cuda.Event()
+        downloaded = torch.cuda.Event(blocking=True)
+        frames = None if loaded is not None else self._upload(batch)
+        with torch.cuda.stream(self._engine):
+            if frames is not None:
+                self._engine.wait_stream(self._uploads)
+                inputs = self._stages.inputs_of(frames)
+            else:
+                self._engine.wait_event(loaded)
+                inputs = rows_of(self._loaded_NCHW[batch.buffer], batch.rows)
+            with self._clock("generate", count, lane="engine stream"):
+                outputs = self._stages.generate(inputs)
+            device_output = self._device_outputs[batch.buffer][:count]
+            with self._clock("postprocess", count, lane="engine stream"):
+                device_output.copy_(to_frames(outputs))
+            translated.record()
+        with torch.cuda.stream(self._downloads):
+            self._downloads.wait_event(translated)
+            self._output_NHWC[slot, :count].copy_(device_output, non_blocking=True)
+            downloaded.record()
+        self._running.append((batch, slot, downloaded))
+
+    def _upload(self, batch: Rows) -> torch.Tensor:
+        """The frames of a batch that the CPU has decoded, on the GPU."""
+        frames = gather(batch, batch.rows, *self._inputs)
+        with torch.cuda.stream(self._uploads):
+            if frames.dtype == torch.uint8:
+                return self._device_inputs[batch.buffer][: len(frames)].copy_(frames, non_blocking=True)
+            frames = frames.to(self._stages.engine.device)  # rare, from pageable memory: this waits
+            frames.record_stream(self._engine)
+            return frames
+
+    def ready(self) -> bool:
+        """Whether `finish` returns at once."""
+        return bool(self._running) and self._running[0][2].query()
+
+    def finish(self) -> tuple[Rows, int]:
+        """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
+        batch, slot, downloaded = self._running.popleft()
+        downloaded.synchronize()
+        self.release(batch)
+        return batch, slot
+
+    def release(self, batch: Rows) -> None:
+        """A batch that is done, or of which nothing could be read, needs its buffer no longer."""
+        if batch.buffer is not None:
+            self._free.append(batch.buffer)
+            batch.buffer = None
+
+    def close(self) -> None:
+        """Count what the streams' events have measured."""
+        self._clock.finish()
+        for loader in self._loaders:
+            loader.finish()
+
+    def end(self) -> None:
+        """Wait for what the threads have in hand, and for copies from and to the slots, whose memory goes next."""
+        self._threads.shutdown(cancel_futures=True)
+        with suppress(RuntimeError):  # of a GPU that failed, which was said before
+            torch.cuda.synchronize(self._stages.engine.device)
+
+
+def rows_of(images_NCHW: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Those rows, in ascending order: a view where there is no gap."""
+    first, last = rows[0], rows[-1]
+    if last - first + 1 == len(rows):
+        return images_NCHW[first : last + 1]
+    return torch.cat([images_NCHW[row : row + 1] for row in rows])
