@@ -13,37 +13,27 @@ import torch
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.gpu_translator import DECODERS
-from p2p.pipelines.overlap import CODED, available_cores, hwc, source
-from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.overlap import CODED_BYTES, PART, available_cores
+from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.worker import Load, Save
+from p2p.pipelines.tickets import LOAD, SAVE, Task
 from p2p.pipelines.workers import Workers
-
-PART = 4
 
 
 def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that read and, unless the GPU does it, decode and preprocess."""
-    with _workers(stages, batch, files=len(pairs)) as (pool, _, slots):
-        tasks = [
-            Load(start // batch % slots, start % batch, list(map(source, pairs[start : start + min(PART, batch)])))
-            for start in range(0, len(pairs), min(PART, batch))
-        ]
-        return _speed(pool, tasks, len(pairs))
+    with _workers(stages, pairs, batch) as (pool, arrays):
+        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs))
 
 
-def saving(stages: Stages, frames: list[np.ndarray], batch: int, count: int) -> float:
+def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that encode and write such frames."""
-    with _workers(stages, batch, files=count) as (pool, arrays, slots):
-        for slot in range(slots):
-            for row in range(batch):
-                arrays["output"].array[slot, row] = frames[(slot * batch + row) % len(frames)]
-        size, part = frames[0].shape[:2], min(PART, batch)
-        tasks = [
-            Save(start // batch % slots, start % batch, [(f"{start + i:06d}", size) for i in range(part)])
-            for start in range(0, count, part)
-        ]
-        return _speed(pool, tasks, count)
+    with _workers(stages, pairs, batch) as (pool, arrays):
+        output = arrays["output"].array
+        for row in range(output.shape[0] * batch):
+            output[divmod(row, batch)] = frames[row % len(frames)]
+        arrays["saved"].array["height"], arrays["saved"].array["width"] = frames[0].shape[:2]
+        return _speed(pool, SAVE, arrays["saved"].array, len(pairs))
 
 
 def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
@@ -88,31 +78,39 @@ def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
 
 
 @contextmanager
-def _workers(stages: Stages, batch: int, *, files: int) -> Iterator[tuple[Workers, dict[str, SharedArray], int]]:
-    manifest, slots = stages.engine.manifest, max(3, 128 // batch)
-    arrays = {
-        "input": SharedArray((slots, batch, *hwc(manifest.input_shape)), "uint8"),
-        "deep": SharedArray((slots, batch, *hwc(manifest.input_shape)), "float32"),
-        "output": SharedArray((slots, batch, *hwc(manifest.output_shape)), "uint8"),
-        "stop": SharedArray((1,), "uint8"),
-    }
-    if stages.files.gpu_decodes:
-        arrays["coded"] = SharedArray((slots, batch, CODED), "uint8")
+def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Workers, dict[str, SharedArray]]]:
+    manifest = stages.engine.manifest
+    arrays = share_pairs(pairs) | share_slots(
+        slots=max(3, 128 // batch),
+        batch_size=batch,
+        input_shape=manifest.input_shape,
+        output_shape=manifest.output_shape,
+        coded=CODED_BYTES if stages.files.gpu_decodes else 0,
+    )
     with ExitStack() as stack:
         for array in arrays.values():
             stack.enter_context(array)
         pool = Workers(available_cores(), niceness=0, each_span=False, files=stages.files, arrays=arrays)
         stack.enter_context(pool)
         pool.wait_until_ready()
-        yield pool, arrays, slots
+        yield pool, arrays
 
 
-def _speed(pool: Workers, tasks: list, count: int) -> float:
+def _speed(pool: Workers, kind: int, rows: np.ndarray, count: int) -> float:
+    """Images/s of loading or saving so many, in the slots of these rows, each as soon as it is free again."""
+    slots, batch = rows.shape
+    free, left, starts = list(range(slots)), {}, iter(range(0, count, batch))
     begin = time.perf_counter()
-    for task in tasks:
-        pool.submit(task)
-    while pool.pending:
+    while True:
+        while free and (start := next(starts, None)) is not None:
+            slot, some = free.pop(), min(batch, count - start)
+            rows["pair"][slot, :some], left[slot] = range(start, start + some), some
+            for first in range(0, some, PART):
+                pool.submit(Task(kind, slot, first, min(PART, some - first)))
+        if not pool.pending:
+            return count / (time.perf_counter() - begin)
         pool.hand_out()
-        for _ in pool.answers(wait_s=None):
-            pass
-    return count / (time.perf_counter() - begin)
+        for task, _ in pool.answers(wait_s=None):
+            left[task.slot] -= task.count
+            if not left[task.slot]:
+                free.append(task.slot)

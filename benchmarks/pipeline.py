@@ -39,6 +39,7 @@ from p2p.deploy.export import export
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.slots import hwc
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import WORK, Clock
 from p2p.report import timeline
@@ -113,7 +114,7 @@ def check(stages: Stages, pairs: list[Pair]) -> dict:
     """Every file is there and can be decoded; how large they are."""
     paths = [stages.path(pair.name) for pair in pairs]
     assert len(list(stages.files.output.iterdir())) == len(paths)
-    shape = overlap.hwc(stages.engine.manifest.output_shape)
+    shape = hwc(stages.engine.manifest.output_shape)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda path: decode(path.read_bytes()).shape == shape, paths))
     return {"files": len(paths), "mean_kb": round(statistics.mean(p.stat().st_size for p in paths) / 1024, 1)}
@@ -156,7 +157,7 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
     speeds = {"loading": alone.loading(stages, pairs, batch), "generating": alone.generating(stages, batch)}
     if stages.files.gpu_decodes:
         speeds["decoding"] = alone.decoding(stages, pairs[: max(batch * 8, 1024)], batch)
-    speeds["saving"] = alone.saving(stages_for(engine, codec, format, folder / "alone"), frames, batch, len(pairs))
+    speeds["saving"] = alone.saving(stages_for(engine, codec, format, folder / "alone"), frames, pairs, batch)
     shutil.rmtree(folder / "alone")
     row["alone"] = {stage: round(speed, 1) for stage, speed in speeds.items()}
     # Alone, loading and saving have every core; together they share them. Where the GPU decodes, workers hardly load.

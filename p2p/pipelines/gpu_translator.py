@@ -13,6 +13,7 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.pipelines.gpu_loader import GpuLoader, put
+from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import Rows, gather
 from p2p.profiling.streams import StreamClock
@@ -109,13 +110,13 @@ class OnGpu:
     def _load(self, batch: Rows) -> torch.cuda.Event:
         """In a thread: decode what is coded, and put the rest, which the CPU has decoded, beside it."""
         loader, output_NCHW = self._local.loader, self._loaded_NCHW[batch.buffer]
-        rows = sorted(batch.coded)
+        rows = batch.in_state(CODED)
         if rows:
-            files = [self._coded[batch.slot, row, : batch.coded[row]] for row in rows]
+            files = [self._coded[batch.slot, row, : batch.found["coded"][row]] for row in rows]
             halves = [batch.pairs[row].input.half for row in rows]
             for place in loader(files, halves, output_NCHW, rows):
                 self._load_on_cpu(batch, rows[place], output_NCHW, loader)
-        others = [row for row in batch.rows if row not in batch.coded]
+        others = sorted(set(batch.rows).difference(rows))
         with torch.cuda.stream(loader.stream):
             if others:
                 frames = gather(batch, others, *self._inputs)
@@ -127,10 +128,9 @@ class OnGpu:
     def _load_on_cpu(self, batch: Rows, row: int, output_NCHW: torch.Tensor, loader: GpuLoader) -> None:
         """What the GPU could not decode."""
         try:
-            frame_HWC, batch.sizes[row] = self._stages.files.load(batch.pairs[row], self._stages.clock)
+            frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock)
         except ValueError as error:
-            batch.failed[row] = str(error)
-            return
+            return batch.fail(row, str(error))
         with torch.cuda.stream(loader.stream):
             frames = torch.from_numpy(np.array(frame_HWC, order="C"))[None].to(self._stages.engine.device)
             put(from_frames(frames), output_NCHW, [row])

@@ -11,6 +11,9 @@ it is encoded. Slots are memory that all processes share, a fixed ring on either
 fast waits for a free one, and memory does not grow with the number of images. Batches are the same, in the same
 order, as in the sequential pipeline, and the functions are the same, so the files are the same bytes.
 
+This process hands out tasks, a few numbers each, and starts the engine. It touches no image: whatever it does between
+two calls of the engine, the GPU and the workers wait for.
+
 An engine that computes on every core of a CPU is the exception. It and the workers would only take the cores from
 each other, and its threads wait for the slowest of them. So they take turns, a few batches long, and what is gained is
 that loading and saving use all cores, too.
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,36 +34,27 @@ import torch
 from p2p.data.pairs import Pair
 from p2p.pipelines import sequential
 from p2p.pipelines.gpu_translator import OnGpu
-from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
+from p2p.pipelines.tickets import LOAD, SAVE, Task
 from p2p.pipelines.translator import OnCpu, Rows
-from p2p.pipelines.worker import Load, Loaded, Save
 from p2p.pipelines.workers import QUEUED, Workers
 
-PART = 4  # images of a task, at least, where a batch has them: a task costs this process 0.1 ms, whatever its size
-MOST = 64  # images of a task: a pipe must hold it and the answer, or this process and a worker wait for each other
+PART = 4  # images of a task, at least, where a batch has them
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
 RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
-CODED = 1 << 21  # bytes of a file that the GPU decodes, at most: a larger one is the CPU's, which takes no slot for it
+CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
 NICENESS = 5  # of workers that share their cores with the engine
 
 
 @dataclass
 class Loading:
-    """A batch whose images the workers are loading into a slot, and then perhaps the GPU."""
+    """A batch of which so many images are still to be loaded, and then perhaps what the GPU's decoder makes of it."""
 
     batch: Rows
     missing: int
     prepared: Future | None = None
-
-    def take(self, answer: Loaded) -> None:
-        """Note what a worker has done."""
-        self.missing -= answer.count
-        self.batch.sizes |= answer.sizes
-        self.batch.coded |= answer.coded
-        self.batch.deep += answer.deep
-        self.batch.failed |= answer.failed
 
     def prepare(self, translator: OnGpu) -> bool:
         """Have it decoded, if all of it is here and there is room."""
@@ -86,7 +80,7 @@ def run(
     """
     if workers is None:
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
-    part = min(batch_size, MOST, max(PART, -(-batch_size // max(workers, 1))))
+    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
     if slots is None:
         slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
     if slots < 1:
@@ -98,14 +92,13 @@ def run(
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     turns = not on_gpu and torch.get_num_threads() >= available_cores()
-    arrays = {
-        "input": SharedArray((slots, batch_size, *hwc(manifest.input_shape)), "uint8"),
-        "deep": SharedArray((slots, batch_size, *hwc(manifest.input_shape)), "float32"),
-        "output": SharedArray((slots, batch_size, *hwc(manifest.output_shape)), "uint8"),
-        "stop": SharedArray((1,), "uint8"),
-    }
-    if stages.files.gpu_decodes:
-        arrays["coded"] = SharedArray((slots, batch_size, CODED), "uint8")
+    arrays = share_pairs(pairs) | share_slots(
+        slots=slots,
+        batch_size=batch_size,
+        input_shape=manifest.input_shape,
+        output_shape=manifest.output_shape,
+        coded=CODED_BYTES if stages.files.gpu_decodes else 0,
+    )
     with ExitStack() as stack:
         for array in arrays.values():
             stack.enter_context(array)
@@ -121,10 +114,14 @@ def run(
         translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
         stack.callback(translator.end)
         pool.wait_until_ready()
-        batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
         with stages.clock("e2e", len(pairs)):
-            _translate_all(batches, stages, pool, translator, part=part, slots=slots, turns=turns)
-            translator.close()
+            try:
+                _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns)
+                translator.close()
+            finally:
+                spans, cpu_seconds = pool.worked()
+                stages.clock.merge(spans)
+                stages.clock.cpu_seconds += cpu_seconds
 
 
 def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]) -> OnCpu | OnGpu:
@@ -136,20 +133,28 @@ def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Call
 
 
 def _translate_all(
-    batches: Iterator[list[Pair]],
+    pairs: list[Pair],
     stages: Stages,
     pool: Workers,
     translator: OnCpu | OnGpu,
+    arrays: dict[str, SharedArray],
     *,
     part: int,
-    slots: int,
     turns: bool,
 ) -> None:
+    loaded, saved = arrays["loaded"].array, arrays["saved"].array
+    slots, batch_size = loaded.shape
     free_inputs, free_outputs = list(range(slots)), list(range(slots))
     loading: deque[Loading] = deque()  # in order
+    by_slot: dict[int, Loading] = {}
     saving: dict[int, int] = {}  # images of an output slot that are not on the disk
+    starts = iter(range(0, len(pairs), batch_size))
     exhausted = False
     workers_turn = True
+
+    def submit(kind: int, slot: int, count: int) -> None:
+        for first in range(0, count, part):
+            pool.submit(Task(kind, slot, first, min(part, count - first)))
 
     def startable() -> bool:
         if not (loading and not loading[0].missing and free_outputs and len(translator) < translator.depth):
@@ -158,12 +163,14 @@ def _translate_all(
 
     while True:
         while free_inputs and not exhausted:
-            pairs = next(batches, None)
-            if exhausted := pairs is None:
+            start = next(starts, None)
+            if exhausted := start is None:
                 break
-            loading.append(Loading(Rows(free_inputs.pop(), pairs), missing=len(pairs)))
-            for first in range(0, len(pairs), part):
-                pool.submit(Load(loading[-1].batch.slot, first, [source(pair) for pair in pairs[first : first + part]]))
+            slot, some = free_inputs.pop(), pairs[start : start + batch_size]
+            loaded["pair"][slot, : len(some)] = range(start, start + len(some))
+            by_slot[slot] = Loading(Rows(slot, some, loaded[slot, : len(some)]), missing=len(some))
+            loading.append(by_slot[slot])
+            submit(LOAD, slot, len(some))
         if translator.decodes:
             for each in loading:  # in their order, so that the first is never the one that finds no room
                 if not each.prepare(translator):
@@ -173,9 +180,9 @@ def _translate_all(
         if workers_turn:
             pool.hand_out()
         while startable() and not (turns and workers_turn):
-            loaded = loading.popleft()
-            prepared = None if loaded.prepared is None else loaded.prepared.result()
-            batch = loaded.batch
+            first = loading.popleft()
+            prepared = None if first.prepared is None else first.prepared.result()
+            batch = first.batch
             for row, reason in sorted(batch.failed.items()):
                 stages.fail(batch.pairs[row].name, reason)
             if batch.rows:
@@ -192,39 +199,27 @@ def _translate_all(
         if translator and (
             len(translator) == translator.depth or translator.ready() or (not preparing and pool.silent())
         ):
-            translated, slot = translator.finish()
-            free_inputs.append(translated.slot)
-            images = translated.images
-            saving[slot] = len(images)
-            for first in range(0, len(images), part):
-                pool.submit(Save(slot, first, images[first : first + part]))
+            batch, slot = translator.finish()
+            rows = batch.rows
+            saved[slot, : len(rows)] = batch.found[rows]
+            free_inputs.append(batch.slot)
+            saving[slot] = len(rows)
+            submit(SAVE, slot, len(rows))
             wait_s = 0  # to see a worker's death between two calls of the engine
-        for answer in pool.answers(wait_s=wait_s):
-            stages.clock.merge(answer.spans)
-            stages.clock.cpu_seconds += answer.cpu_seconds
-            if isinstance(answer, Loaded):
-                next(each for each in loading if each.batch.slot == answer.slot).take(answer)
+        for task, note in pool.answers(wait_s=wait_s):
+            stages.clock.merge(note.spans)
+            if task.kind == LOAD:
+                by_slot[task.slot].missing -= task.count
+                by_slot[task.slot].batch.failed |= note.failed
                 continue
-            saving[answer.slot] -= answer.count
-            if not saving[answer.slot]:
-                free_outputs.append(answer.slot)
-                del saving[answer.slot]
-            for _ in range(answer.count):
+            saving[task.slot] -= task.count
+            if not saving[task.slot]:
+                free_outputs.append(task.slot)
+                del saving[task.slot]
+            for _ in range(task.count):
                 stages.on_image()
-
-
-def source(pair: Pair) -> tuple[str, str, str | None]:
-    """What a worker must know of it."""
-    path = pair.input.path / ""  # a copy, since a path keeps the string that it was once asked for
-    return pair.name, str(path), pair.input.half
 
 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def hwc(shape_CHW: list[int]) -> tuple[int, int, int]:
-    """The shape of a frame."""
-    channels, height, width = shape_CHW
-    return height, width, channels

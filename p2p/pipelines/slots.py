@@ -1,13 +1,21 @@
-"""Memory that the processes of a pipeline share."""
+"""Memory that the processes of a pipeline share: arrays, and what lies in them."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import tempfile
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+
+from p2p.data.pairs import Pair, Source
+
+# What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
+# of its file, if that is there as it is.
+ROW = np.dtype([("pair", "i8"), ("height", "i4"), ("width", "i4"), ("state", "i4"), ("coded", "i4")])
+FRAME, DEEP, CODED, FAILED = range(4)  # states: uint8, or float32 for more than 8 bits; a JPEG file; not to be had
 
 
 class SharedArray:
@@ -22,13 +30,20 @@ class SharedArray:
         fd: of an array that another process has made; None makes one, of zeros.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, *, fd: int | None = None):
+    def __init__(self, shape: tuple[int, ...], dtype: str | np.dtype, *, fd: int | None = None):
         self.shape = shape
         self.dtype = dtype
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.fd = _anonymous(size) if fd is None else fd
         self.array = np.frombuffer(mmap.mmap(self.fd, size), dtype).reshape(shape)
         self._pinned = False
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> SharedArray:
+        """A new one that holds such values."""
+        shared = cls(values.shape, values.dtype)
+        shared.array[:] = values
+        return shared
 
     def pin(self) -> None:
         """Lock its pages, so that a GPU copies to and from them while the host goes on.
@@ -63,3 +78,51 @@ def _anonymous(size: int) -> int:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, size)
     return fd
+
+
+def share_pairs(pairs: list[Pair]) -> dict[str, SharedArray]:
+    """The arrays of a `PairTable`: one copy of all names and paths, however many processes read it."""
+    texts = [os.fsencode("\0".join((pair.name, str(pair.input.path), pair.input.half or ""))) for pair in pairs]
+    ends = np.cumsum([len(text) for text in texts])
+    return {"text": SharedArray.of(np.frombuffer(b"".join(texts), np.uint8)), "ends": SharedArray.of(ends)}
+
+
+class PairTable:
+    """`table[number]`: that pair, without its target.
+
+    Args:
+        text, ends: see `share_pairs`.
+    """
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray):
+        self._text, self._ends = text, ends
+
+    def __getitem__(self, number: int) -> Pair:
+        begin = self._ends[number - 1] if number else 0
+        name, path, half = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
+        return Pair(name, Source(Path(path), half or None))
+
+
+def share_slots(
+    *, slots: int, batch_size: int, input_shape: list[int], output_shape: list[int], coded: int = 0
+) -> dict[str, SharedArray]:
+    """A ring of slots on either side of an engine, a batch each, and what is known of their rows.
+
+    Args:
+        input_shape, output_shape: (C, H, W) of an image.
+        coded: bytes that a JPEG file may have that is kept as it is, for a GPU to decode; 0: none is.
+    """
+    ring = (slots, batch_size)
+    return {
+        "input": SharedArray((*ring, *hwc(input_shape)), "uint8"),
+        "deep": SharedArray((*ring, *hwc(input_shape)), "float32"),
+        "output": SharedArray((*ring, *hwc(output_shape)), "uint8"),
+        "loaded": SharedArray(ring, ROW),  # of the rows of input slots
+        "saved": SharedArray(ring, ROW),  # of the rows of output slots
+    } | ({"coded": SharedArray((*ring, coded), "uint8")} if coded else {})
+
+
+def hwc(shape_CHW: list[int]) -> tuple[int, int, int]:
+    """The shape of a frame."""
+    channels, height, width = shape_CHW
+    return height, width, channels

@@ -10,6 +10,7 @@ import torch
 
 from p2p.batch import from_frames
 from p2p.data.pairs import Pair
+from p2p.pipelines.slots import DEEP, FAILED
 from p2p.pipelines.stages import Stages
 
 
@@ -20,36 +21,35 @@ class Rows:
     Attributes:
         slot: which one.
         pairs: of each row what it is.
-        sizes: of each row that could be read the height and width that its file had.
-        coded: bytes of each row that holds a file, for the GPU to decode.
-        deep: rows that are in the slot's float32 half.
+        found: of each row what became of it, `ROW`s of the slot.
         failed: of each row that cannot be translated why.
         buffer: of `OnGpu`: where the batch is on the GPU.
     """
 
     slot: int
     pairs: list[Pair]
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    coded: dict[int, int] = field(default_factory=dict)
-    deep: list[int] = field(default_factory=list)
+    found: np.ndarray
     failed: dict[int, str] = field(default_factory=dict)
     buffer: int | None = None
 
     @property
     def rows(self) -> list[int]:
         """What can be translated."""
-        return [row for row in range(len(self.pairs)) if row not in self.failed]
+        return np.flatnonzero(self.found["state"] != FAILED).tolist()
 
-    @property
-    def images(self) -> list[tuple[str, tuple[int, int]]]:
-        """Of those the name and the size."""
-        return [(self.pairs[row].name, self.sizes[row]) for row in self.rows]
+    def in_state(self, state: int) -> list[int]:
+        """Rows of which that became."""
+        return np.flatnonzero(self.found["state"] == state).tolist()
+
+    def fail(self, row: int, reason: str) -> None:
+        """A row cannot be translated after all."""
+        self.found[row]["state"], self.failed[row] = FAILED, reason
 
 
 def gather(batch: Rows, rows: list[int], input_NHWC: np.ndarray, deep_NHWC: np.ndarray) -> torch.Tensor:
     """The frames in some rows, (N, H, W, C): a view of the slot, uint8, unless there are gaps or deep images."""
     frames = torch.from_numpy(input_NHWC[batch.slot])
-    deep = sorted(set(batch.deep).intersection(rows))
+    deep = sorted(set(batch.in_state(DEEP)).intersection(rows))
     if not deep and len(rows) == rows[-1] - rows[0] + 1:
         return frames[rows[0] : rows[-1] + 1]
     if not deep:

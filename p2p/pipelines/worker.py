@@ -1,7 +1,4 @@
-"""What runs in a worker process, which `p2p.pipelines.workers` starts.
-
-It imports NumPy and a codec, and no torch. Tasks and answers are short tuples; pixels stay in the slots.
-"""
+"""What runs in a worker process, which `p2p.pipelines.workers` starts. It imports NumPy and a codec, and no torch."""
 
 from __future__ import annotations
 
@@ -14,96 +11,21 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from p2p.data.images import read_file
-from p2p.data.pairs import Pair, Source
-from p2p.pipelines.files import Files
-from p2p.pipelines.slots import SharedArray
-
-
-class Load(NamedTuple):
-    """Decode and preprocess images into the rows of an input slot from `first` on.
-
-    `images` are (name, path, half). Answered by Loaded.
-    """
-
-    slot: int
-    first: int
-    images: list[tuple[str, str, str | None]]
-
-
-class Loaded(NamedTuple):
-    """What became of the rows.
-
-    `sizes`: height and width that each had in its file; `coded`: bytes of those that are in `coded` as the files
-    are, for the GPU to decode; `deep`: those that are in `deep_NHWC` instead of `input_NHWC`; `failed`: reasons.
-    """
-
-    slot: int
-    count: int
-    sizes: dict[int, tuple[int, int]]
-    coded: dict[int, int]
-    deep: list[int]
-    failed: dict[int, str]
-    spans: list[tuple[str, str, int, int, int]]
-    cpu_seconds: float
-
-
-class Save(NamedTuple):
-    """Encode and write the rows of an output slot from `first` on.
-
-    `images` are (name, the size that the input had). Answered by Saved.
-    """
-
-    slot: int
-    first: int
-    images: list[tuple[str, tuple[int, int]]]
-
-
-class Saved(NamedTuple):
-    """So many images of an output slot are on the disk."""
-
-    slot: int
-    count: int
-    spans: list[tuple[str, str, int, int, int]]
-    cpu_seconds: float
-
-
-class Broken(NamedTuple):
-    """The task ended by an exception, and the worker with it."""
-
-    error: Exception
-    trace: str
-
-
-class Setup(NamedTuple):
-    """The first thing that a worker is told; arrays as (shape, dtype, fd)."""
-
-    lane: str
-    parent: int
-    niceness: int
-    each_span: bool
-    files: Files
-    arrays: dict[str, tuple[tuple[int, ...], str, int]]
+from p2p.data.pairs import Pair
+from p2p.pipelines.slots import CODED, DEEP, FAILED, FRAME, PairTable, SharedArray
+from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Note, Setup, Span, Task, lane
 
 
 class Spans:
-    """Notes what `p2p.profiling.clock.Clock.merge` takes in; that class imports NVTX, half of a worker's start.
+    """Notes how long stages took; `p2p.profiling.clock.Clock`, which does the same, imports NVTX, half of a start."""
 
-    Args:
-        lane: who works.
-        each: hand out every span; False: one a stage that is as long as all of them, which the parent counts sooner.
-    """
-
-    def __init__(self, lane: str, *, each: bool):
+    def __init__(self, lane: str):
         self._lane = lane
-        self._each = each
-        self._spans: list[tuple[str, str, int, int, int]] = []
-        self._cpu_seconds = time.process_time()
+        self._spans: list[Span] = []
 
     @contextmanager
     def __call__(self, stage: str, images: int = 1) -> Iterator[None]:
@@ -114,68 +36,95 @@ class Spans:
         finally:
             self._spans.append((stage, self._lane, begin, time.perf_counter_ns(), images))
 
-    def take(self) -> tuple[list[tuple[str, str, int, int, int]], float]:
-        """Spans and processor time since the last call."""
+    def take(self) -> list[Span]:
+        """Those since the last call."""
         spans, self._spans = self._spans, []
-        if not self._each:
-            sums: dict[str, tuple[str, str, int, int, int]] = {}
-            for stage, lane, begin, end, images in spans:
-                _, _, first, last, count = sums.get(stage, (stage, lane, begin, begin, 0))
-                sums[stage] = (stage, lane, first, last + end - begin, count + images)
-            spans = list(sums.values())
-        before, self._cpu_seconds = self._cpu_seconds, time.process_time()
-        return spans, self._cpu_seconds - before
+        return spans
 
 
 class Worker:
-    """Does one task after another, until its parent hangs up, dies, or asks it to stop between two images."""
+    """Does one task after another, until its parent hangs up, dies, or asks it to stop between two images.
 
-    def __init__(self, setup: Setup):
+    Args:
+        setup: see there.
+        parent: where notes go.
+    """
+
+    def __init__(self, setup: Setup, parent: Connection):
         arrays = {name: SharedArray(shape, dtype, fd=fd).array for name, (shape, dtype, fd) in setup.arrays.items()}
         self._input_NHWC, self._deep_NHWC, self._output_NHWC = (arrays[name] for name in ("input", "deep", "output"))
-        self._coded = arrays.get("coded")
-        self._stop = arrays["stop"]
-        self._parent = setup.parent
-        self._files = setup.files
-        self._clock = Spans(setup.lane, each=setup.each_span)
+        self._coded, self._stop = arrays.get("coded"), arrays["stop"]
+        self._loaded, self._saved = arrays["loaded"], arrays["saved"]
+        self._seconds, self._images = arrays["seconds"][setup.index], arrays["images"][setup.index]
+        self._cpu = arrays["cpu"][setup.index : setup.index + 1]
+        self._pairs = PairTable(arrays["text"], arrays["ends"])
+        self._setup, self._files, self._parent = setup, setup.files, parent
+        self._clock = Spans(lane(setup.index))
+        self._began = time.process_time()
 
-    def load(self, task: Load) -> Loaded:
-        """Fill the rows of the slot."""
-        sizes, coded, deep, failed = {}, {}, [], {}
-        for row, (name, path, half) in enumerate(task.images, task.first):
+    def serve(self) -> None:
+        """Until there is nothing more to do."""
+        while ticket := os.read(self._setup.tasks, TASK.size):
+            task = Task._make(TASK.unpack(ticket))
+            failed = self.load(task) if task.kind == LOAD else self.save(task)
+            spans = self._count()
+            if noted := bool(failed or spans):
+                self._parent.send(Note(failed, spans))
+            os.write(self._setup.answers, ANSWER.pack(*Answer(*task, self._setup.index, noted)))
+
+    def load(self, task: Task) -> dict[int, str]:
+        """Fill the rows of an input slot; returns why some could not be."""
+        failed = {}
+        for row in range(task.first, task.first + task.count):
             self._go_on()
-            pair = Pair(name, Source(Path(path), half))
+            found = self._loaded[task.slot, row]
             try:
-                data = None
-                if self._coded is not None:
-                    with self._clock("decode", images=0):
-                        data = read_file(pair.input)
-                        size = self._files.gpu_size(pair, data)
-                    if size is not None and len(data) <= self._coded.shape[2]:
-                        self._coded[task.slot, row, : len(data)] = np.frombuffer(data, np.uint8)
-                        sizes[row], coded[row] = size, len(data)
-                        continue
-                frame_HWC, sizes[row] = self._files.load(pair, self._clock, data=data)
+                found["state"] = self._load(self._pairs[found["pair"]], found, task.slot, row)
             except ValueError as error:
-                failed[row] = str(error)
-                continue
-            with self._clock("preprocess", images=0):
-                if frame_HWC.dtype == np.uint8:
-                    self._input_NHWC[task.slot, row] = frame_HWC
-                else:
-                    self._deep_NHWC[task.slot, row] = frame_HWC
-                    deep.append(row)
-        return Loaded(task.slot, len(task.images), sizes, coded, deep, failed, *self._clock.take())
+                found["state"], failed[row] = FAILED, str(error)
+        return failed
 
-    def save(self, task: Save) -> Saved:
-        """Write the rows of the slot."""
-        for row, (name, size) in enumerate(task.images, task.first):
+    def _load(self, pair: Pair, found: np.void, slot: int, row: int) -> int:
+        """Fill a row; returns what it holds now."""
+        data = None
+        if self._coded is not None:
+            with self._clock("decode", images=0):
+                data = read_file(pair.input)
+                size = self._files.gpu_size(pair, data)
+            if size is not None and len(data) <= self._coded.shape[2]:
+                self._coded[slot, row, : len(data)] = np.frombuffer(data, np.uint8)
+                (found["height"], found["width"]), found["coded"] = size, len(data)
+                return CODED
+        frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
+        with self._clock("preprocess", images=0):
+            if frame_HWC.dtype == np.uint8:
+                self._input_NHWC[slot, row] = frame_HWC
+                return FRAME
+            self._deep_NHWC[slot, row] = frame_HWC
+            return DEEP
+
+    def save(self, task: Task) -> dict[int, str]:
+        """Write the rows of an output slot."""
+        for row in range(task.first, task.first + task.count):
             self._go_on()
-            self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
-        return Saved(task.slot, len(task.images), *self._clock.take())
+            known = self._saved[task.slot, row]
+            size = int(known["height"]), int(known["width"])
+            self._files.save(self._pairs[known["pair"]].name, self._output_NHWC[task.slot, row], size, self._clock)
+        return {}
+
+    def _count(self) -> list[Span]:
+        """Add up the work since the last call, where all can see it, or return all of it for a timeline."""
+        self._cpu[0] = time.process_time() - self._began
+        spans = self._clock.take()
+        if self._setup.each_span:
+            return spans
+        for stage, _, begin, end, images in spans:
+            self._seconds[STAGES.index(stage)] += (end - begin) / 1e9
+            self._images[STAGES.index(stage)] += images
+        return []
 
     def _go_on(self) -> None:
-        if self._stop[0] or os.getppid() != self._parent:
+        if self._stop[0] or os.getppid() != self._setup.parent:
             sys.exit()
 
 
@@ -186,11 +135,9 @@ def main(fd: int) -> None:
     try:
         setup = parent.recv()
         os.nice(setup.niceness)
-        worker = Worker(setup)
+        worker = Worker(setup, parent)
         parent.send(None)  # ready
-        while True:
-            task = parent.recv()
-            parent.send(worker.load(task) if isinstance(task, Load) else worker.save(task))
+        worker.serve()
     except (EOFError, ConnectionError):  # the parent is done, or dead
         return
     except Exception as error:  # whatever it is, it is the parent's to raise

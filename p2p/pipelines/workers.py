@@ -8,18 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from select import PIPE_BUF
 from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
 
 from p2p.pipelines.files import Files
-from p2p.pipelines.slots import SharedArray
-from p2p.pipelines.worker import Broken, Load, Loaded, Save, Saved, Setup
+from p2p.pipelines.slots import PairTable, SharedArray
+from p2p.pipelines.tickets import ANSWER, LOAD, SAVE, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
 
-QUEUED = 2  # tasks that a worker has: one in hand and one next, so that it never waits for its parent
+QUEUED = 2  # tasks for each worker: one in hand and one next, so that it never waits for its parent
 PATIENCE_S = 1.0  # for the images in hand, when all is over
 
 START = "import sys; from p2p.pipelines.worker import main; main(int(sys.argv[1]))"
@@ -32,8 +36,15 @@ class TraceOfWorker(Exception):
         return f"in a worker process:\n{self.args[0]}"
 
 
+class Done(NamedTuple):
+    """A task, and what was noted beside it: see `p2p.pipelines.tickets`."""
+
+    task: Task
+    note: Note
+
+
 class Workers:
-    """So many processes with a pipe each: no queue and no lock is shared, so that a killed one holds up no other.
+    """So many processes that take tasks from one pipe, whoever has time the next one.
 
     They are fresh interpreters rather than forks, which CUDA and threads forbid, and not those of `multiprocessing`,
     which would import the main script again, and torch with it: 3 seconds instead of 0.2. They are a session of
@@ -42,55 +53,67 @@ class Workers:
     Args:
         count: processes.
         niceness: added to theirs, so that they give way to an engine on the same cores.
-        each_span: whether their answers hold every span, for a timeline.
+        each_span: whether notes hold every span, for a timeline; False: `worked` tells their sums.
         files: what they do to an image.
-        arrays: input, deep, output, stop and, where the GPU decodes, coded; see `p2p.pipelines.worker`.
+        arrays: of `p2p.pipelines.slots`: `share_slots` and `share_pairs`.
 
     Attributes:
         pending: tasks that were submitted and not answered.
+        handed_out: those of them that workers have, or will have next.
     """
 
     def __init__(self, count: int, *, niceness: int, each_span: bool, files: Files, arrays: dict[str, SharedArray]):
-        self._stop = arrays["stop"].array
         self._files = files
-        self.pending = 0
-        self._waiting: tuple[deque[Save], deque[Load]] = (deque(), deque())  # first to be handed out first
+        self._pairs, self._saved = PairTable(arrays["text"].array, arrays["ends"].array), arrays["saved"].array
+        self._own = {
+            "stop": SharedArray((1,), "uint8"),
+            "seconds": SharedArray((count, len(STAGES)), "float64"),
+            "images": SharedArray((count, len(STAGES)), "int64"),
+            "cpu": SharedArray((count,), "float64"),
+        }
+        self.pending = self.handed_out = 0
+        self._waiting: tuple[deque[Task], deque[Task]] = (deque(), deque())  # first to be handed out first
+        self._saving: set[Task] = set()
+        self._notes: dict[int, deque[Note]] = defaultdict(deque)
+        (tasks, self._tasks), (self._answers, self._answering) = os.pipe(), os.pipe()
         self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = os.pipe()
-        os.set_blocking(self._woken, False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._processes: dict[Connection, subprocess.Popen] = {}
-        self._tasks: dict[Connection, deque[Load | Save]] = {}
-        described = {name: (each.shape, each.dtype, each.fd) for name, each in arrays.items()}
+        self._selector.register(self._answers, selectors.EVENT_READ)
+        self._processes: list[tuple[Connection, subprocess.Popen]] = []
+        shared = arrays | self._own
+        described = {name: (each.shape, each.dtype, each.fd) for name, each in shared.items()}
+        fds = [tasks, self._answering, *(array.fd for array in shared.values())]
         try:
             for index in range(count):
-                setup = Setup(f"worker {index}", os.getpid(), niceness, each_span, files, described)
-                self._start(setup, [array.fd for array in arrays.values()])
+                setup = Setup(index, os.getpid(), niceness, each_span, files, tasks, self._answering, described)
+                self._start(setup, fds)
         except BaseException:
             self._end(patience_s=0)
             raise
+        finally:
+            os.close(tasks)
 
     def wait_until_ready(self) -> None:
         """Return when every worker is."""
-        for connection in self._processes:
-            self._receive(connection)
+        for index in range(len(self._processes)):
+            self._receive(index)
 
-    def submit(self, task: Load | Save) -> None:
+    def submit(self, task: Task) -> None:
         """Have a task handed out some time; what is to be saved goes first, since it frees its slot."""
-        self._waiting[isinstance(task, Load)].append(task)
+        self._waiting[task.kind == LOAD].append(task)
         self.pending += 1
 
     def hand_out(self) -> None:
-        """Give tasks to the workers that have the fewest, as many as they take."""
+        """Give tasks to the workers, as many as they can have."""
+        tasks = []
         for queue in self._waiting:
-            while queue:
-                connection = min(self._tasks, key=lambda each: len(self._tasks[each]))
-                if len(self._tasks[connection]) >= QUEUED:
-                    return
-                task = queue.popleft()
-                self._tasks[connection].append(task)
-                with suppress(ConnectionError):  # as above
-                    connection.send(task)
+            while queue and self.handed_out < QUEUED * len(self._processes):
+                tasks.append(queue.popleft())
+                self.handed_out += 1
+        self._saving.update(task for task in tasks if task.kind == SAVE)
+        tickets, most = b"".join(TASK.pack(*task) for task in tasks), PIPE_BUF // TASK.size * TASK.size
+        with suppress(BrokenPipeError):  # all workers are dead: `answers` says so
+            for at in range(0, len(tickets), most):
+                os.write(self._tasks, tickets[at : at + most])
 
     def silent(self) -> bool:
         """Whether there is no answer yet."""
@@ -99,23 +122,41 @@ class Workers:
     def wake(self) -> None:
         """Have `answers` return, from another thread."""
         with suppress(OSError):  # all is over
-            os.write(self._waker, b"\0")
+            os.write(self._answering, ANSWER.pack(*Answer(WAKE)))
 
-    def answers(self, *, wait_s: float | None) -> Iterator[Loaded | Saved]:
+    def answers(self, *, wait_s: float | None) -> Iterator[Done]:
         """What has been done meanwhile; waits so long for an answer or a wake, None for any time.
 
         Raises:
             ValueError: a worker was killed.
             Exception: whatever a stage raised in a worker.
         """
-        for key, _ in self._selector.select(wait_s):
-            if key.fileobj == self._woken:
-                os.read(self._woken, 1 << 10)
+        ready = [key for key, _ in self._selector.select(wait_s)]
+        for key in ready:
+            if key.data is not None:
+                self._receive(key.data)  # a note, unless something is wrong
+        if not any(key.data is None for key in ready):
+            return
+        for answer in map(Answer._make, ANSWER.iter_unpack(os.read(self._answers, 1024 * ANSWER.size))):
+            if answer.kind == WAKE:
                 continue
-            answer = self._receive(key.fileobj)
-            self._tasks[key.fileobj].popleft()
+            while answer.noted and not self._notes[answer.worker]:
+                self._receive(answer.worker)
+            note = self._notes[answer.worker].popleft() if answer.noted else Note({}, [])
+            task = Task(*answer[:4])
             self.pending -= 1
-            yield answer
+            self.handed_out -= 1
+            self._saving.discard(task)
+            yield Done(task, note)
+
+    def worked(self) -> tuple[list[Span], float]:
+        """For each worker and stage one span as long as all of them together, and all workers' processor time."""
+        seconds, images, cpu = (self._own[name].array for name in ("seconds", "images", "cpu"))
+        spans = [
+            (STAGES[stage], lane(worker), 0, round(1e9 * seconds[worker, stage]), int(images[worker, stage]))
+            for worker, stage in np.argwhere(seconds)
+        ]
+        return spans, float(cpu.sum())
 
     def __enter__(self) -> Workers:
         return self
@@ -136,20 +177,22 @@ class Workers:
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-        self._processes[here] = process
-        self._tasks[here] = deque()
+        self._processes.append((here, process))
         with suppress(ConnectionError):  # it is dead already: found out when its answer is read
             here.send(setup)
-        self._selector.register(here, selectors.EVENT_READ)
+        self._selector.register(here, selectors.EVENT_READ, data=setup.index)
 
-    def _receive(self, connection: Connection) -> Loaded | Saved | None:
+    def _receive(self, index: int) -> None:
+        """Take what a worker says beside its answers."""
+        connection, process = self._processes[index]
         try:
-            answer = connection.recv()
+            message = connection.recv()
         except (EOFError, ConnectionError):
-            raise ValueError(self._cause(self._processes[connection])) from None
-        if isinstance(answer, Broken):
-            raise answer.error from TraceOfWorker(answer.trace)
-        return answer
+            raise ValueError(self._cause(process)) from None
+        if isinstance(message, Broken):
+            raise message.error from TraceOfWorker(message.trace)
+        if message is not None:  # that it is ready
+            self._notes[index].append(message)
 
     @staticmethod
     def _cause(process: subprocess.Popen) -> str:
@@ -161,21 +204,23 @@ class Workers:
         return f"worker process {process.pid} of the pipeline has died ({how}){hint}"
 
     def _end(self, *, patience_s: float) -> None:
-        self._stop[0] = 1
+        self._own["stop"].array[0] = 1
         self._selector.close()
-        os.close(self._woken)
-        os.close(self._waker)
+        for fd in (self._tasks, self._answers, self._answering):
+            os.close(fd)
         deadline = time.monotonic() + patience_s
         try:
-            for connection in self._processes:
+            for connection, _ in self._processes:
                 connection.close()
-            for process in self._processes.values():
+            for _, process in self._processes:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
         finally:  # after a second Ctrl-C, too
-            for process in self._processes.values():
+            for _, process in self._processes:
                 process.kill()  # does nothing to one that was waited for
                 process.wait()
-            for task in (task for tasks in self._tasks.values() for task in tasks if isinstance(task, Save)):
-                for name, _ in task.images:
-                    self._files.partial(name).unlink(missing_ok=True)  # of one that was killed between write and rename
+            for task in self._saving:  # of one that was killed between write and rename
+                for known in self._saved[task.slot, task.first : task.first + task.count]:
+                    self._files.partial(self._pairs[known["pair"]].name).unlink(missing_ok=True)
+            for array in self._own.values():
+                array.__exit__(None, None, None)

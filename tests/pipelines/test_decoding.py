@@ -24,6 +24,7 @@ from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.gpu_translator import OnGpu
+from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import OnCpu
 from p2p.profiling.clock import Clock
@@ -53,15 +54,15 @@ class Decoding(OnCpu):
 
     def _load(self, batch):
         time.sleep(random.random() / 200)
-        for row, size in batch.coded.items():
-            data = self._coded[batch.slot, row, :size].tobytes()
+        for row in batch.in_state(CODED):
+            data = self._coded[batch.slot, row, : batch.found["coded"][row]].tobytes()
             self.decoded.append(batch.pairs[row].name)
             if batch.pairs[row].name in self.fails:
                 raise RuntimeError("the decoder broke")
             try:
                 frame, _ = self._stages.files.load(batch.pairs[row], self._stages.clock, data=data)
             except ValueError as error:
-                batch.failed[row] = str(error)
+                batch.fail(row, str(error))
             else:
                 self._inputs[0][batch.slot, row] = frame
 
@@ -128,7 +129,7 @@ def test_the_same_bytes_whoever_decodes(engine, pairs, tmp_path, made, batch_siz
 
 
 def test_a_file_that_is_too_long_for_its_slot_is_the_workers(engine, pairs, tmp_path, made, monkeypatch):
-    monkeypatch.setattr(overlap, "CODED", 600)
+    monkeypatch.setattr(overlap, "CODED_BYTES", 600)
     stages = on_gpu(stages_for(engine, tmp_path / "out", codec=Fast()))
     overlap.run(pairs, stages, batch_size=4, workers=2)
     short = {pair.name for pair in pairs if pair.input.path.stat().st_size <= 600}
