@@ -76,14 +76,13 @@ def candidates(rows: int, columns: int, depth: int, *, item_bytes: int = 2, proc
     return sorted(ranked, key=ranked.__getitem__)
 
 
-def fastest(tiles: list[Tile], run: Callable[[Tile], Callable[[], object]], *, trials: int = 8) -> Tile:
-    """The fastest of the first few tiles, by the median of some runs on the current GPU.
+def fastest(tiles: list[Tile], run: Callable[[Tile], Callable[[], object]]) -> Tile:
+    """The fastest of some tiles, by the median of some runs on the current GPU.
 
     Args:
         run: gives what to measure for a tile; an exception says that the GPU cannot do it.
-        trials: how many tiles to try.
     """
-    timed = dict(_timed(tiles[:trials], run))
+    timed = dict(_timed(tiles, run))
     if not timed:
         raise ValueError("none of the tiles fits this GPU: use another backend")
     return min(timed, key=timed.__getitem__)

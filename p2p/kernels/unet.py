@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+import triton
 from triton import language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -16,7 +18,21 @@ from p2p.kernels.tiles import Tile, candidates, fastest
 from p2p.kernels.weights import Layer, Weights
 
 NONE, RELU, TANH = "none", "relu", "tanh"
+TRIALS = 8  # tiles that are measured for each product
 SMALL = 17 * 17  # rows of an image that one program normalizes
+
+
+Start = Callable[[triton.JITFunction, tuple[int, int]], Callable[..., object]]
+
+
+def now(kernel: triton.JITFunction, grid: tuple[int, int]) -> Callable[..., object]:
+    """Start a kernel as usual."""
+    return kernel[grid]
+
+
+def compiled(kernel: triton.JITFunction, grid: tuple[int, int]) -> Callable[..., object]:
+    """Only compile it, which `triton.AsyncCompileMode` has its threads do."""
+    return partial(kernel.warmup, grid=grid)
 
 
 @dataclass
@@ -25,7 +41,7 @@ class Step:
 
     a: torch.Tensor
     w: torch.Tensor
-    launch: Callable[[TensorDescriptor, TensorDescriptor, torch.Tensor, torch.Tensor, Tile], object]
+    launch: Callable[..., object]
     run: Callable[[], object] = field(default=lambda: None)
 
     @property
@@ -89,10 +105,16 @@ class UNetKernels:
         """Choose the tile of every product: those given, or by measurement. Returns them, for a program file."""
         if tiles is None:
             processors = torch.cuda.get_device_properties(self._device).multi_processor_count
-            tiles = [
-                fastest(candidates(*step.shape, item_bytes=step.a.element_size(), processors=processors), step.prepare)
+            likely = [
+                candidates(*step.shape, item_bytes=step.a.element_size(), processors=processors)[:TRIALS]
                 for step in self._steps
             ]
+            # Some hundred kernels, by all cores. What cannot be compiled is found out again when it is tried.
+            with ThreadPoolExecutor() as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+                for step, some in zip(self._steps, likely, strict=True):
+                    for tile in some:
+                        step.prepare(tile)(start=compiled)
+            tiles = [fastest(some, step.prepare) for step, some in zip(self._steps, likely, strict=True)]
         for step, tile in zip(self._steps, tiles, strict=True):
             step.prepare(tile)
         return tiles
@@ -135,8 +157,8 @@ class UNetKernels:
         flags = {"RAW": normed, "CELLS": main is not None and not normed, "FLAT": raw is not None}
         cells, flat = (raw if main is None else main), (main if raw is None else raw)  # what is None is not used
 
-        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
-            shifted_gemm.down[grid](
+        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile, start: Start = now):
+            start(shifted_gemm.down, grid)(
                 a_desc, w_desc, workspace, arrived, bias if layer.scale is None else layer.scale, bias, cells, flat,
                 a.shape[0], len(w), a.shape[1], width + 1, height, width, flat.stride(0),
                 layer.cells_times, layer.flat_times, **sums_of(layer), **flags,
@@ -159,8 +181,8 @@ class UNetKernels:
             strides = [apart * pitch * (2 * height + 1), apart * pitch, apart, 1]
             activation = NONE if layer.norm is not None else RELU
 
-        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile):
-            shifted_gemm.up[grid](
+        def launch(a_desc, w_desc, workspace, arrived, grid, tile: Tile, start: Start = now):
+            start(shifted_gemm.up, grid)(
                 a_desc, w_desc, workspace, arrived, bias if layer.scale is None else layer.scale, bias, target,
                 a.shape[0], len(w), a.shape[1], width + 1, height, width, channels, *strides, layer.flat_times,
                 **sums_of(layer), ACTIVATION=activation,
