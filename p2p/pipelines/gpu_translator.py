@@ -64,7 +64,7 @@ class OnGpu:
         self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._begin(*input_NHWC.shape[1:4])
         # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
-        buffers = range(self.depth + 2 * len(self._loaders))
+        buffers = range(self.in_hand(decodes=self.decodes))
         batch_size, height, width, channels = input_NHWC.shape[1:]
         self._device_inputs = [
             torch.empty(input_NHWC.shape[1:], dtype=torch.uint8, device=device)
@@ -77,6 +77,11 @@ class OnGpu:
         torch.cuda.synchronize(device)  # on the current stream, that memory may still have another use
         self._free = deque(buffers)
         self._running: deque[tuple[Rows, int, torch.cuda.Event]] = deque()
+
+    @classmethod
+    def in_hand(cls, *, decodes: bool) -> int:
+        """Batches that may be on the GPU at a time: in the engine's queue and, for each decoder, one and the next."""
+        return cls.depth + (2 * DECODERS if decodes else 0)
 
     def __len__(self) -> int:
         return len(self._running)

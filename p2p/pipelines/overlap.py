@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from p2p.data.pairs import Pair
-from p2p.pipelines import sequential
+from p2p.pipelines import ctrl_c, sequential
 from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
@@ -81,16 +81,17 @@ def run(
     if workers is None:
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
     part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
+    manifest = stages.engine.manifest
+    on_gpu = stages.engine.device.type == "cuda"
     if slots is None:
         slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
+        slots += OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
         raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
     if workers == 0:
         return sequential.run(pairs, stages, batch_size=batch_size)
-    manifest = stages.engine.manifest
-    on_gpu = stages.engine.device.type == "cuda"
     turns = not on_gpu and torch.get_num_threads() >= available_cores()
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
@@ -116,7 +117,8 @@ def run(
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:
-                _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns)
+                with ctrl_c.noted(pool.wake) as check:
+                    _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns, check=check)
                 translator.close()
             finally:
                 spans, cpu_seconds = pool.worked()
@@ -141,6 +143,7 @@ def _translate_all(
     *,
     part: int,
     turns: bool,
+    check: Callable[[], None],
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
     slots, batch_size = loaded.shape
@@ -162,6 +165,7 @@ def _translate_all(
         return not translator.decodes or (loading[0].prepared is not None and loading[0].prepared.done())
 
     while True:
+        check()
         while free_inputs and not exhausted:
             start = next(starts, None)
             if exhausted := start is None:

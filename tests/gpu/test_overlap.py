@@ -22,7 +22,7 @@ from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import OnGpu
-from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.slots import DEEP, SharedArray
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
 from tests.conftest import picture
@@ -189,7 +189,7 @@ def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch
     start, calls = OnGpu.start, []
 
     def strict(self, batch, slot, loaded):
-        torch.cuda.set_sync_debug_mode("default" if batch.deep else "error")
+        torch.cuda.set_sync_debug_mode("default" if batch.in_state(DEEP) else "error")
         try:
             start(self, batch, slot, loaded)
         finally:

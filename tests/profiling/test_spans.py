@@ -16,13 +16,13 @@ WORKER = """
 import pickle, sys, time
 from p2p.pipelines.worker import Spans
 assert "torch" not in sys.modules, "a worker would wait for it"
-clock = Spans("decode 3", each=True)
+clock = Spans("decode 3")
 with clock("decode", images=4):
     time.sleep(0.01)
 with clock("preprocess", images=4):
     pass
-sys.stdout.buffer.write(pickle.dumps(clock.take()[0]))
-assert clock.take()[0] == []
+sys.stdout.buffer.write(pickle.dumps(clock.take()))
+assert clock.take() == []
 """
 
 
