@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast does each backend run the generator, how near is it to the hardware's limit, and how exact is it?
 
-    python -m benchmarks.generator [--batch 1,8,32,128] [--image-size 256] [--norm-stats running] [--programs eager,...]
+    python -m benchmarks.generator [--batch 1,8,32,128] [--norm-stats running] [--programs eager,"triton fp16",...]
 
 A U-Net of the size and with the activations of a trained one, the shipped images. One program a row, made for that
 batch size; all of a batch size take turns, so that a drift of the clock hits them alike. Input and output stay on
@@ -138,8 +138,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1,8,32,128", help="batch sizes, in this order")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--norm-stats", default="running", choices=["running", "instance"])
-    parser.add_argument("--programs", default="", help="only these backends, such as module,compile,onnx")
-    parser.add_argument("--rewrites", default="", help="only these, such as none,fold+last")
+    parser.add_argument("--programs", default="", help="only these, by how their rows begin: module,triton fp16,...")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--round-s", type=float, default=0.1, help="seconds of a program's turn, twice")
     parser.add_argument("--budget-s", type=float, default=480, help="no builds after; every batch size has its share")
@@ -160,8 +159,8 @@ def main() -> None:
     side, dtype = (8192, torch.float16) if device.type == "cuda" else (1024, torch.float32)
     matrix = torch.randn(side, side, device=device, dtype=dtype)
 
-    programs = [program for program in PROGRAMS if not options.programs or program[0] in options.programs.split(",")]
-    programs = [program for program in programs if not options.rewrites or program[2] in options.rewrites.split(",")]
+    wanted = tuple(options.programs.split(","))
+    programs = [program for program in PROGRAMS if Candidate(*program).name.startswith(wanted)]
     if device.type == "cpu":
         programs = [(backend, "fp32", *rest) for backend, precision, *rest in programs if precision in ("fp32", "fp16")]
     record = head(options.commit, *PACKAGES) | {
