@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from p2p.data.pairs import Pair
-from p2p.pipelines import ctrl_c, sequential
+from p2p.pipelines import sequential
 from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
@@ -117,8 +117,7 @@ def run(
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:
-                with ctrl_c.noted(pool.wake) as check:
-                    _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns, check=check)
+                _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns)
                 translator.close()
             finally:
                 spans, cpu_seconds = pool.worked()
@@ -143,7 +142,6 @@ def _translate_all(
     *,
     part: int,
     turns: bool,
-    check: Callable[[], None],
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
     slots, batch_size = loaded.shape
@@ -165,7 +163,6 @@ def _translate_all(
         return not translator.decodes or (loading[0].prepared is not None and loading[0].prepared.done())
 
     while True:
-        check()
         while free_inputs and not exhausted:
             start = next(starts, None)
             if exhausted := start is None:
