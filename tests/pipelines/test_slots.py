@@ -2,16 +2,20 @@ import gc
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
-from p2p.pipelines.slots import SharedArray
+from p2p.data.pairs import Pair, Source
+from p2p.pipelines.slots import PairTable, SharedArray, share_pairs
 from tests.conftest import ROOT
 from tests.pipelines.conftest import shared_memory
 
 ADD = """
 import sys
-from p2p.pipelines.slots import SharedArray
+from p2p.data.pairs import Pair, Source
+from p2p.pipelines.slots import PairTable, SharedArray, share_pairs
 array = SharedArray((3, 5), "float32", fd=int(sys.argv[1])).array
 array += 1.5
 """
@@ -42,3 +46,14 @@ def test_only_what_is_written_takes_memory():
     with SharedArray((1 << 30,), "uint8") as shared:
         shared.array[:4096] = 1
         assert os.stat(shared.fd).st_blocks * 512 < 1 << 21  # noqa: PTH116 - a descriptor
+
+
+def test_a_table_of_pairs_gives_them_back_whatever_their_names():
+    paths = ["a.png", "deep/er/\u00fc \u732b.jpg", os.fsdecode(b"not utf-8 \xff\xfe.webp"), "/x/new\nline.png"]
+    halves = [None, "left", "right", None]
+    pairs = [Pair(path[:-4], Source(Path(path), half)) for path, half in zip(paths, halves, strict=True)]
+    with ExitStack() as stack:
+        arrays = {name: stack.enter_context(array) for name, array in share_pairs(pairs).items()}
+        table = PairTable(**{name: each.array for name, each in arrays.items()})
+        assert [table[number] for number in range(4)] == pairs
+        del table
