@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
+from p2p.cores import available_cores
 from p2p.data.pairs import Pair
 from p2p.pipelines.gpu_translator import DECODERS
-from p2p.pipelines.overlap import CODED_BYTES, PART, available_cores
+from p2p.pipelines.overlap import CODED_BYTES, plan
 from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.tickets import LOAD, SAVE, Task
@@ -23,7 +24,7 @@ from p2p.pipelines.workers import Workers
 def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that read and, unless the GPU does it, decode and preprocess."""
     with _workers(stages, pairs, batch) as (pool, arrays):
-        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs))
+        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs), part=plan(batch, available_cores())[0])
 
 
 def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: int) -> float:
@@ -33,7 +34,7 @@ def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: i
         for row in range(output.shape[0] * batch):
             output[divmod(row, batch)] = frames[row % len(frames)]
         arrays["saved"].array["height"], arrays["saved"].array["width"] = frames[0].shape[:2]
-        return _speed(pool, SAVE, arrays["saved"].array, len(pairs))
+        return _speed(pool, SAVE, arrays["saved"].array, len(pairs), part=plan(batch, available_cores())[0])
 
 
 def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
@@ -81,7 +82,7 @@ def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
 def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Workers, dict[str, SharedArray]]]:
     manifest = stages.engine.manifest
     arrays = share_pairs(pairs) | share_slots(
-        slots=max(3, 128 // batch),
+        slots=plan(batch, available_cores())[1],
         batch_size=batch,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,
@@ -96,7 +97,7 @@ def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Wo
         yield pool, arrays
 
 
-def _speed(pool: Workers, kind: int, rows: np.ndarray, count: int) -> float:
+def _speed(pool: Workers, kind: int, rows: np.ndarray, count: int, *, part: int) -> float:
     """Images/s of loading or saving so many, in the slots of these rows, each as soon as it is free again."""
     slots, batch = rows.shape
     free, left, starts = list(range(slots)), {}, iter(range(0, count, batch))
@@ -105,8 +106,8 @@ def _speed(pool: Workers, kind: int, rows: np.ndarray, count: int) -> float:
         while free and (start := next(starts, None)) is not None:
             slot, some = free.pop(), min(batch, count - start)
             rows["pair"][slot, :some], left[slot] = range(start, start + some), some
-            for first in range(0, some, PART):
-                pool.submit(Task(kind, slot, first, min(PART, some - first)))
+            for first in range(0, some, part):
+                pool.submit(Task(kind, slot, first, min(part, some - first)))
         if not pool.pending:
             return count / (time.perf_counter() - begin)
         pool.hand_out()

@@ -159,10 +159,11 @@ def main() -> None:
     side, dtype = (8192, torch.float16) if device.type == "cuda" else (1024, torch.float32)
     matrix = torch.randn(side, side, device=device, dtype=dtype)
 
-    wanted = tuple(options.programs.split(","))
-    programs = [program for program in PROGRAMS if Candidate(*program).name.startswith(wanted)]
+    programs = PROGRAMS
     if device.type == "cpu":
         programs = [(backend, "fp32", *rest) for backend, precision, *rest in programs if precision in ("fp32", "fp16")]
+    wanted = tuple(options.programs.split(","))
+    programs = [program for program in programs if Candidate(*program).name.startswith(wanted)]
     record = head(options.commit, *PACKAGES) | {
         "network": {"name": "UNet", "image_size": options.image_size, "flop": flop, "norm_stats": options.norm_stats},
         "tf32": torch.backends.cudnn.allow_tf32,  # of "module fp32" on a GPU, PyTorch's default

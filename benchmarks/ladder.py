@@ -29,19 +29,20 @@ from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
 from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
+from p2p.cores import available_cores
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine
 from p2p.pipelines import sequential
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
-from p2p.report.limit import cores, limit
+from p2p.report.limit import limit
 from p2p.report.tables import show
 
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them."""
     stages.warmup(batch_size, images=len(pairs))
-    with ThreadPoolExecutor(min(8, cores())) as pool, stages.clock("e2e", len(pairs)):
+    with ThreadPoolExecutor(min(8, available_cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
             batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))
             if batch is not None:

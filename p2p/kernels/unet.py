@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +14,7 @@ import triton
 from triton import language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from p2p.cores import available_cores
 from p2p.kernels import instance_norm, shifted_gemm
 from p2p.kernels.tiles import Tile, candidates, fastest
 from p2p.kernels.weights import Layer, Weights
@@ -110,10 +112,11 @@ class UNetKernels:
                 for step in self._steps
             ]
             # Some hundred kernels, by all cores. What cannot be compiled is found out again when it is tried.
-            with ThreadPoolExecutor() as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+            with ThreadPoolExecutor(available_cores()) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
                 for step, some in zip(self._steps, likely, strict=True):
                     for tile in some:
-                        step.prepare(tile)(start=compiled)
+                        with suppress(Exception):
+                            step.prepare(tile)(start=compiled)
             tiles = [fastest(some, step.prepare) for step, some in zip(self._steps, likely, strict=True)]
         for step, tile in zip(self._steps, tiles, strict=True):
             step.prepare(tile)

@@ -21,7 +21,6 @@ that loading and saving use all cores, too.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from p2p.cores import available_cores
 from p2p.data.pairs import Pair
 from p2p.pipelines import sequential
 from p2p.pipelines.gpu_translator import OnGpu
@@ -80,17 +80,17 @@ def run(
     """
     if workers is None:
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
-    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
+    part, ring = plan(batch_size, workers)
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if slots is None:
-        slots = max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
+        slots = ring
         slots += OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
         raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
-    if workers == 0:
+    if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
     turns = not on_gpu and torch.get_num_threads() >= available_cores()
     arrays = share_pairs(pairs) | share_slots(
@@ -123,6 +123,12 @@ def run(
                 spans, cpu_seconds = pool.worked()
                 stages.clock.merge(spans)
                 stages.clock.cpu_seconds += cpu_seconds
+
+
+def plan(batch_size: int, workers: int) -> tuple[int, int]:
+    """Images of a task, and slots of a ring, that keep so many workers busy."""
+    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
+    return part, max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
 
 
 def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]) -> OnCpu | OnGpu:
@@ -219,8 +225,3 @@ def _translate_all(
                 del saving[task.slot]
             for _ in range(task.count):
                 stages.on_image()
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

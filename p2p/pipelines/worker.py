@@ -63,10 +63,13 @@ class Worker:
         self._began = time.process_time()
 
     def serve(self) -> None:
-        """Until there is nothing more to do."""
+        """Until there is nothing more to do, or a task ends by an exception."""
         while ticket := os.read(self._setup.tasks, TASK.size):
             task = Task._make(TASK.unpack(ticket))
-            failed = self.load(task) if task.kind == LOAD else self.save(task)
+            try:
+                failed = self.load(task) if task.kind == LOAD else self.save(task)
+            except Exception as error:  # a disk's, say, which must not be taken for the parent's end
+                return self._parent.send(broken(error))
             spans = self._count()
             if noted := bool(failed or spans):
                 self._parent.send(Note(failed, spans))
@@ -78,30 +81,35 @@ class Worker:
         for row in range(task.first, task.first + task.count):
             self._go_on()
             found = self._loaded[task.slot, row]
+            pair = self._pairs[found["pair"]]
             try:
-                found["state"] = self._load(self._pairs[found["pair"]], found, task.slot, row)
+                data, coded = self._read(pair, found)
+                if not coded:
+                    frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
             except ValueError as error:
                 found["state"], failed[row] = FAILED, str(error)
+                continue
+            if coded:
+                self._coded[task.slot, row, : len(data)] = np.frombuffer(data, np.uint8)
+                found["state"], found["coded"] = CODED, len(data)
+                continue
+            with self._clock("preprocess", images=0):
+                deep = frame_HWC.dtype != np.uint8
+                (self._deep_NHWC if deep else self._input_NHWC)[task.slot, row] = frame_HWC
+                found["state"] = DEEP if deep else FRAME
         return failed
 
-    def _load(self, pair: Pair, found: np.void, slot: int, row: int) -> int:
-        """Fill a row; returns what it holds now."""
-        data = None
-        if self._coded is not None:
-            with self._clock("decode", images=0):
-                data = read_file(pair.input)
-                size = self._files.gpu_size(pair, data)
-            if size is not None and len(data) <= self._coded.shape[2]:
-                self._coded[slot, row, : len(data)] = np.frombuffer(data, np.uint8)
-                (found["height"], found["width"]), found["coded"] = size, len(data)
-                return CODED
-        frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
-        with self._clock("preprocess", images=0):
-            if frame_HWC.dtype == np.uint8:
-                self._input_NHWC[slot, row] = frame_HWC
-                return FRAME
-            self._deep_NHWC[slot, row] = frame_HWC
-            return DEEP
+    def _read(self, pair: Pair, found: np.void) -> tuple[bytes | None, bool]:
+        """The bytes of a file, where it may be the GPU's to decode, and whether it is."""
+        if self._coded is None:
+            return None, False
+        with self._clock("decode", images=0):
+            data = read_file(pair.input)
+            size = self._files.gpu_size(pair, data)
+        if size is None or len(data) > self._coded.shape[2]:
+            return data, False
+        found["height"], found["width"] = size
+        return data, True
 
     def save(self, task: Task) -> dict[int, str]:
         """Write the rows of an output slot."""
@@ -142,12 +150,14 @@ def main(fd: int) -> None:
         return
     except Exception as error:  # whatever it is, it is the parent's to raise
         with suppress(ConnectionError):  # nobody listens
-            parent.send(Broken(_picklable(error), traceback.format_exc()))
+            parent.send(broken(error))
 
 
-def _picklable(error: Exception) -> Exception:
+def broken(error: Exception) -> Broken:
+    """The exception that is being handled, as it can travel."""
+    trace = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # of the error's own class, which may do anything when it is pickled
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    return Broken(error, trace)

@@ -187,7 +187,7 @@ class Workers:
         connection, process = self._processes[index]
         try:
             message = connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # at once, or in the middle of a message
             raise ValueError(self._cause(process)) from None
         if isinstance(message, Broken):
             raise message.error from TraceOfWorker(message.trace)
@@ -221,6 +221,7 @@ class Workers:
                 process.wait()
             for task in self._saving:  # of one that was killed between write and rename
                 for known in self._saved[task.slot, task.first : task.first + task.count]:
-                    self._files.partial(self._pairs[known["pair"]].name).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        self._files.partial(self._pairs[known["pair"]].name).unlink()
             for array in self._own.values():
                 array.__exit__(None, None, None)

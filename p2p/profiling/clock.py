@@ -53,8 +53,9 @@ class Clock:
     GPU waits for it inside, or takes `p2p.profiling.streams`. It is an NVTX range too, which costs nothing where
     no profiler listens: the nvtx package then hands out a domain that does nothing.
 
-    Lanes are named after threads. A worker process measures by itself (`p2p.pipelines.worker.Spans`) and sends its
-    spans along with its answers, which `merge` takes in. This module imports no torch.
+    Lanes are named after threads. A worker process measures by itself (`p2p.pipelines.worker.Spans`); `merge`
+    takes in its spans, for a timeline each of them, else one for each stage that is as long as all.
+    This module imports no torch.
 
     Attributes:
         seconds, images: by stage, added up over its lanes.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 
+from p2p.cores import available_cores
 from p2p.profiling.clock import WORK, Clock
 
 # What to do about a stage that the others wait for; about one that is at its best already, `advice` has other words.
@@ -65,11 +65,6 @@ def pools(clock: Clock) -> list[Pool]:
     return list(found.values())
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def advice(stage: str, clock: Clock, *, format: str | None) -> str:
     """What to do about a stage, where files of that format are written."""
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
@@ -95,11 +90,11 @@ def limit(clock: Clock, *, format: str | None = None) -> tuple[str, str] | None:
             f"one stage after another, {stage} takes {share:.0%} of the time:"
             f" +pipeline=overlap works at all of them at once, with more than 64 images; then {what_to_do(stage)}"
         )
-    used = clock.cpu_seconds / (wall * cores())
+    used = clock.cpu_seconds / (wall * available_cores())
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)
         return stage, (
-            f"the processor is the limit ({min(used, 1):.0%} of {cores()} cores, longest at {stage}):"
+            f"the processor is the limit ({min(used, 1):.0%} of {available_cores()} cores, longest at {stage}):"
             f" more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:

@@ -41,6 +41,10 @@ def fill_the_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+def lose_the_disk():
+    raise ConnectionAbortedError(103, "Software caused connection abort")
+
+
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -67,6 +71,7 @@ HOW = {
     "bug": raise_bug,
     "unpicklable": raise_unpicklable,
     "disk full": fill_the_disk,
+    "disk lost": lose_the_disk,
     "kill": kill,
     "kill before the name": kill_before_the_name,
     "kill before the rename": kill_before_the_rename,

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from p2p.data.pairs import Pair
 from p2p.pipelines import overlap
 from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec, NotHere
@@ -83,6 +84,17 @@ def test_a_full_disk(many, tmp_path):
     assert len(files(tmp_path / "out")) >= 2
 
 
+def test_a_disk_behind_a_connection_that_breaks_is_not_taken_for_the_end(many, tmp_path):
+    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "disk lost"), image_size=16)
+    ends_with(ConnectionAbortedError, "Software caused connection abort", stages, many(500))
+
+
+def test_a_name_that_is_too_long_for_a_partial_file_hides_no_error(many, tmp_path):
+    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "bug"), image_size=16)
+    pairs = [Pair(f"{index:05d}{'x' * 243}", pair.input) for index, pair in enumerate(many(500))]
+    ends_with(KeyError, "a bug in the codec", stages, pairs)
+
+
 def test_a_folder_that_cannot_be_made(many, tmp_path):
     (tmp_path / "file").touch()
     stages = stages_for(Negative(), tmp_path / "file/out", image_size=16)
@@ -127,6 +139,7 @@ import sys
 from pathlib import Path
 from p2p.cli import one_sentence
 from p2p.data.pairs import Pair, Source
+from p2p.data.pairs import Pair
 from p2p.pipelines import overlap
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, stages_for

@@ -344,6 +344,12 @@ def test_few_images_start_no_process(many, tmp_path, monkeypatch):
         overlap.run(many(65), stages_for(Negative(), tmp_path / "65", image_size=16), batch_size=1)
 
 
+def test_nothing_to_do_is_no_mistake(tmp_path):
+    """As with skip_existing=true, where all is there, whatever pipeline.workers says."""
+    overlap.run([], stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=4, workers=2)
+    assert files(tmp_path) == {}
+
+
 @pytest.mark.parametrize(("option", "value"), [("slots", 0), ("workers", -1)])
 def test_options_out_of_range(many, tmp_path, option, value):
     with pytest.raises(ValueError, match=rf"pipeline\.{option}={value} is too small"):

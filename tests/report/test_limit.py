@@ -67,7 +67,7 @@ def test_a_stage_after_another_is_told_to_overlap():
 
 
 def test_the_processor_can_be_the_limit(monkeypatch):
-    monkeypatch.setattr(limits, "cores", lambda: 2)
+    monkeypatch.setattr(limits, "available_cores", lambda: 2)
     work = [("decode", "reader 0", 9, 96), ("generate", "main", 7, 96)]
     stage, sentence = limit(clock_of(10, *work, cpu=19))
     assert stage == "decode"
