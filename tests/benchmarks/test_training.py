@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import baselines, curves, training
+from benchmarks import baselines, curves, plain_step, training
 from benchmarks.pace import Pace
 from p2p.batch import Batch
 from p2p.losses.adversarial import Vanilla
@@ -50,7 +50,7 @@ def test_the_table_of_the_benchmark(capsys):
 def test_the_step_of_the_benchmark_is_that_of_the_module():
     """Losses of the first two steps against `Pix2Pix`'s own, from the same weights."""
     size, device = 64, torch.device("cpu")
-    step, networks, _ = training.plain_step(size, device, fast=False, width=8)
+    step, networks, _ = plain_step.plain_step(size, device, fast=False, width=8)
     batch = Batch(["x"] * 2, *(torch.rand(2, 2, 3, size, size) * 2 - 1))
     before = [copy.deepcopy(network.state_dict()) for network in networks]
     torch.manual_seed(1)
@@ -63,7 +63,7 @@ def test_the_step_of_the_benchmark_is_that_of_the_module():
         discriminator=networks[1],
         adversarial=Vanilla(),
         reconstruction=torch.nn.L1Loss(),
-        optimizer=partial(torch.optim.Adam, lr=training.LR, betas=training.BETAS),
+        optimizer=partial(torch.optim.Adam, lr=plain_step.LR, betas=plain_step.BETAS),
         scheduler=partial(linear, epochs=1),
     )
     for network, state in zip(networks, before, strict=True):  # which the module has initialized anew

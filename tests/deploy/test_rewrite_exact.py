@@ -2,43 +2,23 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from p2p.batch import to_frames
-from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.rewrite import (
     Frames,
     SpaceToDepthConv2d,
     SubPixelConv2d,
-    apply,
     drop_dead_taps,
     fold_batch_norm,
     inference_view,
     space_to_depth,
     sub_pixel,
 )
-from p2p.models.init import initialize
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
-
-
-def randomized(network: nn.Module, *, gain: float = 0.2) -> nn.Module:
-    """In float64 and eval mode, every number of every layer far from what would hide a mistake."""
-    torch.manual_seed(0)
-    initialize(network, gain=gain)
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.bias is not None:
-            nn.init.normal_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.2, 2.0)
-            nn.init.uniform_(module.weight, -1.5, 1.5)
-            nn.init.normal_(module.bias)
-    return network.double().eval()
-
+from tests.deploy.networks import count, randomized
 
 NETWORKS = {
     "unet, depth 5": lambda: UNet(image_size=32, width=4, in_channels=2),
@@ -59,10 +39,6 @@ def images_for(network: nn.Module) -> torch.Tensor:
     torch.manual_seed(1)
     side = max(8, network.stride)
     return torch.rand(2, channels, side, 2 * side, dtype=torch.float64) * 2 - 1
-
-
-def count(network: nn.Module, *kinds: type) -> int:
-    return sum(isinstance(module, kinds) for module in network.modules())
 
 
 def largest_difference(a: nn.Module, b: nn.Module, x: torch.Tensor) -> float:
@@ -217,57 +193,6 @@ def test_only_the_first_convolution_and_only_if_it_fits_is_taken_in_blocks():
     assert count(space_to_depth(ResNet(image_size=32, width=4, blocks=1).eval()), SpaceToDepthConv2d) == 0
 
 
-def kernels(network: nn.Module) -> list[int]:
-    layers = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
-    return [layer.kernel_size[0] for layer in layers]
-
-
-def test_dead_taps_are_those_of_the_single_pixel():
-    unet = UNet(image_size=32, width=4).eval()
-    at_32 = drop_dead_taps(unet, torch.zeros(1, 3, 32, 32))
-    assert kernels(at_32) == [4, 4, 4, 4, 2, 2, 4, 4, 4, 4]
-    assert at_32.down[4][1].weight.shape == (32, 32, 2, 2)
-    assert kernels(drop_dead_taps(unet, torch.zeros(1, 3, 64, 64))) == [4] * 10
-    assert at_32.down[4][1].padding == at_32.up[0][1].padding == (0, 0)
-
-
-# Kernel, stride, padding and the size of the input, then the kernel that is left: only taps that meet a pixel count.
-CROPPED = [
-    (nn.Conv2d, 4, 2, 1, (2, 2), (2, 2)),
-    (nn.Conv2d, 4, 2, 1, (2, 6), (2, 4)),
-    (nn.Conv2d, 3, 1, 1, (1, 5), (1, 3)),
-    (nn.Conv2d, 5, 1, 2, (2, 1), (3, 1)),
-    (nn.Conv2d, 4, 2, 1, (3, 3), (3, 3)),  # taps 1 to 3 are used: a padding of 0 gives the same single pixel
-    (nn.Conv2d, 1, 5, 1, (1, 1), (1, 1)),  # sees nothing but padding
-    (nn.ConvTranspose2d, 4, 2, 1, (1, 1), (2, 2)),
-    (nn.ConvTranspose2d, 4, 2, 1, (1, 3), (2, 4)),
-    (nn.ConvTranspose2d, 3, 1, 1, (1, 4), (1, 3)),
-    (nn.ConvTranspose2d, 3, 2, 1, (1, 1), (1, 1)),
-]
-
-
-@pytest.mark.parametrize(("kind", "side", "stride", "padding", "size", "left"), CROPPED)
-def test_a_cropped_kernel_gives_the_same(kind, side, stride, padding, size, left):
-    torch.manual_seed(0)
-    network = nn.Sequential(kind(5, 3, side, stride, padding)).double().eval()
-    x = torch.randn(2, 5, *size, dtype=torch.float64)
-    cropped = drop_dead_taps(network, x)
-    assert cropped[0].kernel_size == tuple(cropped[0].weight.shape[2:]) == left
-    assert torch.allclose(cropped(x), network(x), rtol=0, atol=1e-10)
-    assert cropped(x).shape == network(x).shape
-
-
-def test_a_layer_with_output_padding_keeps_its_taps():
-    network = nn.Sequential(nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1, output_padding=1)).eval()
-    assert kernels(drop_dead_taps(network, torch.zeros(1, 2, 1, 1))) == [3]
-
-
-def test_a_layer_that_sees_two_sizes_keeps_its_taps():
-    layer = nn.Conv2d(2, 2, 4, stride=2, padding=1)
-    network = nn.Sequential(layer, layer).eval()
-    assert kernels(drop_dead_taps(network, torch.zeros(1, 2, 4, 4))) == [4]
-
-
 @pytest.mark.parametrize("rewrite", ["all", "frames"])
 def test_a_rewritten_network_exports_for_any_batch(rewrite):
     network = randomized(UNet(image_size=32, width=4)).float()
@@ -305,65 +230,3 @@ def test_a_network_in_training_is_refused(rewrite):
     network.up[1].train()
     with pytest.raises(AssertionError, match="eval mode"):
         rewrite(network)
-
-
-def test_dead_taps_of_a_network_in_training_are_refused():
-    with pytest.raises(AssertionError, match="eval mode"):
-        drop_dead_taps(UNet(image_size=32, width=4), torch.zeros(1, 3, 32, 32))
-
-
-def test_frames_are_the_conversions_outside_to_the_last_bit():
-    network = randomized(UNet(image_size=32, width=4)).float()
-    frames_NHWC = torch.randint(0, 256, (3, 32, 64, 3), dtype=torch.uint8)
-    transform = Torchvision(image_size=32, preprocess="none")
-    with torch.inference_mode():
-        outside = to_frames(network(torch.stack([transform.eval(frame.numpy()) for frame in frames_NHWC])))
-        inside = Frames(network)(frames_NHWC)
-    assert (inside.dtype, inside.shape) == (torch.uint8, (3, 32, 64, 3))
-    assert torch.equal(inside, outside)
-
-
-class Affine(nn.Module):
-    """A network of which the output is known: factor * x + shift."""
-
-    def __init__(self, factor: float, shift: float):
-        super().__init__()
-        self.factor, self.shift = (nn.Parameter(torch.tensor(value)) for value in (factor, shift))
-
-    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        return self.factor * x_NCHW + self.shift
-
-
-def test_rewrites_reach_the_network_inside_of_frames():
-    network = Frames(randomized(UNet(image_size=32, width=4)).float())
-    frames_NHWC = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    rewritten = apply(network, ["taps", "all", "blocks"], frames_NHWC)
-    assert count(network, SubPixelConv2d) == 0 < count(rewritten, SubPixelConv2d)
-    assert count(rewritten, SpaceToDepthConv2d) == 1 and count(rewritten, Frames) == 1
-    difference = (rewritten(frames_NHWC).int() - network(frames_NHWC).int()).abs()
-    assert difference.max() <= 1 and difference.float().mean() < 1e-3
-
-
-def test_frames_round_half_to_even():
-    levels = torch.arange(255, dtype=torch.uint8).view(1, 15, 17, 1)
-    got = Frames(Affine(1.0, 1 / 255).eval())(levels).numpy()
-    # Half a level more, in NumPy's float32; where that is a half to the last bit, rint goes to the even level.
-    one, half_range = np.float32(1), np.float32(127.5)
-    raised = (levels.numpy().astype(np.float32) / half_range - one + np.float32(1 / 255) + one) * half_range
-    halves = np.floor(raised[raised % 1 == 0.5])
-    assert len(set(halves % 2)) == 2  # below an odd level and below an even one
-    assert np.array_equal(got, np.rint(raised).astype(np.uint8))
-
-
-def test_frames_compute_in_the_dtype_of_the_network_and_clip():
-    seen = []
-
-    class Probe(Affine):
-        def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-            seen.append((x_NCHW.dtype, x_NCHW.is_contiguous(), x_NCHW.min().item(), x_NCHW.max().item()))
-            return super().forward(x_NCHW)
-
-    levels = torch.tensor([0, 100, 155, 255], dtype=torch.uint8).view(1, 2, 2, 1).repeat(1, 1, 1, 3)
-    got = Frames(Probe(3.0, 0.0).half().eval())(levels)
-    assert seen == [(torch.float16, True, -1.0, 1.0)]
-    assert got[0, :, :, 0].flatten().tolist() == [0, 45, 210, 255]  # 127.5 + 3 * (k - 127.5), clipped

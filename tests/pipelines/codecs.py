@@ -45,6 +45,13 @@ def lose_the_disk():
     raise ConnectionAbortedError(103, "Software caused connection abort")
 
 
+def work():
+    """5 ms of processor time."""
+    end = time.process_time() + 0.005
+    while time.process_time() < end:
+        pass
+
+
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -77,7 +84,15 @@ HOW = {
     "kill before the rename": kill_before_the_rename,
     "hang": lambda: time.sleep(60),
     "slow": lambda: time.sleep(0.02),
+    "work": work,
 }
+
+
+class Cropping(Pillow):
+    """Has a bug: its frames lack a channel."""
+
+    def decode(self, data, *, channels=3):
+        return super().decode(data, channels=channels)[..., 1:]
 
 
 class NotHere(Pillow):

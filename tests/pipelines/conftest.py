@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from p2p.codecs.pillow import Pillow
-from p2p.data.pairs import Pair, Source
+from p2p.data.pairs import Pair, Source, find_inputs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import exported_program
 from p2p.deploy.engine import load_engine
@@ -81,6 +82,22 @@ def inputs(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(40 + index, 50, seed=index).save(path)
     return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """JPEG of the network's size, and between them other formats, other sizes and broken ones."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for index in range(21):
+        picture(32, 32, seed=index).save(folder / f"{index:02d}.jpg", quality=95)
+    picture(32, 32, seed=90).save(folder / "03b.png")
+    picture(40, 50, seed=91).save(folder / "07b.jpg")
+    Image.fromarray(np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)).save(folder / "08b.png")
+    data = (folder / "09.jpg").read_bytes()
+    (folder / "09.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "10.jpg").write_bytes(data[: len(data) // 2] + data[-2:])  # looks whole
+    return find_inputs(str(folder))
 
 
 @pytest.fixture

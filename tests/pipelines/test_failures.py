@@ -14,7 +14,7 @@ import pytest
 from p2p.data.pairs import Pair
 from p2p.pipelines import overlap
 from tests.conftest import ROOT
-from tests.pipelines.codecs import Codec, NotHere
+from tests.pipelines.codecs import Codec, Cropping, NotHere
 from tests.pipelines.conftest import Negative, children, files, shared_memory, stages_for
 
 WHOLE = np.full((16, 16, 3), 200, np.uint8)  # the negative of 55
@@ -70,6 +70,12 @@ def test_a_bug_in_a_codec_keeps_its_type_and_its_stack_trace(many, tmp_path):
 def test_an_exception_that_cannot_travel_is_told(many, tmp_path):
     stages = stages_for(Negative(), tmp_path / "out", codec=Codec("decode", "unpicklable"), image_size=16)
     ends_with(RuntimeError, "Unpicklable: of another world", stages, many(500))
+
+
+def test_a_bug_in_a_decoder_does_not_pass_as_images_that_cannot_be_read(many, tmp_path):
+    stages = stages_for(Negative(), tmp_path / "out", codec=Cropping(format="npy"), image_size=16)
+    ends_with(ValueError, "could not broadcast", stages, many(500))
+    assert not stages.failures
 
 
 def test_a_codec_that_a_worker_cannot_load(many, tmp_path):

@@ -1,0 +1,148 @@
+"""The overlapped pipeline: that it overlaps, in bounds, and with whom; its bytes: test_pipelines.py."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from p2p.codecs.pillow import Pillow
+from p2p.data.pairs import Pair, Source
+from p2p.pipelines import overlap
+from p2p.pipelines.tickets import LOAD, SAVE
+from p2p.pipelines.workers import Workers
+from tests.pipelines.codecs import Codec
+from tests.pipelines.conftest import Negative, children, files, stages_for
+
+
+def test_a_batch_may_be_large_and_fail_at_length(tmp_path):
+    """The reasons of 2,000 images that are not there are more than a pipe holds."""
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16)
+    pairs = [Pair(f"{index:04d}", Source(tmp_path / "not-there" / f"{index:04d}.png")) for index in range(2100)]
+    overlap.run(pairs, stages, batch_size=2000, workers=1)
+    assert list(stages.failures) == [pair.name for pair in pairs]
+    assert all(f"{name}.png: No such file" in reason for name, reason in stages.failures.items())
+
+
+def test_a_slow_disk_slows_the_reader(many, tmp_path, monkeypatch):
+    """However slow the writers are, no more images are on their way than the slots hold."""
+    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "slow", at=None), image_size=16)
+    ahead, done, submit = [0], [], Workers.submit
+
+    def counted(self, task):
+        if task.kind == LOAD:
+            ahead.append(ahead[-1] + task.count)
+            assert ahead[-1] - len(done) <= 2 * 2 * 3  # two rings of two batches of three
+        submit(self, task)
+
+    monkeypatch.setattr(Workers, "submit", counted)
+    stages.on_image = lambda: done.append(1)
+    overlap.run(many(60), stages, batch_size=3, slots=2, workers=2)
+    assert len(done) == len(files(tmp_path / "out")) == 60
+
+
+def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
+    """While the engine translates, a worker is seen to load and another one to save."""
+    engine_spans, spans, answers = [], [], Workers.answers
+
+    class Slow(Negative):
+        def __call__(self, input_NCHW):
+            begin = time.perf_counter_ns()
+            time.sleep(0.02)
+            engine_spans.append((begin, time.perf_counter_ns()))
+            return -input_NCHW
+
+    def watched(self, **options):
+        for task, note in answers(self, **options):
+            spans.extend((task.kind, stage, begin, end) for stage, _, begin, end, _ in note.spans)
+            yield task, note
+
+    monkeypatch.setattr(Workers, "answers", watched)
+    monkeypatch.setattr(overlap, "available_cores", lambda: 99)
+    stages = stages_for(Slow(), tmp_path / "out", image_size=16)
+    stages.clock.keep_spans()  # or they come added up
+    overlap.run(many(60), stages, batch_size=3, workers=2)
+    for kind, stage in ((LOAD, "decode"), (SAVE, "encode")):
+        inside = [
+            1
+            for found, name, begin, end in spans
+            if (found, name) == (kind, stage) and any(a < begin and end < b for a, b in engine_spans)
+        ]
+        assert len(inside) > 10
+
+
+@pytest.mark.parametrize("each_span", [False, True])
+def test_the_time_that_workers_work_is_counted(many, tmp_path, each_span):
+    """Of 66 images, each 5 ms of a processor's time, also of a last batch that is not full."""
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16, codec=Codec("encode", "work", at=None))
+    if each_span:
+        stages.clock.keep_spans()
+    overlap.run(many(66), stages, batch_size=4, workers=2)
+    clock = stages.clock
+    assert clock.images["encode"] == clock.images["decode"] == 66
+    assert 66 * 0.005 <= clock.seconds["encode"] <= 2 * clock.seconds["e2e"]
+    assert clock.cpu_seconds >= 66 * 0.005
+    assert set(clock.lanes["encode"]) <= {"worker 0", "worker 1"}
+    if each_span:
+        assert sum(span.stage == "encode" for span in clock.spans) == 66
+
+
+def test_an_engine_on_every_core_works_while_no_worker_does(many, tmp_path, monkeypatch):
+    """Or they would take the cores from each other."""
+    pools, engine_calls, init = [], [], Workers.__init__
+
+    class Watching(Negative):
+        def __call__(self, input_NCHW):
+            engine_calls.append(pools[0].handed_out if pools else 0)
+            return -input_NCHW
+
+    def watched(self, *args, **options):
+        init(self, *args, **options)
+        pools.append(self)
+
+    monkeypatch.setattr(Workers, "__init__", watched)
+    monkeypatch.setattr(overlap, "available_cores", lambda: 1)
+    overlap.run(many(40), stages_for(Watching(), tmp_path / "out", image_size=16), batch_size=2, slots=4, workers=2)
+    assert len(files(tmp_path / "out")) == 40
+    assert engine_calls == [0] * 21  # the warm-up's, too
+
+
+def rss_kb():
+    """Memory of this process and its workers, once what they share, in KB."""
+    total = 0
+    for pid in (os.getpid(), *children(os.getpid())):
+        kinds = ("RssAnon", "RssShmem") if pid == os.getpid() else ("RssAnon",)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            total += int(line.split()[1]) if line.startswith(kinds) else 0
+    return total
+
+
+def test_memory_does_not_grow_with_the_number_of_images(many, tmp_path):
+    samples = []
+    stages = stages_for(Negative(), tmp_path / "out", codec=Pillow(format="npy"), image_size=16)
+    stages.on_image = lambda: samples.append(rss_kb() if len(samples) % 20 == 0 else 0)
+    overlap.run(many(3000), stages, batch_size=8, slots=2, workers=2)
+    first, last = max(samples[375:750]), max(samples[-750:])
+    assert first > 10_000  # a NumPy in each worker
+    assert last - first < 500  # 2250 images of 768 bytes and their names would be 2 MB
+
+
+def test_few_images_start_no_process(many, tmp_path, monkeypatch):
+    monkeypatch.setattr("p2p.pipelines.overlap.Workers", None)
+    for count, batch_size in ((0, 1), (64, 16), (128, 128)):
+        overlap.run(many(count), stages_for(Negative(), tmp_path / str(count), image_size=16), batch_size=batch_size)
+        assert len(files(tmp_path / str(count))) == count
+    with pytest.raises(TypeError, match="NoneType"):
+        overlap.run(many(65), stages_for(Negative(), tmp_path / "65", image_size=16), batch_size=1)
+
+
+def test_nothing_to_do_is_no_mistake(tmp_path):
+    """As with skip_existing=true, where all is there, whatever pipeline.workers says."""
+    overlap.run([], stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=4, workers=2)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("option", "value"), [("slots", 0), ("workers", -1)])
+def test_options_out_of_range(many, tmp_path, option, value):
+    with pytest.raises(ValueError, match=rf"pipeline\.{option}={value} is too small"):
+        overlap.run(many(1), stages_for(Negative(), tmp_path, image_size=16), batch_size=1, **{option: value})
