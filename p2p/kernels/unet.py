@@ -111,7 +111,7 @@ class UNetKernels:
                 candidates(*step.shape, item_bytes=step.a.element_size(), processors=processors)[:TRIALS]
                 for step in self._steps
             ]
-            # Some hundred kernels, by all cores. What cannot be compiled is found out again when it is tried.
+            # Some hundred kernels, by all cores. Whatever cannot be is found out again, and left out, by `fastest`.
             with ThreadPoolExecutor(available_cores()) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
                 for step, some in zip(self._steps, likely, strict=True):
                     for tile in some:

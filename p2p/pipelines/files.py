@@ -122,7 +122,7 @@ class Files:
             partial.write_bytes(data)
             partial.replace(path)
         except BaseException:
-            with suppress(OSError):
+            with suppress(OSError):  # it may not be there; whatever else is the matter, the exception says
                 partial.unlink()
             raise
 

@@ -135,7 +135,8 @@ class OnGpu:
         try:
             frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock)
         except ValueError as error:
-            return batch.fail(row, str(error))
+            batch.fail(row, str(error))
+            return
         with torch.cuda.stream(loader.stream):
             frames = torch.from_numpy(np.array(frame_HWC, order="C"))[None].to(self._stages.engine.device)
             put(from_frames(frames), output_NCHW, [row])

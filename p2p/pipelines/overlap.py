@@ -11,8 +11,8 @@ it is encoded. Slots are memory that all processes share, a fixed ring on either
 fast waits for a free one, and memory does not grow with the number of images. Batches are the same, in the same
 order, as in the sequential pipeline, and the functions are the same, so the files are the same bytes.
 
-This process hands out tasks, a few numbers each, and starts the engine. It touches no image: whatever it does between
-two calls of the engine, the GPU and the workers wait for.
+This process hands out tasks, a few numbers each, and starts the engine; beside that it touches no image. Whatever it
+does between two calls of the engine, the GPU and the workers wait for.
 
 An engine that computes on every core of a CPU is the exception. It and the workers would only take the cores from
 each other, and its threads wait for the slowest of them. So they take turns, a few batches long, and what is gained is
@@ -71,7 +71,8 @@ def run(
     The first exception of any stage, a worker's death or Ctrl-C ends the run: images in hand are finished, no others.
 
     Args:
-        slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least.
+        slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least, and as many
+            more as a GPU has in hand.
         workers: processes that load and save; 0 for the sequential pipeline; None for one per core, and none for a
             few images (64) or a single batch.
 
@@ -84,8 +85,7 @@ def run(
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if slots is None:
-        slots = ring
-        slots += OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0
+        slots = ring + (OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0)
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:

@@ -60,6 +60,10 @@ class SharedArray:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give it back."""
+        self.close()
+
+    def close(self) -> None:
         """Give it back; the mapping itself ends with the last view of the array."""
         if self._pinned:
             import torch

@@ -68,15 +68,16 @@ class Worker:
             task = Task._make(TASK.unpack(ticket))
             try:
                 failed = self.load(task) if task.kind == LOAD else self.save(task)
-            except Exception as error:  # a disk's, say, which must not be taken for the parent's end
-                return self._parent.send(broken(error))
+            except Exception as error:  # a disk's ConnectionError, say, which `main` would take for the parent's end
+                self._parent.send(broken(error))
+                return
             spans = self._count()
             if noted := bool(failed or spans):
                 self._parent.send(Note(failed, spans))
             os.write(self._setup.answers, ANSWER.pack(*Answer(*task, self._setup.index, noted)))
 
     def load(self, task: Task) -> dict[int, str]:
-        """Fill the rows of an input slot; returns why some could not be."""
+        """Fill the rows of an input slot; returns why some could not be. A broken slot is a bug, and raised."""
         failed = {}
         for row in range(task.first, task.first + task.count):
             self._go_on()
@@ -112,7 +113,7 @@ class Worker:
         return data, True
 
     def save(self, task: Task) -> dict[int, str]:
-        """Write the rows of an output slot."""
+        """Write the rows of an output slot; an output that cannot be written is no failure but the end."""
         for row in range(task.first, task.first + task.count):
             self._go_on()
             known = self._saved[task.slot, row]

@@ -221,7 +221,7 @@ class Workers:
                 process.wait()
             for task in self._saving:  # of one that was killed between write and rename
                 for known in self._saved[task.slot, task.first : task.first + task.count]:
-                    with suppress(OSError):
+                    with suppress(OSError):  # which is not why the run ends
                         self._files.partial(self._pairs[known["pair"]].name).unlink()
             for array in self._own.values():
-                array.__exit__(None, None, None)
+                array.close()
