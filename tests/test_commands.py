@@ -1,4 +1,4 @@
-"""The three commands as a user starts them, each in a process of its own, on a small network."""
+"""The three commands as a user starts them, on a small network; training in a process of its own."""
 
 import json
 import os
@@ -39,6 +39,19 @@ def run(command, *overrides, code=0):
     assert process.returncode == code, out + err
     assert "Traceback" not in err
     return out, err
+
+
+@pytest.fixture
+def inside(monkeypatch, capsys):
+    """Run a command in this process, which saves its start, and return what it prints."""
+
+    def inside_of(command, *overrides):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", *overrides])
+        runpy.run_path(str(ROOT / f"{command}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return inside_of
 
 
 @pytest.fixture
@@ -90,13 +103,13 @@ def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
     assert (record["epoch"], record["global_step"]) == (1, 128)
 
 
-def test_infer_by_both_pipelines(name):
+def test_infer_by_both_pipelines(name, inside):
     folder = folder_of(name)
     out, _ = run("infer", f"name={name}", "batch_size=8")
     assert "16 images written" in out and "0 failed" in out
     for stage in ("init", "warmup", "decode", "preprocess", "generate", "postprocess", "encode", "write", "e2e"):
         assert stage in out
-    out, _ = run(
+    out = inside(
         "infer",
         f"name={name}",
         "+pipeline=overlap",
@@ -119,7 +132,7 @@ def test_infer_by_both_pipelines(name):
     assert Image.open(folder / "gallery.png").width > 3 * 32
 
 
-def test_infer_on_a_folder_with_a_broken_file(name, tmp_path):
+def test_infer_on_a_folder_with_a_broken_file(name, tmp_path, inside):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     Image.new("RGB", (50, 40), "red").save(folder / "deep/a.bmp")
@@ -131,15 +144,15 @@ def test_infer_on_a_folder_with_a_broken_file(name, tmp_path):
     assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["a.jpg"]
     assert Image.open(tmp_path / "out/deep/a.jpg").size == (32, 32)
     (folder / "b.jpg").unlink()
-    out, _ = run("infer", *arguments, "skip_existing=true")
+    out = inside("infer", *arguments, "skip_existing=true")
     assert "0 images written" in out and "1 skipped" in out
 
 
-def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path):
+def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path, inside):
     """With targets, whose gallery and PSNR are at the size of the network."""
     (tmp_path / "list.txt").write_text("data/samples/val/1f317.jpg\ndata/samples/val/1f35e.jpg\n")
     arguments = [f"name={name}", f"input=@{tmp_path}/list.txt", f"output={tmp_path}/out", "layout=side_by_side"]
-    out, _ = run("infer", *arguments, "restore_size=true")
+    out = inside("infer", *arguments, "restore_size=true")
     assert "2 images written" in out
     assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == {
         "1f317.png": (256, 256),
@@ -147,7 +160,7 @@ def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path):
     }
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path):
+def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path, inside):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     process = start("train", f"name={name}", *SMALL, "epochs=500")
     while not (tmp_path / "checkpoints/last.ckpt").exists():
@@ -161,7 +174,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
     assert "stopped by Ctrl-C" in err and "ckpt_path=last" in out
     step = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert step > 64
-    run("export", f"name={name}")
+    inside("export", f"name={name}")
     epochs = -(-step // 64)
     out, _ = run("train", f"name={name}", *SMALL, f"epochs={epochs}", "ckpt_path=last")
     assert f"/{epochs}" in out and f"epoch   1/{epochs}" not in out
@@ -169,7 +182,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs
 
 
-def test_a_sweep_gives_each_job_a_folder(tmp_path):
+def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
     run("train", f"name={name}", "-m", *SMALL, *fast, "model.lambda_l1=10,100")
@@ -178,10 +191,10 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path):
     for weight in (10, 100):
         (job,) = (job for job in jobs if job.endswith(f"model.lambda_l1-{weight}"))
         assert f"lambda_l1: {weight}\n" in (tmp_path / job / "train.yaml").read_text()
-    run("export", f"name={name}/{job}")
+    inside("export", f"name={name}/{job}")
 
 
-def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path):
+def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path, inside):
     for split in ("train", "val"):
         for side, colour in (("A", "red"), ("B", "grey")):
             (tmp_path / "pairs" / split / side).mkdir(parents=True)
@@ -190,9 +203,9 @@ def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path):
     name = os.path.relpath(tmp_path / "run", ROOT / "runs")
     out, _ = run("train", f"name={name}", *SMALL, *data, "epochs=1")
     assert "input unchanged" not in out  # 1 and 3 channels cannot be compared
-    out, _ = run("export", f"name={name}", "frames=true")
+    out = inside("export", f"name={name}", "frames=true")
     assert "exported_program, fp32 on frames," in out
-    run("infer", f"name={name}", "+pipeline=overlap")
+    inside("infer", f"name={name}", "+pipeline=overlap")
     manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
     assert manifest["program"]["dtype"] == "uint8"
     assert (manifest["input_shape"][0], manifest["output_shape"][0], manifest["direction"]) == (1, 3, "BtoA")

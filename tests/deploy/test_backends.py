@@ -41,7 +41,7 @@ def a_machine_without_a_gpu_on_which_eager_may_export(monkeypatch):
 @pytest.fixture
 def generator():
     torch.manual_seed(0)
-    network = UNet(image_size=32, width=4, norm="instance", dropout=0.0)
+    network = UNet(image_size=16, depth=3, width=4, norm="instance", dropout=0.0)
     initialize(network, gain=0.3)
     return network.eval()
 
@@ -49,7 +49,7 @@ def generator():
 @pytest.fixture
 def images():
     torch.manual_seed(1)
-    return torch.rand(5, 3, 32, 64) * 2 - 1
+    return torch.rand(5, 3, 16, 32) * 2 - 1
 
 
 @pytest.mark.parametrize(("min_batch", "max_batch"), [(3, 3), (1, 4)], ids=["static", "dynamic"])
@@ -93,7 +93,7 @@ def test_half_precision_and_any_batch(backend, generator, images, tmp_path):
     for size in (1, 2, 5):
         output = run(images[:size].half())
         assert output.dtype == torch.float16
-        # 10 bits of mantissa, through ten layers of values around 1
+        # 10 bits of mantissa, through six layers of values around 1
         torch.testing.assert_close(output.float(), generator(images[:size]).detach(), rtol=0, atol=0.02)
 
 
