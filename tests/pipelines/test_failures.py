@@ -152,7 +152,7 @@ from tests.pipelines.conftest import Negative, stages_for
 stages = stages_for(Negative(), Path(sys.argv[2]), codec=Codec("encode", "slow", at=None), image_size=16)
 pairs = [Pair(str(index), Source(Path(sys.argv[1]))) for index in range(100_000)]
 with one_sentence("infer", full=False):
-    overlap.run(pairs, stages, batch_size=4, workers=2)
+    overlap.run(pairs, stages, batch_size=400, workers=2)  # tasks of 200 images, 4 seconds long
 """
 
 

@@ -25,20 +25,28 @@ def test_a_batch_may_be_large_and_fail_at_length(tmp_path):
 
 
 def test_a_slow_disk_slows_the_reader(many, tmp_path, monkeypatch):
-    """However slow the writers are, no more images are on their way than the slots hold."""
+    """However slow the writers are, no more images are on their way than the slots hold, nor more tasks in the pipe.
+
+    A full one would make this process wait for workers, which wait for it once the pipe of answers is full, too.
+    """
     stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "slow", at=None), image_size=16)
-    ahead, done, submit = [0], [], Workers.submit
+    ahead, done, submit, hand_out = [0], [], Workers.submit, Workers.hand_out
 
     def counted(self, task):
         if task.kind == LOAD:
             ahead.append(ahead[-1] + task.count)
-            assert ahead[-1] - len(done) <= 2 * 2 * 3  # two rings of two batches of three
+            assert ahead[-1] - len(done) <= 2 * 20 * 3  # two rings of twenty batches of three
         submit(self, task)
 
+    def bounded(self):
+        hand_out(self)
+        assert self.handed_out <= 2 * 2  # for each of two workers one in hand and one next
+
     monkeypatch.setattr(Workers, "submit", counted)
+    monkeypatch.setattr(Workers, "hand_out", bounded)
     stages.on_image = lambda: done.append(1)
-    overlap.run(many(60), stages, batch_size=3, slots=2, workers=2)
-    assert len(done) == len(files(tmp_path / "out")) == 60
+    overlap.run(many(150), stages, batch_size=3, slots=20, workers=2)
+    assert max(ahead) == len(done) == len(files(tmp_path / "out")) == 150
 
 
 def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
