@@ -13,7 +13,7 @@ comma := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-gpu bench clean
+.PHONY: help demo test lint soak test-gpu bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test: lint ## ruff and the tests that need no GPU
 lint: $(INSTALLED) ## ruff alone
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+soak: $(INSTALLED) ## the long tests of docs/reliability.md: kills, full disks, 200,000 images
+	$(PY) -m pytest -q -m soak
 
 test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -q -m gpu

@@ -1,76 +1,7 @@
 #!/usr/bin/env python3
-"""Translate images with an exported generator: `python infer.py --help`."""
+"""Translate images with an exported generator: `python infer.py --help`. The work itself is p2p/commands/infer.py."""
 
-from contextlib import nullcontext
-from pathlib import Path
-
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-
-from p2p.cli import command, pick_device, some_of
-from p2p.deploy.engine import load_engine
-from p2p.pipelines.stages import Stages, progress_bar
-from p2p.profiling.clock import Clock
-from p2p.report import gallery
-from p2p.report.tables import show_stages
-from p2p.run import inputs_to_translate, keep_apart
-from p2p.settings import check_output
-
-SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
-
-
-@command("infer")
-def main(cfg: DictConfig) -> None:
-    """Do it, under a profiler if cfg.profile asks for one."""
-    clock = Clock()
-    with (instantiate(cfg.profile) or nullcontext)(clock):
-        translate(cfg, clock)
-
-
-def translate(cfg: DictConfig, clock: Clock) -> None:
-    """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
-    run_dir = Path(cfg.run_dir)
-    with clock("init"):
-        engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
-        engine.check_batch_size(cfg.batch_size)
-        codec = instantiate(cfg.codec)
-        codec.check_channels(engine.manifest.output_shape[0])
-        pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
-        transform = instantiate(
-            cfg.transform,
-            image_size=engine.image_size,
-            preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
-            multiple=cfg.transform.multiple or engine.manifest.multiple,
-        )
-        stages = Stages(
-            engine=engine,
-            transform=transform,
-            codec=codec,
-            output=Path(cfg.output),
-            clock=clock,
-            restore_size=cfg.restore_size,
-        )
-        keep_apart(pairs, [stages.path(pair.name) for pair in pairs], source=cfg.input, output=Path(cfg.output))
-        check_output(Path(cfg.output))
-        todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
-        pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
-    try:
-        with progress_bar(len(todo)) as bar:
-            stages.on_image = bar.update
-            pipeline(todo, stages, batch_size=cfg.batch_size)
-    finally:
-        show_stages(clock, format=cfg.codec.format)
-    done = len(todo) - len(stages.failures)
-    print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
-    entries = gallery.collect(pairs, stages, count=cfg.gallery)
-    if entries:
-        there = len(pairs) - len(stages.failures)
-        gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=there)
-        print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
-    if stages.failures:
-        reasons = list(stages.failures.values())
-        raise ValueError(f"{len(reasons)} of {len(todo)} images failed: {some_of(reasons)}")
-
+from p2p.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("infer")

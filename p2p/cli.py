@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -29,40 +29,36 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, err
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Make `main(cfg)` a program that is configured by `conf/<config_name>.yaml` and the command line.
+def run_command(name: str) -> None:
+    """Run `p2p.commands.<name>.main(cfg)`, configured by `conf/<name>.yaml` and the command line.
 
-    What a user can do wrong ends it with one sentence on stderr and exit status 1: a ValueError, which this
-    project raises for that alone, an error of the operating system, or anything that Hydra has to say about the
-    command line. Ctrl-C ends it with 130. Any other exception is a bug and keeps its stack trace.
+    The command's module, and with it torch, is imported when its config has been checked. What a user can do wrong
+    ends the program with one sentence on stderr and exit status 1: a ValueError, which this project raises for that
+    alone, an error of the operating system, or anything that Hydra has to say about the command line. Ctrl-C ends it
+    with 130. Any other exception is a bug and keeps its stack trace.
     """
+    full = os.environ.get(FULL_ERROR) == "1"
+    # Hydra takes -m before or behind the overrides, and not among them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def program() -> None:
-            full = os.environ.get(FULL_ERROR) == "1"
-            # Hydra takes -m before or behind the overrides, and not among them.
-            sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    def job(cfg: DictConfig) -> None:
+        os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
+        try:
+            with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job
+                quiet_libraries()
+                check_settings(cfg, config_name=name, overrides=list(HydraConfig.get().overrides.task))
+                importlib.import_module(f"p2p.commands.{name}").main(cfg)
+        finally:
+            os.environ[FULL_ERROR] = "1"
 
-            def job(cfg: DictConfig) -> None:
-                os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
-                try:
-                    with one_sentence(config_name, full=full):  # here, too: Hydra adds a line to what leaves a job
-                        quiet_libraries()
-                        check_settings(cfg, config_name=config_name, overrides=list(HydraConfig.get().overrides.task))
-                        main(cfg)
-                finally:
-                    os.environ[FULL_ERROR] = "1"
-
-            with one_sentence(config_name, full=full), hydra_raises():
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-
-        return program
-
-    return decorate
+    with one_sentence(name, full=full), hydra_raises():
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
 
 
 def auto_precision(accelerator: str) -> str:
     """Lightning's name for the precision to train in: bfloat16 on an NVIDIA GPU, else float32."""
+    import torch  # where it is needed: it takes seconds
+
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
@@ -74,19 +70,6 @@ def short(name: str) -> str:
 
 OmegaConf.register_new_resolver("auto_precision", auto_precision, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" -> the device.
-
-    Raises:
-        ValueError: another name, or a GPU that is not there.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name} is not known: use auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda cannot be used: torch finds no GPU here")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def some_of(reasons: list[str], *, most: int = 5) -> str:
@@ -155,9 +138,9 @@ def explain(error: Exception, config_name: str) -> str | None:
                     return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
             return None
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, of which importing the class takes seconds
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds
         return " ".join(str(error).split())
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
         return "the GPU's memory is full: use a smaller batch_size or image_size"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")

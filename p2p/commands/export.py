@@ -1,0 +1,76 @@
+"""Export a trained generator to a program that runs without its code: what `export.py` does, in order."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from p2p.batch import Batch
+from p2p.data.dataset import PairDataset
+from p2p.deploy.export import export, load_weights
+from p2p.deploy.rewrite import resolve_norm_stats
+from p2p.device import pick_device
+from p2p.interop.config import reference_record
+from p2p.report.tables import show_considered
+from p2p.run import read_record, validated_weights
+
+
+def inputs_of(dataset: PairDataset, count: int) -> Batch:
+    """The first inputs, of those that have the first one's size, which is that of a program."""
+    batches = [dataset[index] for index in range(min(count, len(dataset)))]
+    alike = [batch for batch in batches if batch.input_NCHW.shape == batches[0].input_NCHW.shape]
+    return Batch.collate([replace(batch, target_NCHW=None) for batch in alike])
+
+
+def main(cfg: DictConfig) -> None:
+    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
+    run_dir = Path(cfg.run_dir)
+    checkpoint = Path(cfg.ckpt_path)
+    if cfg.ckpt_path in ("last", "best"):
+        checkpoint = run_dir / "checkpoints" / f"{cfg.ckpt_path}.ckpt"
+    if checkpoint.suffix == ".pth":
+        record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction)
+    else:
+        record = read_record(run_dir, instead=", or export a .pth of the reference with ckpt_path=")
+    generator = instantiate(record.generator, _convert_="all")
+    load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
+    data = instantiate(record.data, _convert_="all")
+    validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
+    images = inputs_of(validation, cfg.images)
+    # 8 bits are fitted to images that they are not judged by, if the run has such.
+    fitted = cfg.backend.get("precision") in ("int8", "fp8") and checkpoint.suffix != ".pth"
+    sizing = instantiate(record.transform, _convert_="all").sizing
+    manifest = export(
+        generator,
+        images.input_NCHW,
+        Path(cfg.output),
+        backend=instantiate(cfg.backend, _convert_="all"),
+        norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
+        direction=record.data.direction,
+        preprocess=record.transform.preprocess,
+        multiple=sizing.multiple,
+        image_size=sizing.size,
+        checkpoint=checkpoint,
+        device=pick_device(cfg.device),
+        names=images.names,
+        example_NCHW=inputs_of(data.dataset("train", augment=False), cfg.images).input_NCHW if fitted else None,
+        frames=cfg.frames,
+        min_psnr=cfg.min_psnr,
+        cache_dir=Path(cfg.cache_dir).expanduser() if cfg.cache_dir else None,
+    )
+    program, psnr = manifest.program, manifest.psnr_db
+    if program.considered:
+        show_considered(program.considered, batch_size=program.max_batch)
+    size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
+    precision = (program.precision or program.dtype) + (" on frames" if program.dtype == "uint8" else "")
+    print(
+        f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
+        f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
+    )
+    what = " input=your/images" if checkpoint.suffix == ".pth" else ""
+    batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
+    print(f"next: python infer.py +pipeline=overlap batch_size={batch_size} {shlex.quote(f'name={cfg.name}')}{what}")

@@ -1,0 +1,61 @@
+"""Train pix2pix on image pairs: what `train.py` does, in order."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from p2p.interop.config import load_start, start_from_reference
+from p2p.memory import keep_freed_memory
+from p2p.report.tables import scores_of, show_scores
+from p2p.run import Record, resume_from, settle_norm_stats
+from p2p.settings import check_strategy
+
+
+def main(cfg: DictConfig) -> None:
+    """Validate, train, validate again; everything lands in cfg.run_dir."""
+    keep_freed_memory()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    run_dir = Path(cfg.run_dir)
+    start = start_from_reference(cfg)
+    data = instantiate(cfg.data, _convert_="all")
+    callbacks, loggers = instantiate(cfg.callbacks), instantiate(cfg.get("logger") or {})
+    if not loggers:
+        callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks.values(), Record(cfg, run_dir)],  # what export.py and infer.py go by
+        logger=list(loggers.values()),
+        _convert_="all",
+    )
+    if trainer.limit_val_batches == 0:
+        raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
+    settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
+    model = instantiate(cfg.model, _convert_="all")
+    check_strategy(trainer, model)
+    load_start(model, start)
+    resume = resume_from(cfg)
+    before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
+    say = rank_zero_only(print)  # the first of several processes speaks and writes
+    say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    try:
+        trainer.fit(model, data, ckpt_path=resume)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed with ckpt_path=last")
+        raise KeyboardInterrupt from None
+    after = scores_of(trainer.validate(model, data, verbose=False))
+
+    rows = {
+        "input unchanged": before.get("unchanged"),
+        "before training": before["val"],
+        "after training": after["val"],
+    }
+    rank_zero_only(show_scores)(rows)
+    name = shlex.quote(f"name={os.path.relpath(run_dir, 'runs')}")
+    say(f"next: python export.py {name}")
