@@ -1,3 +1,4 @@
+import signal
 from functools import partial
 
 import numpy as np
@@ -9,11 +10,12 @@ from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import find_inputs
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.pipelines import overlap, sequential
+from p2p.pipelines import lightning, overlap, sequential
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
 RUNS = {"sequential": sequential.run, "overlap": partial(overlap.run, workers=2)}
+ONE_BY_ONE = {"sequential": sequential.run, "lightning": lightning.run}
 
 
 @pytest.fixture(params=[1, 99], ids=["turns", "overlap"])
@@ -135,8 +137,21 @@ class Broken(RuntimeError):
     pass
 
 
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_lightning_writes_the_same_bytes(engine, mixed, tmp_path, batch_size):
+    done = {}
+    for name, run in ONE_BY_ONE.items():
+        done[name] = stages_for(engine, tmp_path / name)
+        run(mixed, done[name], batch_size=batch_size)
+    assert files(tmp_path / "sequential") == files(tmp_path / "lightning") != {}
+    assert done["sequential"].failures == done["lightning"].failures != {}
+    assert done["sequential"].clock.images == done["lightning"].clock.images
+    lightning.run([], stages_for(engine, tmp_path / "none"), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("run", ONE_BY_ONE)
 @pytest.mark.parametrize("stage", ["load", "translate", "save"])
-def test_an_exception_in_any_stage_ends_the_sequential_run_and_leaves_whole_files(engine, inputs, tmp_path, stage):
+def test_an_exception_in_any_stage_ends_the_run_and_leaves_whole_files(engine, inputs, tmp_path, stage, run):
     """Of the overlapped run: test_failures.py."""
     stages = stages_for(engine, tmp_path / "out")
     original, calls = getattr(stages, stage), []
@@ -149,10 +164,35 @@ def test_an_exception_in_any_stage_ends_the_sequential_run_and_leaves_whole_file
 
     setattr(stages, stage, broken)
     with pytest.raises(Broken, match=stage):
-        sequential.run(find_inputs(str(inputs)), stages, batch_size=2)
+        ONE_BY_ONE[run](find_inputs(str(inputs)), stages, batch_size=2)
     for name, data in files(tmp_path / "out").items():
         assert name.endswith(".png")
         assert decode(data).shape == (32, 32, 3)
+
+
+class Stopped(KeyboardInterrupt):
+    pass
+
+
+@pytest.mark.parametrize("run", ONE_BY_ONE)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_run_at_once(engine, inputs, tmp_path, run, number):
+    """As p2p.cli has them: an exception wherever the program is; of the overlapped run: test_failures.py."""
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    stages = stages_for(engine, tmp_path / "out")
+    done = []
+    stages.on_image = lambda: done.append(1) or (len(done) == 3 and signal.raise_signal(number))
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped, match=str(int(number))):
+            ONE_BY_ONE[run](find_inputs(str(inputs)), stages, batch_size=2)
+    finally:
+        signal.signal(number, before)
+    assert len(files(tmp_path / "out")) == 3
+    assert all(decode(data).shape == (32, 32, 3) for data in files(tmp_path / "out").values())
 
 
 def test_an_input_of_another_size_than_the_program_is_named(engine, inputs, tmp_path):
