@@ -18,6 +18,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from p2p.batch import Batch
 from p2p.capture import CapturedStep, beside, capture_if_possible
 from p2p.deploy.rewrite import NormStats, inference_view, resolve_norm_stats
+from p2p.finite import LossWatch, check_weights
 from p2p.losses.adversarial import Adversarial, WassersteinGP
 from p2p.models.init import initialize
 
@@ -105,6 +106,7 @@ class Pix2Pix(LightningModule):
         self.clip_norm = clip_norm
         self._capture = capture
         self._captured: CapturedStep | None = None
+        self._watch = LossWatch("cpu")
         self._held: list[Batch] = []
         self._optimizer = optimizer
         self._scheduler = scheduler
@@ -125,21 +127,28 @@ class Pix2Pix(LightningModule):
         return inference_view(self.generator, norm_stats=self._norm_stats)(input_NCHW)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of the discriminator, then one of the generator against the updated discriminator."""
+        """One step of the discriminator, then one of the generator against the updated discriminator.
+
+        Raises:
+            ValueError: a loss is not finite; on a GPU this is found out where losses are logged.
+        """
         if self.device.type == "cuda":
             batch = batch.channels_last()  # as the weights are; not in a hook of Lightning's, which would warn
         self._held.append(batch)
         if len(self._held) < self.accumulate and not self.trainer.is_last_batch:
             return
         batches, self._held = self._held, []
+        every = self.trainer.log_every_n_steps
         if self._captured is None:
             losses = self._both_steps(batches)
         else:
             losses = self._captured(batch)
             self._count_step()
-            every = self.trainer.log_every_n_steps
-            if not self.trainer.is_last_batch and (every == 0 or self.global_step % every):
-                return  # Lightning takes 0.3 ms to log a value, also where nobody writes it: together a third of a step
+        logged = self.trainer.is_last_batch or (every > 0 and self.global_step % every == 0)
+        if logged or self.device.type == "cpu":  # elsewhere it waits for the device
+            self._watch.check(losses, step=self.global_step, epoch=self.current_epoch + 1)
+        if self._captured is not None and not logged:
+            return  # Lightning takes 0.3 ms to log a value, also where nobody writes it: together a third of a step
         self.log_dict(losses, batch_size=sum(map(len, batches)))
 
     def _both_steps(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
@@ -152,7 +161,9 @@ class Pix2Pix(LightningModule):
         losses = {}
         if self.adversarial is not None:
             losses["train/D"] = self._discriminator_step(batches, fake_target, real_logits)
-        return losses | self._generator_step(batches, fake_target)
+        losses |= self._generator_step(batches, fake_target)
+        self._watch.add(losses)
+        return losses
 
     def _real_logits(self, batch: Batch) -> torch.Tensor | None:
         return None if self.adversarial is None else self.discriminator(batch.input_NCHW, batch.target_NCHW)
@@ -234,6 +245,7 @@ class Pix2Pix(LightningModule):
         Raises:
             ValueError: model.capture=true cannot be.
         """
+        self._watch = LossWatch(self.device)
         optimizers = _as_list(self.optimizers(use_pl_optimizer=False))
         for optimizer in optimizers:
             _lay_out_like_weights(optimizer)
@@ -245,6 +257,17 @@ class Pix2Pix(LightningModule):
             processes=self.trainer.world_size,
             accumulate=self.accumulate,
         )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Refuse to replace a good checkpoint by weights that are lost.
+
+        Raises:
+            ValueError: a loss was not finite, or a weight is not.
+        """
+        self._watch.check_again()
+        for name in ("generator", "discriminator"):
+            if (network := getattr(self, name)) is not None:
+                check_weights(network, name=name)
 
     def on_train_end(self) -> None:
         """Give the graph's memory back."""
