@@ -40,7 +40,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_replaces_no_checkp
 
 def test_weights_that_are_lost_in_the_last_step_replace_no_checkpoint(tmp_path):
     before = good_checkpoint(tmp_path)
-    model = pix2pix(TinyGenerator(), TinyDiscriminator(), optimizer=partial(torch.optim.SGD, lr=math.inf))
+    model = pix2pix(TinyGenerator(), None, adversarial=None, optimizer=partial(torch.optim.SGD, lr=math.inf))
     with pytest.raises(ValueError, match=r"^training stopped because the weights of the generator"):
         fit(model, pictures(1), tmp_path, callbacks=[keeping(tmp_path)], enable_checkpointing=True)
     assert (tmp_path / "last.ckpt").read_bytes() == before
