@@ -142,6 +142,12 @@ def explain(error: Exception, config_name: str) -> str | None:
         return " ".join(str(error).split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return "the GPU's memory is full: use a smaller batch_size or image_size"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        how = re.search(r"killed by signal: ([\w ]+)", str(error))
+        return (
+            f"a loader process died ({how[1].strip() if how else 'it was killed'}): the machine's memory or /dev/shm is"
+            " full, use fewer data.workers or a smaller batch_size"
+        )
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"

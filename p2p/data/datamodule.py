@@ -18,6 +18,7 @@ from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.pairs import Direction, check_direction, find_inputs, find_pairs
+from p2p.data.shared_memory import workers_that_fit
 from p2p.data.transforms.torchvision import Torchvision
 
 MAX_WORKERS = 8
@@ -74,10 +75,9 @@ class PairedImages(LightningDataModule):
         self._augmentation = augmentation
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() - 1) if torch.cuda.is_available() else 0
+        self._workers = workers
         self._loader = {
             "batch_size": batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": Batch.collate,
         }
@@ -123,7 +123,24 @@ class PairedImages(LightningDataModule):
         dataset = self.dataset("train")
         self._keep(dataset)
         sampler = RandomSampler(dataset, generator=torch.Generator())
-        return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **self._loader)
+        options = self._loader | self._processes(dataset)
+        if options["num_workers"]:
+            dataset.epoch_seed.share_memory_()
+        return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **options)
+
+    def _processes(self, dataset: PairDataset) -> dict[str, int | bool]:
+        """The loader's processes, as many as there is shared memory for."""
+        workers = 0 if dataset.batches_on_gpu is not None else self._workers
+        if workers:
+            with torch.random.fork_rng(devices=[]):  # to look at a pair draws its crop
+                first = dataset[0]
+            image_bytes = first.input_NCHW.nbytes + first.target_NCHW.nbytes
+            workers = workers_that_fit(
+                workers,
+                batch_bytes=self._loader["batch_size"] * image_bytes,
+                processes=1 if self.trainer is None else self.trainer.num_devices,
+            )
+        return {"num_workers": workers, "persistent_workers": workers > 0}
 
     def _keep(self, dataset: PairDataset) -> None:
         """Fill the cache, if there is to be one."""
@@ -163,7 +180,8 @@ class PairedImages(LightningDataModule):
         """
         dataset = self.dataset("val")
         # With a generator of its own, which is never used, it leaves the global one alone.
-        return DataLoader(dataset, sampler=self._share(dataset), generator=torch.Generator(), **self._loader)
+        options = self._loader | self._processes(dataset)
+        return DataLoader(dataset, sampler=self._share(dataset), generator=torch.Generator(), **options)
 
     def _share(self, dataset: PairDataset) -> Sampler | None:
         """Lightning's own choice would repeat pairs until all processes have equally many, and score them twice."""
@@ -190,7 +208,7 @@ class EpochLoader(DataLoader):
     def __iter__(self) -> Iterator[Batch]:
         """Draw, and start."""
         seed = torch.randint(2**62, ()).item()
-        self.dataset.epoch_seed.fill_(seed)  # in shared memory
+        self.dataset.epoch_seed.fill_(seed)  # in shared memory if there are loader processes
         if isinstance(self.sampler, RandomSampler):  # on several devices it is a DistributedSampler, by epoch
             self.sampler.generator.manual_seed(seed)
         if self.dataset.batches_on_gpu is not None:

@@ -31,7 +31,8 @@ class PairDataset(Dataset):
 
     Attributes:
         epoch_seed: crops and flips follow from it and the pair's index, not from which process loads the pair, and
-            when. Below zero, without an `EpochLoader`, they follow from torch's global generator.
+            when; in shared memory where there are loader processes. Below zero, without an `EpochLoader`, they follow
+            from torch's global generator.
         cache: of the training pairs as `transform.load` leaves them, to be taken from there; None reads the files.
         batches_on_gpu: makes whole batches where the cache is on the GPU.
 
@@ -46,7 +47,7 @@ class PairDataset(Dataset):
         self._transform = transform
         self._augment = augment
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
-        self.epoch_seed = torch.tensor(-1).share_memory_()
+        self.epoch_seed = torch.tensor(-1)
         self.cache: PairCache | None = None
         self.batches_on_gpu: GpuBatches | None = None
 
