@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -21,9 +20,10 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from p2p.record import CONF
+from p2p.resume.settings import as_hydra_takes_them, resumed_settings
 from p2p.settings import check_settings
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
@@ -40,13 +40,24 @@ def run_command(name: str) -> None:
     full = os.environ.get(FULL_ERROR) == "1"
     # Hydra takes -m before or behind the overrides, and not among them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    typed, deletions = sys.argv[1:], []
+    if (
+        name == "train"
+        and any(argument.startswith("ckpt_path=") for argument in typed)
+        and not {"-m", "--multirun"} & {*typed}
+    ):
+        sys.argv[1:], deletions = as_hydra_takes_them(typed)
 
     def job(cfg: DictConfig) -> None:
+        sys.argv[1:] = typed  # for processes that main starts
         os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
         try:
             with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job
                 quiet_libraries()
-                check_settings(cfg, config_name=name, overrides=list(HydraConfig.get().overrides.task))
+                overrides = list(HydraConfig.get().overrides.task)
+                if name == "train" and cfg.ckpt_path is not None:
+                    cfg = resumed_settings(cfg, [*overrides, *deletions])
+                check_settings(cfg, config_name=name, overrides=overrides)
                 importlib.import_module(f"p2p.commands.{name}").main(cfg)
         finally:
             os.environ[FULL_ERROR] = "1"

@@ -15,22 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from p2p.data.pairs import Pair, check_outside, find_inputs, find_pairs, looks_side_by_side
 from p2p.deploy.rewrite import resolve_norm_stats
-
-
-def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
-    """The config that `train.py` saved in the run's folder, resolved.
-
-    Args:
-        run_dir: runs/<name>.
-        instead: for the error's end: what else would do.
-
-    Raises:
-        ValueError: there is no such run.
-    """
-    path = run_dir / "train.yaml"
-    if not path.is_file():
-        raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
-    return OmegaConf.load(path)
+from p2p.record import as_record, read_record
 
 
 class Record(Callback):
@@ -40,7 +25,7 @@ class Record(Callback):
     before its first checkpoint harms neither.
 
     Args:
-        cfg: is resolved when it is saved.
+        cfg: see `p2p.record.as_record` for what is saved of it.
         run_dir: runs/<name>.
     """
 
@@ -52,7 +37,7 @@ class Record(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
         """Write it, whole."""
         partial = self._run_dir / "train.yaml.partial"
-        OmegaConf.save(self._cfg, partial, resolve=True)
+        OmegaConf.save(as_record(self._cfg), partial)
         partial.replace(self._run_dir / "train.yaml")
 
 
@@ -101,26 +86,3 @@ def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, ou
     for path in outputs:
         if os.path.realpath(path) in inputs:
             raise ValueError(f"{path} is an input, and output={output} would replace it: use another output")
-
-
-def resume_from(cfg: DictConfig) -> Path | None:
-    """The checkpoint that `train.py` goes on from; None to start anew, which replaces what an earlier run left.
-
-    Raises:
-        ValueError: there is no such checkpoint, or it was trained with other networks.
-    """
-    last = Path(cfg.run_dir, "checkpoints/last.ckpt")
-    if cfg.ckpt_path is None:
-        if last.is_file():
-            rank_zero_only(print)(f"{last.parent} is being replaced: name=other keeps it, ckpt_path=last goes on")
-        return None
-    path = last.with_stem(cfg.ckpt_path) if cfg.ckpt_path in ("last", "best") else Path(cfg.ckpt_path)
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path} to resume from: leave ckpt_path out to start anew")
-    record = path.parent.parent / "train.yaml"
-    if record.is_file():
-        before, now = OmegaConf.load(record), OmegaConf.to_container(cfg, resolve=True)
-        for part in ("generator", "discriminator", "adversarial"):
-            if before.get(part) != now[part]:
-                raise ValueError(f"{path} was trained with another {part}: resume with the settings in {record}")
-    return path

@@ -15,8 +15,9 @@ from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.device import pick_device
 from p2p.interop.config import reference_record
+from p2p.record import read_record
 from p2p.report.tables import show_considered
-from p2p.run import read_record, validated_weights
+from p2p.run import validated_weights
 
 
 def inputs_of(dataset: PairDataset, count: int) -> Batch:

@@ -14,7 +14,9 @@ from omegaconf import DictConfig
 from p2p.interop.config import load_start, start_from_reference
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
-from p2p.run import Record, resume_from, settle_norm_stats
+from p2p.resume.checkpoint import check_networks, check_that_something_is_left, read_checkpoint
+from p2p.resume.settings import checkpoint_to_resume, to_resume, what_is_kept
+from p2p.run import Record, settle_norm_stats
 from p2p.settings import check_strategy
 
 
@@ -23,7 +25,12 @@ def main(cfg: DictConfig) -> None:
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = Path(cfg.run_dir)
-    start = start_from_reference(cfg)
+    say = rank_zero_only(print)  # the first of several processes speaks and writes
+    resume = None if cfg.ckpt_path is None else checkpoint_to_resume(cfg)
+    for line in what_is_kept(cfg, resume):
+        say(line)
+    found = None if resume is None else read_checkpoint(resume)
+    start = start_from_reference(cfg) if resume is None else {}
     data = instantiate(cfg.data, _convert_="all")
     callbacks, loggers = instantiate(cfg.callbacks), instantiate(cfg.get("logger") or {})
     if not loggers:
@@ -40,14 +47,15 @@ def main(cfg: DictConfig) -> None:
     model = instantiate(cfg.model, _convert_="all")
     check_strategy(trainer, model)
     load_start(model, start)
-    resume = resume_from(cfg)
-    before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False))
-    say = rank_zero_only(print)  # the first of several processes speaks and writes
+    if resume is not None:
+        check_networks(found, resume, model)
+        check_that_something_is_left(found, trainer)
+    before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False, weights_only=True))
     say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
     try:
-        trainer.fit(model, data, ckpt_path=resume)
+        trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C
-        say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed with ckpt_path=last")
+        say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed: {to_resume(cfg)}")
         raise KeyboardInterrupt from None
     after = scores_of(trainer.validate(model, data, verbose=False))
 

@@ -15,7 +15,8 @@ from p2p.cli import one_sentence
 from p2p.deploy.export import load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
-from p2p.run import read_record, validated_weights
+from p2p.record import read_record
+from p2p.run import validated_weights
 
 NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that the reference's --netG knows
 CROP_SIZE = 256  # default of its --crop_size and, in test.py, of its --load_size

@@ -1,0 +1,98 @@
+"""The record of a run: the settings that it was trained with, `train.yaml` in the run's folder.
+
+It keeps the references of the config, such as `max_epochs: ${epochs}`, so that a setting that is changed when the run
+is resumed, or by hand, reaches every place that follows from it. What depends on the machine or on the command line
+is saved as the value that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
+    """The config that `train.py` saved in the run's folder, resolved.
+
+    Args:
+        run_dir: runs/<name>.
+        instead: for the error's end: what else would do.
+
+    Raises:
+        ValueError: there is no such run, or its record cannot be read.
+    """
+    path = run_dir / "train.yaml"
+    if not path.is_file():
+        raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
+    record = load_record(path)
+    OmegaConf.resolve(record)
+    return record
+
+
+def load_record(path: Path) -> DictConfig:
+    """A record with its references.
+
+    Raises:
+        ValueError: the file holds no settings.
+    """
+    try:
+        record = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise ValueError(f"{path}{line} cannot be read as YAML: mend it, or restore it from a copy") from None
+    if not isinstance(record, DictConfig) or "generator" not in record:
+        raise ValueError(f"{path} holds no settings of train.py: restore it from a copy")
+    if not any(_is_reference(value) for _, value in leaves(OmegaConf.to_container(record, resolve=False))):
+        _restore_references(record)
+    if record.get("norm_stats") == "auto":  # of early versions: what it meant for that run
+        record.norm_stats = "instance" if record.batch_size == 1 else "running"
+    return record
+
+
+def as_record(cfg: DictConfig) -> DictConfig:
+    """What is to be saved of the config that a run is trained with."""
+    record = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    for path, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if isinstance(value, str) and "${" in value and not _is_reference(value):
+            OmegaConf.update(record, path, OmegaConf.select(cfg, path))
+    return record
+
+
+def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of nested dicts with its dotted path; an empty dict is a value, a list is one."""
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_reference(value: object) -> bool:
+    """Whether it is made of other settings alone: it asks neither Hydra nor the machine."""
+    return isinstance(value, str) and "${" in value and ":" not in value.replace("${oc.select:", "${")
+
+
+def _restore_references(record: DictConfig) -> None:
+    """In a record of early versions, which saved values alone: wherever conf/ has a reference to an equal value."""
+    for path in sorted(CONF.glob("*/*.yaml"), key=lambda path: path.parent.name == "model"):  # that refers to nodes
+        for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
+            key = f"{path.parent.name}.{key}"
+            recorded = OmegaConf.select(record, key)
+            if recorded is None or not _is_reference(value):
+                continue
+            parent, _, name = key.rpartition(".")
+            node = OmegaConf.select(record, parent)
+            node[name] = value
+            try:
+                same = node[name] == recorded
+            except OmegaConfBaseException:
+                same = False
+            if not same:
+                node[name] = recorded
