@@ -130,17 +130,18 @@ class PairedImages(LightningDataModule):
 
     def _processes(self, dataset: PairDataset) -> dict[str, int | bool]:
         """The loader's processes, as many as there is shared memory for."""
-        workers = 0 if dataset.batches_on_gpu is not None else self._workers
-        if workers:
+        if dataset.batches_on_gpu is not None:
+            return {"num_workers": 0}
+        if self._workers:
             with torch.random.fork_rng(devices=[]):  # to look at a pair draws its crop
                 first = dataset[0]
             image_bytes = first.input_NCHW.nbytes + first.target_NCHW.nbytes
-            workers = workers_that_fit(
-                workers,
+            self._workers = workers_that_fit(
+                self._workers,
                 batch_bytes=self._loader["batch_size"] * image_bytes,
                 processes=1 if self.trainer is None else self.trainer.num_devices,
             )
-        return {"num_workers": workers, "persistent_workers": workers > 0}
+        return {"num_workers": self._workers, "persistent_workers": self._workers > 0}
 
     def _keep(self, dataset: PairDataset) -> None:
         """Fill the cache, if there is to be one."""
