@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Train pix2pix on image pairs: `python train.py --help`. The work itself is p2p/commands/train.py."""
 
-from p2p.cli import run_command
+from p2p.signals import stoppable
 
 if __name__ == "__main__":
-    run_command("train")
+    with stoppable():  # imports, too
+        from p2p.cli import run_command
+
+        run_command("train")

@@ -20,6 +20,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from p2p import signals
 from p2p.record import CONF
 from p2p.resume.settings import as_hydra_takes_them, resumed_settings
 from p2p.settings import check_settings
@@ -34,8 +35,8 @@ def run_command(name: str) -> None:
 
     The command's module, and with it torch, is imported when its config has been checked. What a user can do wrong
     ends the program with one sentence on stderr and exit status 1: a ValueError, which this project raises for that
-    alone, an error of the operating system, or anything that Hydra has to say about the command line. Ctrl-C ends it
-    with 130. Any other exception is a bug and keeps its stack trace.
+    alone, an error of the operating system, or anything that Hydra has to say about the command line. Any other
+    exception is a bug and keeps its stack trace.
     """
     full = os.environ.get(FULL_ERROR) == "1"
     # Hydra takes -m before or behind the overrides, and not among them.
@@ -58,7 +59,9 @@ def run_command(name: str) -> None:
                 if name == "train" and cfg.ckpt_path is not None:
                     cfg = resumed_settings(cfg, [*overrides, *deletions])
                 check_settings(cfg, config_name=name, overrides=overrides)
-                importlib.import_module(f"p2p.commands.{name}").main(cfg)
+                main = importlib.import_module(f"p2p.commands.{name}").main
+                signals.work()
+                main(cfg)
         finally:
             os.environ[FULL_ERROR] = "1"
 
@@ -95,6 +98,7 @@ def quiet_libraries() -> None:
     for module in (
         "pytorch.utilities.rank_zero",
         "pytorch.accelerators.cuda",
+        "pytorch.trainer.connectors.signal_connector",
         "fabric.utilities.rank_zero",
         "fabric.utilities.distributed",
     ):
@@ -128,9 +132,6 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
     """Leave the program with a sentence where one can be said; `full` keeps the stack trace as well."""
     try:
         yield
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C; every file that was written is whole", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
         message = explain(error, config_name)
         if full or message is None:

@@ -1,10 +1,13 @@
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from p2p import signals
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # tests/kernels; read when Triton is imported, which Lightning does
@@ -24,6 +27,16 @@ def a_build_cache_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Commands that tests run in this process leave their own answers to Ctrl-C and SIGTERM."""
+    before = {number: signal.getsignal(number) for number in signals.NAMES}
+    yield
+    signals.received = None
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -54,9 +54,9 @@ def main(cfg: DictConfig) -> None:
     say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C
+    except SystemExit:  # what Lightning makes of a signal, see p2p.signals
         say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed: {to_resume(cfg)}")
-        raise KeyboardInterrupt from None
+        raise
     after = scores_of(trainer.validate(model, data, verbose=False))
 
     rows = {

@@ -14,6 +14,7 @@ from p2p.codecs.pillow import Pillow, decode
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
+from p2p.signals import stoppable, work
 
 
 def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
@@ -119,7 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         drawing.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (%(default)s)")
     args = parser.parse_args(arguments)
-    with one_sentence("train", full=False):
+    with stoppable(), one_sentence("train", full=False):
+        work()
         codec = Pillow(format=args.format, quality=args.quality)
         if args.command == "edges":
             count = edges(args.photos, args.out, codec=codec, sigma=args.sigma, low=args.low, high=args.high)

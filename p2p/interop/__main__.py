@@ -17,6 +17,7 @@ from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.record import read_record
 from p2p.run import validated_weights
+from p2p.signals import stoppable, work
 
 NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that the reference's --netG knows
 CROP_SIZE = 256  # default of its --crop_size and, in test.py, of its --load_size
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         help="the generator's: as trained, or their average (callbacks=ema); left out, as the run was validated",
     )
     chosen = parser.parse_args(arguments)
-    with one_sentence("train", full=False):
+    with stoppable(), one_sentence("train", full=False):
+        work()
         write_reference(chosen.checkpoint, chosen.folder, weights=chosen.weights)
 
 

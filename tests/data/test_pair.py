@@ -93,7 +93,7 @@ def test_help(command, words, capsys, monkeypatch):
     assert not [word for word in words if word not in out]
 
 
-def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
     (tmp_path / "x").mkdir()
     for error in (KeyboardInterrupt, RuntimeError):
 
@@ -104,4 +104,4 @@ def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capsys):
         with pytest.raises((SystemExit, RuntimeError)) as stopped:
             main(["edges", str(tmp_path / "x"), str(tmp_path / "out")])
         assert stopped.type is RuntimeError or stopped.value.code == 130
-    assert capsys.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is whole"
+    assert capfd.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is whole"

@@ -143,7 +143,7 @@ def test_ctrl_c(many, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from p2p.cli import one_sentence
+from p2p.signals import stoppable, work
 from p2p.data.pairs import Pair, Source
 from p2p.data.pairs import Pair
 from p2p.pipelines import overlap
@@ -151,7 +151,8 @@ from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, stages_for
 stages = stages_for(Negative(), Path(sys.argv[2]), codec=Codec("encode", "slow", at=None), image_size=16)
 pairs = [Pair(str(index), Source(Path(sys.argv[1]))) for index in range(100_000)]
-with one_sentence("infer", full=False):
+with stoppable():
+    work()
     overlap.run(pairs, stages, batch_size=400, workers=2)  # tasks of 200 images, 4 seconds long
 """
 
