@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import importlib
 import logging
@@ -171,6 +172,9 @@ def explain(error: Exception, config_name: str) -> str | None:
         return _unknown_key(match[1], config_name)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename} cannot be written" if error.filename else str(error)
+        return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, ValueError):

@@ -1,4 +1,4 @@
-"""The record of a run: the settings that it was trained with, `train.yaml` in the run's folder.
+"""The record of a run: the settings that it was trained with, in each checkpoint and in `train.yaml`.
 
 It keeps the references of the config, such as `max_epochs: ${epochs}`, so that a setting that is changed when the run
 is resumed, or by hand, reaches every place that follows from it. What depends on the machine or on the command line
@@ -14,35 +14,56 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from p2p.checkpoint import origin_of
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def read_record(run_dir: Path, *, instead: str = "") -> DictConfig:
-    """The config that `train.py` saved in the run's folder, resolved.
+def read_record(run_dir: Path, checkpoint: Path | None = None, *, instead: str = "") -> DictConfig:
+    """The settings that a checkpoint was trained with, resolved.
 
     Args:
         run_dir: runs/<name>.
+        checkpoint: None: the run's last one.
         instead: for the error's end: what else would do.
 
     Raises:
         ValueError: there is no such run, or its record cannot be read.
     """
-    path = run_dir / "train.yaml"
-    if not path.is_file():
+    path = record_of(checkpoint or run_dir / "checkpoints/last.ckpt", run_dir)
+    if path is None:
         raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
     record = load_record(path)
     OmegaConf.resolve(record)
     return record
 
 
+def record_of(checkpoint: Path, run_dir: Path) -> Path | None:
+    """The file that holds a checkpoint's settings: train.yaml beside it, else that of the run's folder, or itself.
+
+    train.yaml is of the last start of train.py, and begins with a line that says which. It is of another start than the
+    checkpoint where the run was resumed since, where the checkpoint is of an earlier run, and where train.py was killed
+    between writing the two. The checkpoint itself counts then. None: there is no record.
+    """
+    own = origin_of(checkpoint).get("record")
+    for path in (folder / "train.yaml" for folder in (checkpoint.absolute().parent.parent, run_dir)):
+        if path.is_file() and (own is None or _start(path.read_bytes()) == _start(own.encode())):
+            return path
+    return None if own is None else checkpoint
+
+
+def _start(record: bytes) -> bytes:
+    return record.partition(b"\n")[0]
+
+
 def load_record(path: Path) -> DictConfig:
-    """A record with its references.
+    """The record of a train.yaml or in a checkpoint, with its references.
 
     Raises:
         ValueError: the file holds no settings.
     """
     try:
-        record = OmegaConf.load(path)
+        record = OmegaConf.create(path.read_text() if path.suffix == ".yaml" else origin_of(path)["record"])
     except (YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""

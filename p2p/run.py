@@ -9,36 +9,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from p2p.data.pairs import Pair, check_outside, find_inputs, find_pairs, looks_side_by_side
 from p2p.deploy.rewrite import resolve_norm_stats
-from p2p.record import as_record, read_record
-
-
-class Record(Callback):
-    """Saves the config as `train.yaml` along with each checkpoint.
-
-    Until the first one the checkpoints in the folder are those of an earlier run, and so is its record: what fails
-    before its first checkpoint harms neither.
-
-    Args:
-        cfg: see `p2p.record.as_record` for what is saved of it.
-        run_dir: runs/<name>.
-    """
-
-    def __init__(self, cfg: DictConfig, run_dir: Path):
-        self._cfg = cfg
-        self._run_dir = run_dir
-
-    @rank_zero_only
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
-        """Write it, whole."""
-        partial = self._run_dir / "train.yaml.partial"
-        OmegaConf.save(as_record(self._cfg), partial)
-        partial.replace(self._run_dir / "train.yaml")
+from p2p.record import read_record
 
 
 def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:

@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 from p2p.batch import Batch
 from p2p.cli import short
 from p2p.data.pairs import find_inputs
-from p2p.run import Record, keep_apart
+from p2p.run import keep_apart
+from p2p.saving import Checkpoints
 from tests.conftest import picture
 from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
@@ -24,15 +25,16 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_the_record_of_the_o
     record.write_text("of: the run before\n")
     cfg = OmegaConf.create({"epochs": 1, "twice": "${epochs}"})
     data = [Batch(["x"], *picture_tensors(2 if fails and index else 3)) for index in range(2)]
-    callbacks = [Record(cfg, tmp_path), ModelCheckpoint(tmp_path / "checkpoints")]
+    saving = {"enable_checkpointing": True, "callbacks": [ModelCheckpoint(tmp_path / "checkpoints")]}
+    saving["plugins"] = [Checkpoints(cfg, tmp_path)]
     model = pix2pix(TinyGenerator(), TinyDiscriminator())
     if fails:
         with pytest.raises(RuntimeError, match="channels"):
-            fit(model, data, tmp_path, callbacks=callbacks, enable_checkpointing=True)
+            fit(model, data, tmp_path, **saving)
         assert record.read_text() == "of: the run before\n"
     else:
-        fit(model, data, tmp_path, callbacks=callbacks, enable_checkpointing=True)
-        assert record.read_text() == "epochs: 1\ntwice: ${epochs}\n"
+        fit(model, data, tmp_path, **saving)
+        assert record.read_text().endswith("\nepochs: 1\ntwice: ${epochs}\n")
     assert not list(tmp_path.glob("*.partial"))
 
 

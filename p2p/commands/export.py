@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.batch import Batch
+from p2p.checkpoint import find_checkpoint
 from p2p.data.dataset import PairDataset
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
@@ -30,13 +31,11 @@ def inputs_of(dataset: PairDataset, count: int) -> Batch:
 def main(cfg: DictConfig) -> None:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     run_dir = Path(cfg.run_dir)
-    checkpoint = Path(cfg.ckpt_path)
-    if cfg.ckpt_path in ("last", "best"):
-        checkpoint = run_dir / "checkpoints" / f"{cfg.ckpt_path}.ckpt"
+    checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)
     if checkpoint.suffix == ".pth":
         record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction)
     else:
-        record = read_record(run_dir, instead=", or export a .pth of the reference with ckpt_path=")
+        record = read_record(run_dir, checkpoint, instead=", or export a .pth of the reference with ckpt_path=")
     generator = instantiate(record.generator, _convert_="all")
     load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
     data = instantiate(record.data, _convert_="all")

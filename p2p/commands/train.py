@@ -12,16 +12,24 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from p2p.interop.config import load_start, start_from_reference
+from p2p.lock import held
 from p2p.memory import keep_freed_memory
 from p2p.report.tables import scores_of, show_scores
 from p2p.resume.checkpoint import check_networks, check_that_something_is_left, read_checkpoint
 from p2p.resume.settings import checkpoint_to_resume, to_resume, what_is_kept
-from p2p.run import Record, settle_norm_stats
+from p2p.run import settle_norm_stats
+from p2p.saving import Checkpoints
 from p2p.settings import check_strategy
 
 
 def main(cfg: DictConfig) -> None:
-    """Validate, train, validate again; everything lands in cfg.run_dir."""
+    """Do it, alone in cfg.run_dir, where everything lands."""
+    with held(Path(cfg.run_dir)):
+        train(cfg)
+
+
+def train(cfg: DictConfig) -> None:
+    """Validate, train, validate again."""
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = Path(cfg.run_dir)
@@ -37,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks.values(), Record(cfg, run_dir)],  # what export.py and infer.py go by
+        callbacks=list(callbacks.values()),
         logger=list(loggers.values()),
         _convert_="all",
     )
@@ -47,6 +55,7 @@ def main(cfg: DictConfig) -> None:
     model = instantiate(cfg.model, _convert_="all")
     check_strategy(trainer, model)
     load_start(model, start)
+    trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, resumed=resume)
     if resume is not None:
         check_networks(found, resume, model)
         check_that_something_is_left(found, trainer)

@@ -61,7 +61,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
         ValueError: no checkpoint of train.py in its run's folder, one without such weights, or a generator that the
             reference does not have.
     """
-    record = read_record(checkpoint.resolve().parent.parent)
+    record = read_record(checkpoint.resolve().parent.parent, checkpoint)
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)
     load_weights(generator, checkpoint, weights=weights)

@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from p2p.record import leaves, load_record
+from p2p.checkpoint import find_checkpoint
+from p2p.record import leaves, load_record, record_of
 
 TODAYS = ("name", "run_dir", "ckpt_path")  # of the command line alone
 STARTS = ("init_from", "init_discriminator_from")  # of a run that starts anew
@@ -25,14 +26,9 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path:
     """The file that cfg.ckpt_path names.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is of an earlier run.
     """
-    if not isinstance(cfg.ckpt_path, str):
-        raise ValueError(f"ckpt_path={cfg.ckpt_path} cannot be: use last, best or the path of a checkpoint")
-    if cfg.ckpt_path in ("last", "best"):
-        path = Path(cfg.run_dir, "checkpoints", f"{cfg.ckpt_path}.ckpt")
-    else:
-        path = Path(cfg.ckpt_path).expanduser()
+    path = find_checkpoint(Path(cfg.run_dir), cfg.ckpt_path)
     if path.is_dir():
         raise ValueError(
             f"ckpt_path={path} is a folder: name a checkpoint, such as the last.ckpt of runs/.../checkpoints"
@@ -40,12 +36,6 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path} to resume from: leave ckpt_path out to start anew")
     return path
-
-
-def record_of(checkpoint: Path, run_dir: Path) -> Path | None:
-    """The record beside the checkpoint, else that of the run's folder, else None."""
-    beside = [folder / "train.yaml" for folder in (checkpoint.absolute().parent.parent, run_dir)]
-    return next((path for path in beside if path.is_file()), None)
 
 
 def resumed_settings(cfg: DictConfig, typed: list[str]) -> DictConfig:

@@ -1,0 +1,73 @@
+"""How a training saves: each checkpoint atomically, with the record of the settings that it was trained with."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+
+from p2p import atomic
+from p2p.checkpoint import ORIGIN, origin_of
+from p2p.record import as_record
+
+OURS = re.compile(r"(last|best|epoch_\d+)\.ckpt")  # what the callbacks of conf/callbacks name their files
+
+
+class Checkpoints(TorchCheckpointIO):
+    """What Lightning writes and removes checkpoints by.
+
+    Its own way is a copy in memory, a file in the system's temporary folder, and a move, which from one disk to another
+    is a copy over the earlier checkpoint.
+
+    A checkpoint and its record are one file, so they agree whenever the process is killed. When the first checkpoint is
+    there, a copy of the record becomes the run's `train.yaml`, and checkpoints of earlier runs of the same name are
+    removed. Until then both stay: what fails before its first checkpoint harms neither.
+
+    Args:
+        cfg: see `p2p.record.as_record` for what is kept of it, when the first checkpoint is saved.
+        run_dir: runs/<name>.
+        resumed: the checkpoint that the training goes on from, whose run it is then; None starts a new one.
+    """
+
+    def __init__(self, cfg: DictConfig, run_dir: Path, *, resumed: Path | None = None):
+        self._cfg, self._run_dir = cfg, run_dir
+        self._start = f"{datetime.now(timezone.utc).isoformat()} by process {os.getpid()}"
+        self._run = self._start if resumed is None else origin_of(resumed).get("run")
+        self._first = True
+
+    @cached_property
+    def _record(self) -> str:
+        return f"# Written by train.py, started {self._start}\n{OmegaConf.to_yaml(as_record(self._cfg))}"
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        """Write it. Of several processes only the first comes here.
+
+        Raises:
+            OSError: it cannot be written, such as on a full disk; the earlier one of this name stays.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = checkpoint | {ORIGIN: {"run": self._run, "record": self._record}}
+        with atomic.replacing(path) as partial, partial.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # the disk's, which torch's writer hides behind its own
+                    raise error.__context__ from None
+                raise
+        if self._first:
+            atomic.write(self._run_dir / "train.yaml", self._record)
+            for other in path.parent.iterdir():
+                if OURS.fullmatch(other.name) and origin_of(other).get("run") != self._run:
+                    other.unlink()
+            self._first = False
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove it, if it is there."""
+        Path(path).unlink(missing_ok=True)
