@@ -26,6 +26,7 @@ from lightning.fabric.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from p2p.batch import Batch
+from p2p.gpu_faults import of_gpu
 
 WARMUPS = 3  # steps before recording: the first makes state and trials, the third shows that nothing is made any more
 
@@ -207,7 +208,7 @@ def record(program: Callable[[], torch.Tensor], stream: torch.cuda.Stream) -> Ca
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = program()
     except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        if of_gpu(error):
             raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(

@@ -21,13 +21,17 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from p2p import signals
+from p2p import gpu_faults, signals
 from p2p.record import CONF
 from p2p.resume.settings import as_hydra_takes_them, resumed_settings
 from p2p.settings import check_settings
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
+GO_ON = {  # of a command that failed
+    "train": " with ckpt_path=last to go on from the last checkpoint",
+    "infer": " with skip_existing=true to go on from here",
+}
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
 
 
@@ -105,6 +109,7 @@ def quiet_libraries() -> None:
     ):
         logging.getLogger(f"lightning.{module}").addFilter(lambda record: record.levelno >= logging.WARNING)
     for message in (
+        r".*CUDA initialization.*",  # p2p.device says it
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
         r".*number of training batches .* is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",
@@ -153,14 +158,14 @@ def explain(error: Exception, config_name: str) -> str | None:
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds
         return " ".join(str(error).split())
-    if type(error).__name__ == "OutOfMemoryError":  # torch's
-        return "the GPU's memory is full: use a smaller batch_size or image_size"
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         how = re.search(r"killed by signal: ([\w ]+)", str(error))
         return (
             f"a loader process died ({how[1].strip() if how else 'it was killed'}): the machine's memory or /dev/shm is"
             " full, use fewer data.workers or a smaller batch_size"
         )
+    if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
+        return sentence
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"

@@ -1,18 +1,89 @@
-"""The device that a command works on."""
+"""The device that a command works on, and why it is no other."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
+
 import torch
+
+NO_GPU = ("Found no NVIDIA driver", "Torch not compiled with CUDA")  # nobody expects a GPU where torch says this
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" -> the device.
+    """ "auto", "cpu", "cuda" or "cuda:1", say -> the device; a GPU becomes torch's current one.
+
+    "auto" is a GPU, or else the CPU, and says why where a driver promises a GPU that torch cannot use.
 
     Raises:
         ValueError: another name, or a GPU that is not there.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name} is not known: use auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda cannot be used: torch finds no GPU here")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    name = str(name)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device={name} is not known: use auto, cpu or cuda, or cuda:1 for the second GPU")
+    if name == "cpu":
+        return torch.device("cpu")
+    reason = reason_against_gpu()
+    if reason is not None:
+        if name != "auto":
+            raise ValueError(f"device={name} cannot be used, because {reason}: use device=cpu")
+        if surprising(reason):
+            print(f"on the CPU, because {reason}")
+        return torch.device("cpu")
+    device = torch.device("cuda" if name == "auto" else name)
+    if device.index is not None:
+        check_numbers([device.index], setting=f"device={name}", instead="device=cuda:0")
+        torch.cuda.set_device(device)  # backends build and measure on the current one
+    return device
+
+
+def check_trainer_device(accelerator: str, devices: int | str | Sequence[int]) -> str | None:
+    """Why trainer.accelerator=auto trains on the CPU, where that needs saying; None otherwise.
+
+    Raises:
+        ValueError: a GPU is asked for that is not there.
+    """
+    if accelerator not in ("auto", "gpu", "cuda"):
+        return None
+    reason = reason_against_gpu()
+    if reason is not None:
+        if accelerator != "auto":
+            raise ValueError(
+                f"trainer.accelerator={accelerator} cannot be used, because {reason}: use trainer=cpu, or trainer=auto"
+            )
+        return reason if surprising(reason) else None
+    if not isinstance(devices, str):  # which Lightning takes in many ways, and judges
+        numbers = range(devices) if isinstance(devices, int) else devices
+        check_numbers(list(numbers), setting="trainer.devices", instead="trainer.devices=1")
+    return None
+
+
+def reason_against_gpu() -> str | None:
+    """Why torch can use no GPU here, as the end of a sentence; None if it can."""
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()  # says why, and is_available only warns
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).strip().partition(". ")[0].rstrip(".")
+    else:
+        said = "it finds none"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not said.startswith(NO_GPU):
+        return f"CUDA_VISIBLE_DEVICES='{hidden}' hides every GPU from it (torch says: {said})"
+    return f"torch says: {said}"
+
+
+def surprising(reason: str) -> bool:
+    """Whether one may have expected a GPU here, as on a machine that has a driver."""
+    return not any(said in reason for said in NO_GPU)
+
+
+def check_numbers(wanted: list[int], *, setting: str, instead: str) -> None:
+    """Raise a ValueError if this machine has no GPU of one of those numbers."""
+    count = torch.cuda.device_count()
+    missing = [number for number in wanted if number >= count]
+    if missing:
+        have = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"{setting} asks for cuda:{missing[0]}, and this machine has {have}: use {instead}")

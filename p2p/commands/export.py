@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -15,6 +19,7 @@ from p2p.data.dataset import PairDataset
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.device import pick_device
+from p2p.gpu_faults import or_say_what_fits
 from p2p.interop.config import reference_record
 from p2p.record import read_record
 from p2p.report.tables import show_considered
@@ -29,6 +34,32 @@ def inputs_of(dataset: PairDataset, count: int) -> Batch:
 
 
 def main(cfg: DictConfig) -> None:
+    """Export, or say which largest batch the GPU's memory holds."""
+    backend = cfg.backend
+    fastest = "batch_size" in backend
+    compiled = backend._target_.split(".")[-2] in ("auto", "triton", "torch_tensorrt")  # for 32, if not told otherwise
+    or_say_what_fits(
+        partial(export_program, cfg),
+        setting="batch_size" if fastest else "backend.max_batch",
+        size=cfg.batch_size if fastest else backend.get("max_batch") or max(backend.get("min_batch", 1), 32 * compiled),
+        attempt=partial(try_export, cfg),
+    )
+
+
+def try_export(cfg: DictConfig, largest: int) -> None:
+    """Export a program of smaller batches, and keep nothing; the build cache may."""
+    cfg = copy.deepcopy(cfg)
+    cfg.batch_size = largest
+    for name in {"max_batch", "opt_batch"}.intersection(cfg.backend):
+        cfg.backend[name] = largest
+    if "min_batch" in cfg.backend:
+        cfg.backend.min_batch = min(cfg.backend.min_batch, largest)
+    with TemporaryDirectory() as folder, redirect_stdout(None):
+        cfg.output = str(Path(folder) / "export")
+        export_program(cfg)
+
+
+def export_program(cfg: DictConfig) -> None:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     run_dir = Path(cfg.run_dir)
     checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shlex
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -11,6 +14,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from p2p.device import check_trainer_device
+from p2p.gpu_faults import alone, or_say_what_fits
 from p2p.interop.config import load_start, start_from_reference
 from p2p.lock import held
 from p2p.memory import keep_freed_memory
@@ -21,11 +26,25 @@ from p2p.run import settle_norm_stats
 from p2p.saving import Checkpoints
 from p2p.settings import check_strategy
 
+TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
+
 
 def main(cfg: DictConfig) -> None:
-    """Do it, alone in cfg.run_dir, where everything lands."""
+    """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds."""
+    attempt = partial(try_steps, cfg) if alone() else None
     with held(Path(cfg.run_dir)):
-        train(cfg)
+        or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
+
+
+def try_steps(cfg: DictConfig, batch_size: int) -> None:
+    """Train a few steps with another batch_size, and keep nothing."""
+    cfg = copy.deepcopy(cfg)
+    cfg.batch_size = batch_size
+    nothing = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    steps = {"max_epochs": -1, "max_steps": TRIAL_STEPS, "limit_val_batches": 0}
+    with redirect_stdout(None):
+        trainer = instantiate(cfg.trainer, **nothing, **steps, _convert_="all")
+        trainer.fit(instantiate(cfg.model, _convert_="all"), instantiate(cfg.data, _convert_="all"))
 
 
 def train(cfg: DictConfig) -> None:
@@ -43,6 +62,7 @@ def train(cfg: DictConfig) -> None:
     callbacks, loggers = instantiate(cfg.callbacks), instantiate(cfg.get("logger") or {})
     if not loggers:
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
+    why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
     trainer = instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),
@@ -60,7 +80,8 @@ def train(cfg: DictConfig) -> None:
         check_networks(found, resume, model)
         check_that_something_is_left(found, trainer)
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False, weights_only=True))
-    say(f"training on {trainer.strategy.root_device} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
+    say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     except SystemExit:  # what Lightning makes of a signal, see p2p.signals

@@ -23,6 +23,7 @@ from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.takes import Takes
+from p2p.gpu_faults import of_gpu
 
 VERSIONS = {"torch": "minor"}  # which a package must be loaded with: it calls into torch's libraries
 
@@ -93,6 +94,8 @@ def export(
             path = str(folder / "generator.pt2")
             torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=options)
     except Exception as error:  # of a Python compiler, a C++ compiler and a linker: each fails in its own way
+        if of_gpu(error):
+            raise
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"AOT Inductor cannot build this generator in {dtype} ({why}): choose another backend.precision, or"

@@ -27,6 +27,8 @@ from typing import TypeVar
 
 import torch
 
+from p2p.gpu_faults import of_gpu
+
 MAX_GRAPHS = 16  # input shapes; each graph holds an input, an output and its kernels' arguments
 PAUSES_S = 0.5, 1.0, 2.0, 4.0  # before another trial to record
 WARMUPS = 3  # the first call compiles and tries, the second may still allocate, the third shows that it has settled
@@ -123,7 +125,7 @@ def _again(trial: Callable[[], T]) -> T:
         try:
             return trial()
         except RuntimeError as error:
-            if "capture" not in str(error):
+            if of_gpu(error) or "capture" not in str(error):
                 raise
         time.sleep(pause_s)
     return trial()

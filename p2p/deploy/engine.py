@@ -13,6 +13,7 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
+from p2p.gpu_faults import of_gpu
 
 log = logging.getLogger(__name__)
 
@@ -133,13 +134,15 @@ def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Ca
     """What `backend.load` returns.
 
     Raises:
-        ValueError: it raises anything, for whatever reason the libraries below it have.
+        ValueError: it raises anything, for whatever reason the libraries below it have, but the GPU's own.
     """
     try:
         return backend.load(path, device=device)
     except ValueError:
         raise
     except Exception as error:  # of six libraries, each with classes of its own
+        if of_gpu(error):
+            raise  # exporting again would not help
         reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
 

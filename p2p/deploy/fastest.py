@@ -21,6 +21,7 @@ from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.rewrite import Frames
+from p2p.gpu_faults import failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def export(
 
     Raises:
         ValueError: a batch_size below 1, or no backend is left; with each one's reason.
+        OutOfMemoryError: none is left, and the memory of the GPU did not hold one of them.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
@@ -88,7 +90,7 @@ def export(
         expected = reference_outputs(generator.network, from_frames(example))
     else:
         expected = reference_outputs(generator, example)
-    rows, built = [], {}
+    rows, built, full = [], {}, None
     for name in backends:
         row = Candidate(name)
         rows.append(row)
@@ -96,7 +98,11 @@ def export(
             program, run = _build(row, generator, example, folder / name, batch_size, precision, where)
             psnr = _psnr(program, run, example, expected, device=where)
         except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
+            if failure(error) is not None:
+                raise  # the others' as well
             row.verdict = next(iter(str(error).splitlines()), type(error).__name__)
+            if (said := memory_full(error)) is not None:
+                full, row.verdict = said, "the GPU's memory is full" + in_numbers(said)
             continue
         row.worst_psnr = round(psnr, 2) if psnr == psnr else None  # JSON knows no NaN
         if psnr >= min_psnr:
@@ -104,6 +110,8 @@ def export(
         else:
             row.verdict = f"{psnr:.1f} dB is below min_psnr={min_psnr:g}"
     if not built:
+        if full is not None:
+            raise torch.OutOfMemoryError(full)
         reasons = "; ".join(f"{row.backend}: {row.verdict}" for row in rows)
         raise ValueError(f"no backend can export this generator here ({reasons})")
     batches = {}

@@ -22,6 +22,7 @@ from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
 from p2p.deploy.rewrite import Frames
+from p2p.gpu_faults import of_gpu
 
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13")
 FILE, OF_FRAMES = "generator.pt2", "generator.frames.pt2"  # not every version's `save` can add a note
@@ -101,6 +102,8 @@ def export(
             )
             torch_tensorrt.save(compiled, path, inputs=[largest], dynamic_shapes=varying, retrace=False)
     except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
+        if of_gpu(error):
+            raise
         raise ValueError(
             f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"
             " backend=exported_program"

@@ -139,9 +139,10 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         batch = len(images)
         if batch not in networks:
             height, width = takes.size
-            networks[batch] = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
+            kernels = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
             nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
-            networks[batch].tune([Tile(*tile) for tile in record["tiles"][nearest]])
+            kernels.tune([Tile(*tile) for tile in record["tiles"][nearest]])
+            networks[batch] = kernels  # not before: where memory ran out, its buffers go
         if takes.dtype != "uint8":
             return networks[batch](images)
         return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))

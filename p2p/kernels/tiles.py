@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from p2p.gpu_faults import of_gpu
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -94,7 +96,9 @@ def _timed(tiles: list[Tile], run: Callable[[Tile], Callable[[], object]]) -> It
             work = run(tile)
             work()
             torch.cuda.synchronize()
-        except Exception:  # too much shared memory, say: Triton's errors are of many kinds
+        except Exception as error:  # too much shared memory, say: Triton's errors are of many kinds
+            if of_gpu(error):
+                raise
             continue
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # the host launches slower than such kernels run

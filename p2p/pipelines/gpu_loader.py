@@ -14,6 +14,7 @@ from p2p.batch import from_frames
 from p2p.codecs.nvimgcodec import BatchDecoder
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.sizing import Sizing
+from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 from p2p.profiling.streams import StreamClock
 
@@ -28,6 +29,7 @@ class GpuLoader:
         sizing: crops, where no frame needs a resize.
         cvcuda: brings frames of any size to the network's; None where they need none.
         device: the GPU.
+        parts: of a batch, where its memory does not hold the whole.
         clock: measures both stages; the decoder's on the host, which waits for it, the other on the stream.
         lane: the stream's name there.
     """
@@ -39,12 +41,14 @@ class GpuLoader:
         sizing: Sizing,
         cvcuda: CvCuda | None,
         device: torch.device,
+        parts: Parts,
         clock: Clock,
         lane: str,
     ):
         self._decoder = decoder
         self._sizing = sizing
         self._cvcuda = cvcuda
+        self._parts = parts
         self._clock = clock
         self._stream_clock = StreamClock(clock, device=device)
         self._lane = lane
@@ -55,9 +59,13 @@ class GpuLoader:
         buffer = io.BytesIO()
         Image.new("RGB", (width, height)).save(buffer, "JPEG")
         files = [np.frombuffer(buffer.getvalue(), np.uint8)] * batch_size
-        with torch.cuda.stream(self.stream):
-            for _, frames in self._decoder.decode(files, stream=self.stream)[0]:
-                self._preprocess(frames, None)
+
+        def load(part: slice) -> None:
+            with torch.cuda.stream(self.stream):
+                for _, frames in self._decoder.decode(files[part], stream=self.stream)[0]:
+                    self._preprocess(frames, None)
+
+        self._parts(batch_size, load)
         self.stream.synchronize()
 
     def __call__(
@@ -71,6 +79,16 @@ class GpuLoader:
             output_NCHW: float32 on the GPU, in the order of `stream`.
             rows: where in it each file goes, in ascending order.
         """
+
+        def load(part: slice) -> list[int]:
+            missed = self._load(files[part], halves[part], output_NCHW, rows[part])
+            return [part.start + place for place in missed]
+
+        return [place for missed in self._parts(len(files), load) for place in missed]
+
+    def _load(
+        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NCHW: torch.Tensor, rows: Sequence[int]
+    ) -> list[int]:
         with self._clock("decode", len(files)):
             groups, missed = self._decoder.decode(files, stream=self.stream)
         with torch.cuda.stream(self.stream):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class OnGpu:
     ):
         device = stages.engine.device
         self._stages = stages
-        self._clock = StreamClock(stages.clock, device=device)  # before the streams: it waits for the warm-up
+        self._clock = StreamClock(stages.clock, device=device)  # before the streams: it waits for the device
         self._inputs = input_NHWC, deep_NHWC
         self._coded = coded
         self._output_NHWC = torch.from_numpy(output_NHWC)
@@ -82,6 +83,18 @@ class OnGpu:
     def in_hand(cls, *, decodes: bool) -> int:
         """Batches that may be on the GPU at a time: in the engine's queue and, for each decoder, one and the next."""
         return cls.depth + (2 * DECODERS if decodes else 0)
+
+    @classmethod
+    def held(cls, batch_size: int, stages: Stages) -> int:
+        """The batch size, or as many images as the buffers may be for: with half of the memory that is free."""
+        manifest, decodes = stages.engine.manifest, stages.files.gpu_decodes is not None
+        image = math.prod(manifest.input_shape) * (4 if decodes else 1) + math.prod(manifest.output_shape)
+        free, _ = torch.cuda.mem_get_info(stages.engine.device)
+        most = free // 2 // (cls.in_hand(decodes=decodes) * image)
+        if not 1 <= most < batch_size:
+            return batch_size
+        print(f"the GPU's memory holds buffers for batches of {most}: going on with them")
+        return most
 
     def __len__(self) -> int:
         return len(self._running)
@@ -143,7 +156,7 @@ class OnGpu:
 
     def start(self, batch: Rows, slot: int, loaded: torch.cuda.Event | None = None) -> None:
         """Queue a batch, which will be in that output slot; `loaded` is what its `prepare` has led to."""
-        count = len(batch.rows)
+        rows = batch.rows
         if batch.buffer is None:
             batch.buffer = self._free.popleft()
         translated = torch.cuda.Event()
@@ -152,19 +165,25 @@ class OnGpu:
         with torch.cuda.stream(self._engine):
             if frames is not None:
                 self._engine.wait_stream(self._uploads)
-                inputs = self._stages.inputs_of(frames)
             else:
                 self._engine.wait_event(loaded)
-                inputs = rows_of(self._loaded_NCHW[batch.buffer], batch.rows)
-            with self._clock("generate", count, lane="engine stream"):
-                outputs = self._stages.generate(inputs)
-            device_output = self._device_outputs[batch.buffer][:count]
-            with self._clock("postprocess", count, lane="engine stream"):
-                device_output.copy_(to_frames(outputs))
+            device_output = self._device_outputs[batch.buffer][: len(rows)]
+
+            def translate(part: slice) -> None:
+                if frames is not None:
+                    inputs = self._stages.inputs_of(frames[part])
+                else:
+                    inputs = rows_of(self._loaded_NCHW[batch.buffer], rows[part])
+                with self._clock("generate", len(inputs), lane="engine stream"):
+                    outputs = self._stages.generate(inputs)
+                with self._clock("postprocess", len(inputs), lane="engine stream"):
+                    device_output[part].copy_(to_frames(outputs))
+
+            self._stages.parts(len(rows), translate)
             translated.record()
         with torch.cuda.stream(self._downloads):
             self._downloads.wait_event(translated)
-            self._output_NHWC[slot, :count].copy_(device_output, non_blocking=True)
+            self._output_NHWC[slot, : len(rows)].copy_(device_output, non_blocking=True)
             downloaded.record()
         self._running.append((batch, slot, downloaded))
 

@@ -81,9 +81,11 @@ def run(
     """
     if workers is None:
         workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
-    part, ring = plan(batch_size, workers)
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
+    if on_gpu:
+        batch_size = OnGpu.held(batch_size, stages)
+    part, ring = plan(batch_size, workers)
     if slots is None:
         slots = ring + (OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0)
     if slots < 1:
@@ -111,9 +113,10 @@ def run(
         if on_gpu:
             arrays["input"].pin()
             arrays["output"].pin()
-        stages.warmup(batch_size, images=len(pairs))
+        # Before the warm-up, which leaves no more memory than it has to where there is little.
         translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
         stack.callback(translator.end)
+        stages.warmup(batch_size, images=len(pairs))
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:

@@ -19,6 +19,6 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
             batch = stages.collate([stages.load(pair) for pair in pairs[start : start + batch_size]])
             if batch is None:  # nothing of it could be read
                 continue
-            frames_NHWC = stages.translate(batch.input_NCHW.to(stages.engine.device))
+            frames_NHWC = stages.translate(batch.input_NCHW)
             for name, frame_HWC, size in zip(batch.names, frames_NHWC, batch.sizes, strict=True):
                 stages.save(name, frame_HWC, size)

@@ -21,6 +21,7 @@ from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
 from p2p.pipelines.files import Files
 from p2p.pipelines.gpu_loader import GpuLoader
+from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 
 
@@ -28,7 +29,8 @@ class Stages:
     """load (decode, preprocess), translate (generate, postprocess) and save (encode, write), timed by a clock.
 
     `files` does what needs no engine, here or in a worker. An input that cannot be read ends up in `failures` and
-    its batch goes on without it; whatever else goes wrong is raised.
+    its batch goes on without it; a batch that the GPU's memory does not hold is translated in `parts`; whatever else
+    goes wrong is raised.
 
     Args:
         engine, transform, codec: do the work.
@@ -63,6 +65,8 @@ class Stages:
             restore_size=restore_size,
             gpu_decodes=_gpu_decodes(codec, transform, engine.device),
         )
+        self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
+        self._decoded_parts = Parts(what="batches to decode")
         self.clock = clock
         self.failures: dict[str, str] = {}
         self.on_image: Callable[[], object] = lambda: None
@@ -81,7 +85,10 @@ class Stages:
         last = images % batch_size if self.engine.device.type == "cuda" else 0
         with self.clock("warmup"):
             for size in filter(None, (batch_size, last)):
-                to_frames(self.engine(torch.zeros(size, *self.engine.manifest.input_shape))).cpu()
+                self.parts(size, self._warm_up)
+
+    def _warm_up(self, part: slice) -> None:
+        to_frames(self.engine(torch.zeros(part.stop - part.start, *self.engine.manifest.input_shape))).cpu()
 
     def gpu_loader(self, lane: str) -> GpuLoader:
         """One more of what decodes and preprocesses on the GPU, where `files.gpu_decodes`."""
@@ -90,6 +97,7 @@ class Stages:
             sizing=self.transform.sizing,
             cvcuda=self.transform if self.files.gpu_decodes == "any size" else None,
             device=self.engine.device,
+            parts=self._decoded_parts,
             clock=self.clock,
             lane=lane,
         )
@@ -146,6 +154,10 @@ class Stages:
 
     def translate(self, inputs: torch.Tensor) -> np.ndarray:
         """What `generate` takes -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
+        done = self.parts(len(inputs), lambda part: self._translate(inputs[part].to(self.engine.device)))
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    def _translate(self, inputs: torch.Tensor) -> np.ndarray:
         with self.clock("generate", len(inputs)):
             outputs = self.generate(inputs)
             if outputs.is_cuda:

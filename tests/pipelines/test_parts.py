@@ -1,0 +1,132 @@
+"""A GPU whose memory is too small for a batch, by an engine that says so as torch does: smaller ones, same files."""
+
+import re
+
+import pytest
+import torch
+
+from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.deploy.engine import Engine
+from p2p.gpu_faults import TooSmall
+from p2p.pipelines import overlap, sequential
+from p2p.pipelines.gpu_translator import OnGpu
+from p2p.pipelines.parts import Parts
+from tests.pipelines.conftest import files, stages_for
+from tests.pipelines.test_gpu_translator import ByPillow, cuda  # noqa: F401 - a fixture
+
+FULL = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.00 MiB is free."
+)
+
+
+def limited(engine, most, *, after=0):
+    """The engine on a GPU that holds so many images, from a call on."""
+    calls = []
+
+    def program(images):
+        calls.append(len(images))
+        if len(images) > most and len(calls) > after:
+            raise torch.OutOfMemoryError(FULL)
+        return engine._program(images)
+
+    return Engine(manifest=engine.manifest, program=program, device=engine.device), calls
+
+
+def test_parts(capsys):
+    parts, seen = Parts(), []
+
+    def work(part):
+        seen.append((part.start, part.stop))
+        if part.stop - part.start > 3:
+            raise torch.OutOfMemoryError(FULL)
+        return part.start
+
+    assert parts(10, work) == [0, 3, 6, 9]
+    assert seen == [(0, 10), (0, 5), (0, 3), (3, 6), (6, 9), (9, 10)]
+    assert parts(4, work) == [0, 3] and parts(2, work) == [0]
+    assert capsys.readouterr().out == "the GPU's memory holds batches of 3: going on with them\n"
+
+
+def test_the_smallest_part(capsys):
+    def full(part):
+        raise torch.OutOfMemoryError(FULL)
+
+    with pytest.raises(TooSmall, match=r"does not hold batches of 1 \(2.50 GiB more were needed, 1.00 MiB of 79.18"):
+        Parts()(8, full)
+    with pytest.raises(TooSmall, match=r"batches of 4 .*a program of a smaller min_batch or device=cpu$"):
+        Parts(least=lambda: 4)(32, full)
+    assert capsys.readouterr().out == ""
+
+
+def test_another_error_is_raised():
+    def bug(part):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        Parts()(8, bug)
+
+
+@pytest.mark.parametrize("after", [0, 2], ids=["in the warm-up", "in mid-run"])
+@pytest.mark.parametrize("pipeline", ["sequential", "overlap", "overlap, GPU decodes"])
+def test_a_batch_too_large_for_the_gpu(engine, pairs, tmp_path, capsys, request, pipeline, after):
+    codec = None
+    if pipeline.endswith("decodes"):
+        request.getfixturevalue("cuda")
+        codec = NvImgCodec()
+    expected = stages_for(engine, tmp_path / "expected", codec=codec)
+    sequential.run(pairs, expected, batch_size=4)
+    small, calls = limited(engine, 4, after=after)
+    stages = stages_for(small, tmp_path / "out", codec=codec)
+    if pipeline == "sequential":
+        sequential.run(pairs, stages, batch_size=8)
+    else:
+        overlap.run(pairs, stages, batch_size=8, workers=2)
+    assert files(tmp_path / "out") == files(tmp_path / "expected") != {}
+    assert stages.failures == expected.failures
+    said = capsys.readouterr().out
+    # In mid-run it is a batch without those that failed, of 6 or 7, that is halved.
+    assert re.fullmatch(rf"the GPU's memory holds batches of {'[34]' if after else 4}: going on with them\n", said)
+    assert max(calls) == 8 and max(calls[-3:]) <= 4
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_batch_too_large_for_the_decoder(engine, pairs, tmp_path, capsys, monkeypatch):
+    """In its thread, in the warm-up and later: what was asked for is decoded by the GPU, as without."""
+    monkeypatch.setattr(NvImgCodec, "batches", lambda self, device: ByPillow())
+    expected = stages_for(engine, tmp_path / "expected", codec=NvImgCodec())
+    overlap.run(pairs, expected, batch_size=8, workers=2)
+    decode = ByPillow.decode
+
+    def limited(self, files, *, stream):
+        if len(files) > 2:
+            raise RuntimeError("CUDA Runtime failure: '#2'")
+        return decode(self, files, stream=stream)
+
+    monkeypatch.setattr(ByPillow, "decode", limited)
+    stages = stages_for(engine, tmp_path / "out", codec=NvImgCodec())
+    overlap.run(pairs, stages, batch_size=8, workers=2)
+    assert files(tmp_path / "out") == files(tmp_path / "expected") != {}
+    assert "the GPU's memory holds batches to decode of 2: going on with them" in capsys.readouterr().out
+
+
+def test_buffers_take_half_of_what_is_free(engine, tmp_path, monkeypatch, capsys):
+    stages = stages_for(engine, tmp_path)
+    image = 3 * 32 * 32 * 2 * OnGpu.in_hand(decodes=False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10 * image, 100 * image))
+    assert OnGpu.held(10, stages) == 10
+    assert capsys.readouterr().out == ""
+    assert OnGpu.held(11, stages) == 10
+    assert "holds buffers for batches of 10" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("pipeline", [sequential, overlap])
+def test_a_gpu_that_holds_not_even_one_image_is_not_that_images_failure(engine, pairs, tmp_path, monkeypatch, pipeline):
+    def full(self, files, *, stream):
+        raise torch.OutOfMemoryError(FULL)
+
+    stages = stages_for(engine, tmp_path / "out", codec=NvImgCodec())
+    monkeypatch.setattr(ByPillow, "decode", full)
+    with pytest.raises(TooSmall, match="does not hold batches to decode of 1"):
+        pipeline.run(pairs, stages, batch_size=4, **({"workers": 2} if pipeline is overlap else {}))
+    assert stages.failures == {}
