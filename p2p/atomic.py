@@ -1,4 +1,4 @@
-"""Files that replace others: written atomically, even if the process is killed.
+"""Files and folders that replace others: written atomically, even if the process is killed.
 
 A file is written under a temporary name beside its target and renamed when it is complete, so a reader sees the old
 contents or the new ones, never a part. The temporary name is random: two processes that write one file never share
@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,8 +48,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             flush_folder(path.parent)
     except OSError as error:
-        if error.errno is not None and (error.filename is None or Path(error.filename).name.startswith(PREFIX)):
-            error.filename, error.filename2 = str(path), None
+        _name(error, path)
         raise
 
 
@@ -58,8 +58,27 @@ def write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, to be filled and renamed; what has its name in the end is removed.
+
+    Raises:
+        OSError: the disk refuses; its `filename` is `path` where it would name what is temporary, or nothing.
+    """
+    try:
+        partial, descriptor = _make(path.parent, directory=True)
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(descriptor)
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
 def sweep(folder: Path) -> None:
-    """Remove temporary files that no living process writes to; of a folder that is not there, none."""
+    """Remove temporary files and folders that no living process writes to; of a folder that is not there, none."""
     with suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if entry.name.startswith(PREFIX)]:
             if name.endswith(SUFFIX):
@@ -76,28 +95,42 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _make(folder: Path) -> tuple[Path, int]:
-    """A new temporary file, and a descriptor that holds its lock."""
+def _make(folder: Path, *, directory: bool = False) -> tuple[Path, int]:
+    """A new temporary file, or folder, and a descriptor that holds its lock."""
     while True:
         path = folder / f"{PREFIX}{secrets.token_hex(6)}{SUFFIX}"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        if directory:
+            path.mkdir()
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # removed by `sweep` of another process
+                continue
+        else:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # `sweep` of another process was here before us: it removes the file
+        except BlockingIOError:  # `sweep` of another process was here before us: it removes what we made
             os.close(descriptor)
             continue
         except OSError:  # a file system without locks, where `sweep` removes nothing
             return path, descriptor
-        if os.fstat(descriptor).st_nlink:
+        if path.exists():
             return path, descriptor
         os.close(descriptor)  # removed between its creation and our lock
 
 
+def _name(error: OSError, path: Path) -> None:
+    """Have an error of the disk name the file or folder that was to be made."""
+    if error.errno is not None and (error.filename is None or PREFIX in str(error.filename)):
+        error.filename, error.filename2 = str(path), None
+
+
 def _remove_if_abandoned(path: Path) -> None:
     with suppress(OSError):  # it was renamed meanwhile, is in use, or cannot be locked
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        is_folder = path.is_dir() and not path.is_symlink()
+        descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
         finally:
             os.close(descriptor)

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,15 @@ def pair_folder(tmp_path):
         for index in range(count):
             picture(128, 64, seed=index).save(folder / f"{index}.png")
     return tmp_path / "pairs"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 128 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk takes root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from p2p.batch import Batch
 from p2p.checkpoint import find_checkpoint
 from p2p.data.dataset import PairDataset
+from p2p.deploy.artifact import place_for
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.device import pick_device
@@ -61,6 +62,7 @@ def try_export(cfg: DictConfig, largest: int) -> None:
 
 def export_program(cfg: DictConfig) -> None:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
+    place_for(Path(cfg.output))  # before any work
     run_dir = Path(cfg.run_dir)
     checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)
     if checkpoint.suffix == ".pth":

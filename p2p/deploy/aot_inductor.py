@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -89,10 +90,10 @@ def export(
         "aot_inductor.metadata": facts,
         "aot_inductor.precompile_headers": False,  # costs more than one export gains by it
     }
+    package = BytesIO()  # where the disk is full, torch's own way to a file ends the process
     try:
         with torch.no_grad(), quiet():
-            path = str(folder / "generator.pt2")
-            torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=options)
+            torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=options)
     except Exception as error:  # of a Python compiler, a C++ compiler and a linker: each fails in its own way
         if of_gpu(error):
             raise
@@ -101,6 +102,7 @@ def export(
             f"AOT Inductor cannot build this generator in {dtype} ({why}): choose another backend.precision, or"
             " backend=exported_program"
         ) from error
+    (folder / "generator.pt2").write_bytes(package.getbuffer())
     return Program(
         backend="aot_inductor",
         file="generator.pt2",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ import torch
 from torch import nn
 
 import p2p
+from p2p.atomic import folder_beside, sweep
+from p2p.deploy import fields
 from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, gpu_facts, now, sha256, versions
 from p2p.deploy.precision import EIGHT_BITS
@@ -33,7 +36,6 @@ log = logging.getLogger(__name__)
 
 FILE = "entry.json"
 MOST_ENTRIES = 16  # of up to 220 MB each, a U-Net for 256x256 pixels in float32
-ABANDONED = 24 * 3600  # seconds after which an entry that is being written no longer is
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def build(
     Args:
         backend, network, images, folder: see `p2p.deploy.exported_program.export`.
         device: where the program is to run.
-        cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be written to
+        cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be read or written
             costs a warning, not the export.
     """
     if cache_dir is None:
@@ -133,56 +135,78 @@ def sources(folder: Path) -> str:
 
 
 def fetch(entry: Path, folder: Path) -> Build | None:
-    """Copy an entry's files to `folder` and say so; None if there is none, or a damaged one, which is dropped."""
-    if not entry.is_dir():
-        return None
+    """Copy an entry's files to `folder` and say so; None if there is none, or one that does not serve.
+
+    A damaged entry is dropped. One that cannot be read stays: that may be the disk's fault, or of permissions.
+
+    Raises:
+        OSError: a file cannot be written to `folder`.
+    """
     try:
-        record = json.loads((entry / FILE).read_text())
-        made = Build(Program(**record["program"]), record["built"], record["seconds"])
-        for name, digest in record["files"].items():
-            shutil.copyfile(entry / name, folder / name)
-            if sha256(folder / name) != digest:
-                raise ValueError(f"{name} was changed")
+        if not entry.is_dir():
+            return None
+        made, names = read(entry)
         age = time.time() - datetime.fromisoformat(made.built).timestamp()
-        os.utime(entry)  # was used just now, see `prune`
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("an entry of the build cache is damaged (%s): building again", error)
         shutil.rmtree(entry, ignore_errors=True)
-        for path in folder.iterdir():
-            path.unlink()
         return None
+    except OSError as error:
+        log.warning("%s of the build cache cannot be read (%s): building again", error.filename, error.strerror)
+        return None
+    try:
+        for name in names:
+            shutil.copyfile(entry / name, folder / name)
+    except OSError as error:
+        error.filename, error.filename2 = str(folder), None  # the entry could be read a moment ago
+        raise
+    with suppress(OSError):  # a cache that is read-only
+        os.utime(entry)  # was used just now, see `prune`
     log.info("taken from the build cache: built %s ago in %s", duration(age), duration(made.seconds))
     return made
 
 
+def read(entry: Path) -> tuple[Build, list[str]]:
+    """An entry's record, and the names of its files, which are compared with their digests.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, FileNotFoundError: it is damaged.
+        OSError: it cannot be read.
+    """
+    record = json.loads((entry / FILE).read_text())
+    made = Build(Program(**record["program"]), record["built"], record["seconds"])
+    for name, digest in record["files"].items():
+        if not fields.bare_name(name) or sha256(entry / name) != digest:
+            raise ValueError(f"{name} was changed")
+    return made, list(record["files"])
+
+
 def store(entry: Path, folder: Path, made: Build) -> None:
     """Make an entry of a folder's files; no one ever sees a part of it."""
-    partial_entry = entry.with_name(f"{entry.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial_entry, ignore_errors=True)
-    try:
-        shutil.copytree(folder, partial_entry)
-        files = {path.name: sha256(path) for path in partial_entry.iterdir()}
-        (partial_entry / FILE).write_text(json.dumps(asdict(made) | {"files": files}, indent=2) + "\n")
+    with suppress(FileExistsError):  # also of a file, which is said below
+        entry.parent.mkdir(parents=True)
+    with folder_beside(entry) as new:
+        files = {}
+        for path in folder.iterdir():
+            shutil.copyfile(path, new / path.name)
+            files[path.name] = sha256(new / path.name)
+        (new / FILE).write_text(json.dumps(asdict(made) | {"files": files}, indent=2) + "\n")
         try:
-            partial_entry.rename(entry)
+            new.rename(entry)
         except OSError:
             if not entry.exists():  # another export was faster, with the same program
                 raise
-    finally:
-        shutil.rmtree(partial_entry, ignore_errors=True)
 
 
 def prune(cache_dir: Path) -> None:
-    """Remove all but the 16 entries that were used last, and what exports left that were killed."""
-    aged = []
+    """Remove all but the 16 entries that were used last, and what exports left that were killed; nothing else."""
+    sweep(cache_dir)
+    entries = []
     for path in cache_dir.iterdir():
-        with suppress(FileNotFoundError):  # another export prunes, too
-            if path.is_dir():
-                aged.append((path.stat().st_mtime, path))
-    aged.sort(reverse=True)
-    whole = [path for _, path in aged if ".partial-" not in path.name]
-    dead = [path for used, path in aged if ".partial-" in path.name and used < time.time() - ABANDONED]
-    for path in whole[MOST_ENTRIES:] + dead:
+        if re.fullmatch("[0-9a-f]{64}", path.name) and (path / FILE).is_file():
+            with suppress(FileNotFoundError):  # another export prunes, too
+                entries.append((path.stat().st_mtime, path))
+    for _, path in sorted(entries, reverse=True)[MOST_ENTRIES:]:
         shutil.rmtree(path, ignore_errors=True)
 
 

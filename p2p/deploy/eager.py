@@ -15,7 +15,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import input_dtype, read, trace
+from p2p.deploy.exported_program import input_dtype, read, trace, write
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 
@@ -53,7 +53,7 @@ def export(
     dtype = dtype_of(precision or "fp16")
     # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
     program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
-    torch.export.save(program, folder / "generator.pt2")
+    write(program, folder / "generator.pt2")
     return Program(
         backend="eager",
         file="generator.pt2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType
 import torch
 
 from p2p.batch import from_frames, to_frames
+from p2p.deploy.artifact import recover
 from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
 from p2p.gpu_faults import of_gpu
 
@@ -116,14 +118,31 @@ def load_engine(folder: Path, *, device: torch.device) -> Engine:
         ValueError: nothing is there, it is damaged, or it does not run here: no GPU or one of another architecture,
             other versions of the libraries.
     """
+    folder = Path(os.path.realpath(folder))
+    recover(folder)
     manifest = Manifest.load(folder)
+    try:
+        engine = _load(manifest, folder, device=device)
+    except ValueError:
+        if Manifest.load(folder) == manifest:
+            raise
+    else:
+        if Manifest.load(folder) == manifest:
+            return engine
+    return load_engine(folder, device=device)  # an export replaced it meanwhile
+
+
+def _load(manifest: Manifest, folder: Path, *, device: torch.device) -> Engine:
     program = manifest.program
     path = folder / program.file
+    if path.is_symlink() and path.resolve().parent != folder:
+        raise ValueError(f"{path} is a link to a file elsewhere: put a copy of that file in its place")
     if not path.is_file() or sha256(path) != manifest.program_sha256:
         raise ValueError(f"{path} is missing, damaged or was replaced: {AGAIN}")
     try:
         backend = importlib.import_module(f"p2p.deploy.{program.backend}")
-    except ModuleNotFoundError as error:
+        assert callable(backend.load)
+    except (ModuleNotFoundError, AttributeError) as error:  # other modules of that package load nothing
         raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}") from error
     check_gpu(program, path, here=gpu_facts(device))
     check_versions(program, path, backend=backend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p.atomic import folder_beside, sweep
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import cache, rewrite
+from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest, Program, sha256
@@ -78,7 +78,7 @@ def export(
     Args:
         generator: float32, on the CPU.
         images_NCHW: real inputs, float32 (N, C, H, W) in [-1, 1], to compare with.
-        folder: the artifact; one that is there is replaced at the very end.
+        folder: the artifact; one that is there is replaced at the very end, see `p2p.deploy.artifact`.
         backend: writes the program, see `p2p.deploy.exported_program.export`.
         norm_stats: "instance" or "running".
         direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
@@ -91,26 +91,26 @@ def export(
         cache_dir: of the build cache, see `p2p.deploy.cache.build`; None: none.
 
     Raises:
-        ValueError: an output is too far from fp32, or the program does not load; no artifact is left, and an older
-            one stays as it was.
+        ValueError: the folder holds something else than an artifact, an output is too far from fp32, or the program
+            does not load; no artifact is left, and an older one stays as it was.
     """
+    folder = artifact.place_for(folder)
     if frames:
         images_NCHW = from_frames(to_frames(images_NCHW))
     view = rewrite.inference_view(generator, norm_stats=norm_stats)
     expected = reference_outputs(view, images_NCHW)
     network = rewrite.fold_batch_norm(view)
-    staging = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent)
+    with folder_beside(folder) as new:
         example = images_NCHW if example_NCHW is None else example_NCHW
         if frames:
             network, example = rewrite.Frames(network), to_frames(example)
-        made = cache.build(backend, network, example, staging, device=device, cache_dir=cache_dir)
+        made = cache.build(backend, network, example, new, device=device, cache_dir=cache_dir)
         program = made.program
         facts = {
             "program": program,
-            "program_sha256": sha256(staging / program.file),
+            "program_sha256": sha256(new / program.file),
             "input_shape": list(images_NCHW.shape[1:]),
             "output_shape": list(expected.shape[1:]),
             "norm_stats": norm_stats,
@@ -123,15 +123,17 @@ def export(
             "built": made.built,
             "build_seconds": made.seconds,
         }
-        Manifest(**facts, psnr_db={}).save(staging)
-        engine = load_engine(staging, device=device)
-        outputs = [engine(images).cpu() for images in images_NCHW.split(program.min_batch)]
-        figures = summary(psnr_db(torch.cat(outputs), expected), names or list(map(str, range(len(images_NCHW)))))
+        Manifest(**facts, psnr_db={}).save(new)
+        outputs = _outputs(new, images_NCHW, device=device)
+        figures = summary(psnr_db(outputs, expected), names or list(map(str, range(len(images_NCHW)))))
         check(figures, min_psnr=min_psnr)
         manifest = Manifest(**facts, psnr_db=figures)
-        manifest.save(staging)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        manifest.save(new)
+        artifact.put(new, folder)
     return manifest
+
+
+def _outputs(folder: Path, images_NCHW: torch.Tensor, *, device: torch.device) -> torch.Tensor:
+    """What the artifact makes of the images. Its program is freed in the end: what it keeps is then in the folder."""
+    engine = load_engine(folder, device=device)
+    return torch.cat([engine(images).cpu() for images in images_NCHW.split(engine.manifest.program.min_batch)])

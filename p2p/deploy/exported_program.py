@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def export(
     """
     dtype = dtype_of(precision or "fp32")
     program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
-    torch.export.save(program, folder / "generator.pt2")
+    write(program, folder / "generator.pt2")
     return Program(
         backend="exported_program",
         file="generator.pt2",
@@ -57,6 +58,13 @@ def export(
         max_batch=max_batch,
         versions=versions(),
     )
+
+
+def write(program: ExportedProgram, path: Path) -> None:
+    """Save a program by way of memory: where the disk is full, torch's own way to a file ends the process."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,7 +14,11 @@ from pathlib import Path
 
 import torch
 
+from p2p import atomic
+from p2p.deploy import fields
+
 FILE = "manifest.json"
+KEPT = (".kernels", ".kernels.lock", ".kernels.tmp")  # files beside a program, of its name: see `Program`
 
 
 def now() -> str:
@@ -75,7 +79,8 @@ class Program:
     """What a backend has written: a file, and how to feed it.
 
     A backend's `load` may keep more files beside it, to start faster the next time, and must do without them: an
-    artifact can be read-only. They belong to the artifact, and no digest is kept of them.
+    artifact can be read-only. They have the program's name and a suffix of `KEPT`, belong to the artifact, and no
+    digest is kept of them.
 
     Attributes:
         backend: module of `p2p.deploy` that loads it.
@@ -117,7 +122,8 @@ class Manifest:
         norm_stats: "instance" or "running", see `p2p.deploy.rewrite`.
         direction: which side of an A|B pair is the input.
         preprocess, multiple, image_size: how images were brought to size, see `p2p.data.transforms.torchvision`.
-        checkpoint, checkpoint_sha256: the weights' origin.
+        checkpoint, checkpoint_sha256, checkpoint_bytes, checkpoint_mtime_ns: the weights' origin, see
+            `p2p.deploy.origin`.
         psnr_db: {"mean", "worst", "worst_image", "images"} of the program's outputs against fp32 eager on a CPU.
         built, build_seconds: when the program was compiled, UTC, and how long that took; earlier than `created` where
             it came from the build cache.
@@ -136,6 +142,8 @@ class Manifest:
     checkpoint: str
     checkpoint_sha256: str
     psnr_db: dict[str, float | int | str]
+    checkpoint_bytes: int | None = None
+    checkpoint_mtime_ns: int | None = None
     built: str = ""
     build_seconds: float = 0.0
     value_range: list[float] = field(default_factory=lambda: [-1.0, 1.0])
@@ -145,7 +153,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        atomic.write(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -159,9 +167,38 @@ class Manifest:
             raise ValueError(f"there is no exported generator in {folder}: run export.py first, with the same name=")
         try:
             record = json.loads(path.read_text())
-            program = Program(**record.pop("program"))
+            program = program_of(record.pop("program"))
+            fields.check(record, fields.MANIFEST)
             return cls(program=program, **record)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is damaged or of another version of p2p ({error}): run export.py again"
+                f"{path} is damaged or of another version of p2p ({error}): run export.py again, or delete {folder}"
+                " first if it does not replace it"
             ) from error
+
+
+def program_of(record: object) -> Program:
+    """The inverse of `dataclasses.asdict`.
+
+    Raises:
+        ValueError, TypeError: something else, and what.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("program is no object")
+    fields.check(record, fields.PROGRAM)
+    program = Program(**record)
+    if program.max_batch is not None and program.max_batch < program.min_batch:
+        raise ValueError(f"max_batch={program.max_batch} is less than min_batch={program.min_batch}")
+    return program
+
+
+def files_of(folder: Path) -> set[str]:
+    """Names of the files that export.py and backends write there, of any version of p2p; none if it is no artifact."""
+    try:
+        record = json.loads((folder / FILE).read_text())
+        digest, file = record["program_sha256"], record["program"]["file"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    if not (fields.digest(digest) and fields.bare_name(file)):
+        return set()
+    return {FILE, file, *(Path(file).with_suffix(suffix).name for suffix in KEPT)}

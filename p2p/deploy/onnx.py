@@ -77,6 +77,8 @@ def export(
     try:
         with quiet():
             torch.onnx.export(program, f=path, dynamo=True, opset_version=OPSET, external_data=False, **names)
+    except OSError:  # the disk's
+        raise
     except Exception as error:  # of operators that ONNX does not have, mostly; each stage fails in its own way
         raise ValueError("this generator cannot be written as ONNX: use backend=exported_program") from error
     _describe(path, takes)

@@ -12,6 +12,7 @@ import importlib.util
 import pickle
 from collections.abc import Callable
 from dataclasses import astuple
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -102,7 +103,9 @@ def export(
         "up": [vars(layer) for layer in weights.up],
         "tiles": tiles,
     }
-    torch.save(record, folder / "generator.pt")
+    buffer = BytesIO()  # where the disk is full, torch's own way to a file ends the process
+    torch.save(record, buffer)
+    (folder / "generator.pt").write_bytes(buffer.getbuffer())
     return Program(
         backend="triton",
         file="generator.pt",

@@ -1,7 +1,5 @@
 import json
 import os
-import shutil
-import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -188,41 +186,48 @@ def test_a_damaged_entry_is_dropped_and_built_again(damage, network, tmp_path, c
 
 def test_two_exports_that_store_the_same_are_no_trouble(network, tmp_path, monkeypatch, caplog):
     """The other one is done between the copy and the rename."""
-    copytree = shutil.copytree
+    dumps = json.dumps
 
-    def other_is_faster(source, target):
-        (target.parent / target.name.partition(".")[0]).mkdir(parents=True)
-        (target.parent / target.name.partition(".")[0] / "entry.json").touch()
-        return copytree(source, target)
+    def other_is_faster(record, **options):
+        if "files" in record:
+            (entry,) = [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".p2p-")]
+            (tmp_path / "cache" / name).mkdir()
+            (tmp_path / "cache" / name / "entry.json").touch()
+            assert (entry / "kernels").is_file()
+        return dumps(record, **options)
 
-    monkeypatch.setattr(shutil, "copytree", other_is_faster)
-    run(Counting(), network, tmp_path, "one")
+    function = Counting()
+    name = key(function, network, IMAGES, device=CPU)
+    monkeypatch.setattr(cache.json, "dumps", other_is_faster)
+    run(function, network, tmp_path, "one")
     assert "cannot be used" not in caplog.text
-    assert [path.name for path in (tmp_path / "cache").iterdir() if "partial" in path.name] == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [name]
 
 
 def test_the_entries_used_last_are_kept(network, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "MOST_ENTRIES", 3)
     place = tmp_path / "cache"
-    for index in range(4):
-        (place / f"old{index}").mkdir(parents=True)
-        os.utime(place / f"old{index}", (index, index))
-    now = time.time()
-    for name, age in (("a.partial-7", 100_000), ("b.partial-8", 10)):
+    old = [str(index) * 64 for index in range(4)]
+    for index, name in enumerate(old):
+        (place / name).mkdir(parents=True)
+        (place / name / "entry.json").touch()
+        os.utime(place / name, (index, index))
+    users = {"thesis", "a" * 64}  # of other programs, and of the user's own
+    for name in users:
         (place / name).mkdir()
-        os.utime(place / name, (now - age, now - age))
+        os.utime(place / name, (0, 0))
     function = Counting()
     run(function, network, tmp_path, "one")
     kept = {path.name for path in place.iterdir()}
-    (new,) = (name for name in kept if len(name) == 64)
-    assert kept == {"old2", "old3", new, "b.partial-8"}
+    (new,) = kept - users - set(old)
+    assert kept == {old[2], old[3], new} | users
     os.utime(place / new, (1, 1))
     run(function, network, tmp_path, "two")  # a hit makes it the youngest
     with torch.no_grad():
         network[0].bias += 1
     run(function, network, tmp_path, "three")
     assert function.calls == 2
-    assert {new, "old3"} < {path.name for path in place.iterdir()}
+    assert {new, old[3]} < {path.name for path in place.iterdir()}
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning(network, tmp_path, caplog):

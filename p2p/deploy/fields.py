@@ -1,0 +1,102 @@
+"""What the fields of manifest.json may hold. The file can come from anyone, and what reads it later trusts it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+
+Rule = Callable[[object], bool]
+
+LARGEST = 2**16  # pixels of a side, and channels
+MOST_IMAGES = 2**20  # of a batch
+
+
+def whole(least: int, most: float) -> Rule:
+    """An int in a range; true and false are none."""
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def one_of(*words: str) -> Rule:
+    """One of some words."""
+    return lambda value: isinstance(value, str) and value in words
+
+
+def matching(pattern: str) -> Rule:
+    """Text that a pattern describes from its beginning to its end."""
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def exactly(expected: object) -> Rule:
+    """What never differs, and is written for other readers."""
+    return lambda value: value == expected and not isinstance(value, bool)
+
+
+def optional(rule: Rule) -> Rule:
+    """null as well."""
+    return lambda value: value is None or rule(value)
+
+
+def rows_of(values: Rule) -> Rule:
+    """An object of short names, and values that suit."""
+    return lambda value: isinstance(value, dict) and all(text(key) and values(each) for key, each in value.items())
+
+
+def number(value: object) -> bool:
+    """Neither NaN nor infinite."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def shape(value: object) -> bool:
+    """[C, H, W]."""
+    return isinstance(value, list) and len(value) == 3 and all(map(whole(1, LARGEST), value))
+
+
+text = matching(r"(?s).{0,4096}")
+figure = optional(lambda value: number(value) or text(value))
+digest = matching("[0-9a-f]{64}")
+bare_name = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+PROGRAM: dict[str, Rule] = {
+    "backend": matching("[A-Za-z_][A-Za-z0-9_]{0,99}"),
+    "file": bare_name,
+    "dtype": one_of("float32", "float16", "bfloat16", "uint8"),
+    "max_batch": optional(whole(1, MOST_IMAGES)),
+    "versions": rows_of(matching(r"[0-9A-Za-z.+_-]{1,99}")),
+    "gpu": optional(text),
+    "min_batch": whole(1, MOST_IMAGES),
+    "architecture": optional(text),
+    "driver": optional(text),
+    "considered": optional(lambda value: isinstance(value, list) and all(map(rows_of(figure), value))),
+    "precision": optional(one_of("fp32", "bf16", "fp16", "int8", "fp8")),
+}
+MANIFEST: dict[str, Rule] = {
+    "program_sha256": digest,
+    "input_shape": shape,
+    "output_shape": shape,
+    "norm_stats": one_of("instance", "running"),
+    "direction": one_of("AtoB", "BtoA"),
+    "preprocess": one_of("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"),
+    "multiple": optional(whole(1, LARGEST)),
+    "image_size": whole(1, LARGEST),
+    "checkpoint": text,
+    "checkpoint_sha256": digest,
+    "checkpoint_bytes": optional(whole(0, math.inf)),
+    "checkpoint_mtime_ns": optional(whole(-(2**63), 2**63)),
+    "psnr_db": rows_of(figure),
+    "built": text,
+    "build_seconds": number,
+    "value_range": exactly([-1.0, 1.0]),
+    "mean": exactly(0.5),
+    "std": exactly(0.5),
+    "created": text,
+}
+
+
+def check(record: dict[str, object], rules: dict[str, Rule]) -> None:
+    """Raise a ValueError for the first field that holds what it cannot. Fields without a rule are left alone."""
+    for name, rule in rules.items():
+        if name in record and not rule(record[name]):
+            shown = json.dumps(record[name])
+            raise ValueError(f"{name} cannot be {shown if len(shown) < 60 else f'{shown[:60]}...'}")
