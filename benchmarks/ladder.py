@@ -40,14 +40,17 @@ from p2p.report.tables import show
 
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
-    """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them."""
+    """The sequential pipeline, but a batch's images are loaded at the same time; the engine waits for them.
+
+    Images that cannot be read are beyond it.
+    """
     stages.warmup(batch_size, images=len(pairs))
     with ThreadPoolExecutor(min(8, available_cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
-            batch = stages.collate(list(pool.map(stages.load, pairs[start : start + batch_size])))
-            if batch is not None:
-                for image in zip(batch.names, stages.translate(batch.input_NCHW), batch.sizes, strict=True):
-                    stages.save(*image)
+            some = pairs[start : start + batch_size]
+            batch = stages.collate(list(pool.map(stages.load, some)))
+            for image in zip(some, stages.translate(batch.input_NCHW), batch.sizes, strict=True):
+                stages.save(*image)
 
 
 @dataclass

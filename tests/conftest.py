@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from p2p import signals
+from p2p.data.pairs import Pair, Source
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # tests/kernels; read when Triton is imported, which Lightning does
@@ -67,3 +68,10 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], check=True)
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """`many(n)`: n pairs that all read one file of 16x16 pixels."""
+    np.save(tmp_path / "one.npy", np.full((16, 16, 3), 55, np.uint8))
+    return lambda count: [Pair(f"{index:05d}", Source(tmp_path / "one.npy")) for index in range(count)]

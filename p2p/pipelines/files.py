@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from p2p import atomic
 from p2p.codecs import jpeg
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
@@ -20,6 +21,26 @@ from p2p.data.transforms.sizing import Sizing, resize
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
 Size = tuple[int, int]  # height and width, in pixels
+
+# What a system says of one name, or of one folder among others. All else, such as a full disk, concerns every image.
+OF_ONE_FILE = {
+    *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EINVAL, errno.EILSEQ),  # a character that a file system does not have
+}
+
+
+class Failure(ValueError):
+    """One image cannot be translated, and the others can.
+
+    Attributes:
+        args: the stage at which it failed, and why.
+    """
+
+    def __init__(self, stage: str, reason: str):
+        super().__init__(stage, reason)
+
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 class Files:
@@ -55,11 +76,6 @@ class Files:
         """Where the output of that name is written."""
         return self.output / f"{name}{self.codec.suffix}"
 
-    def partial(self, name: str) -> Path:
-        """Where it is written before it is whole."""
-        path = self.path(name)
-        return path.with_name(f".{path.name}.partial")
-
     def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
         if self.gpu_decodes is None or self.input_shape[0] != 3 or (size := jpeg.gpu_size(data)) is None:
@@ -76,55 +92,94 @@ class Files:
             return None
         return (height, width) if self.sizing.cropped(*scaled) == tuple(self.input_shape[1:]) else None
 
+    def read(self, pair: Pair) -> bytes:
+        """The bytes of an input's file.
+
+        Raises:
+            Failure: it cannot be read.
+            OSError: nothing can be, for too many files are open.
+        """
+        try:
+            return read_file(pair.input)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE):
+                raise error.__cause__ from None
+            raise Failure("decode", str(error)) from error
+
     def load(self, pair: Pair, clock: Clock, *, data: bytes | None = None) -> tuple[np.ndarray, Size]:
         """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file is deeper than 8 bits.
 
         With it comes the size that it had, for `save`. `data`: its file's bytes, where they have been read.
 
         Raises:
-            ValueError: it cannot be read, or does not come out in the size that the program takes.
+            Failure: it cannot be read, or does not come out in the size that the program takes.
         """
-        with clock("decode"):
-            data = read_file(pair.input) if data is None else data
-            frame_HWC = frame_of(data, pair.input, self.codec.decode, channels=self.input_shape[0])
-        with clock("preprocess"):
-            try:
-                sized_HWC = self.sizing(frame_HWC)
-            except ValueError as error:
-                raise ValueError(f"cannot use {pair.input.path}: {error}") from error
-            if list(sized_HWC.shape[:2]) != self.input_shape[1:]:
-                found, expected = ("x".join(map(str, s[::-1])) for s in (sized_HWC.shape[:2], self.input_shape[1:]))
-                raise ValueError(
-                    f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
-                    f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
-                )
-            return sized_HWC, frame_HWC.shape[:2]
+        stage = "decode"
+        try:
+            with clock("decode"):
+                data = self.read(pair) if data is None else data
+                frame_HWC = frame_of(data, pair.input, self.codec.decode, channels=self.input_shape[0])
+            stage = "preprocess"
+            with clock("preprocess"):
+                return self._sized(frame_HWC, pair), frame_HWC.shape[:2]
+        except ValueError as error:
+            raise Failure(stage, str(error)) from error
+        except MemoryError as error:
+            raise Failure(stage, f"cannot use {pair.input.path}: there is not enough memory") from error
+
+    def _sized(self, frame_HWC: np.ndarray, pair: Pair) -> np.ndarray:
+        try:
+            sized_HWC = self.sizing(frame_HWC)
+        except ValueError as error:
+            raise ValueError(f"cannot use {pair.input.path}: {error}") from error
+        if list(sized_HWC.shape[:2]) != self.input_shape[1:]:
+            found, expected = ("x".join(map(str, s[::-1])) for s in (sized_HWC.shape[:2], self.input_shape[1:]))
+            raise ValueError(
+                f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
+                f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
+            )
+        return sized_HWC
 
     def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
-        """Encode and write one output, uint8 (H, W, C), of an input of that size. Its file is whole or not there."""
-        with clock("encode"):
-            if self.restore_size:
-                frame_HWC = to_size(frame_HWC, *size)
-            data = self.codec.encode(frame_HWC)
-        with clock("write"):
-            try:
-                self._write(name, data)
-            except FileNotFoundError:  # the first file of its folder
-                self.path(name).parent.mkdir(parents=True, exist_ok=True)
-                self._write(name, data)
+        """Encode and write one output, uint8 (H, W, C), of an input of that size. Its file is whole or not there.
 
-    def _write(self, name: str, data: bytes) -> None:
-        path = self.path(name)
-        if nameless(path, data):
-            return
-        partial = self.partial(name)
+        Raises:
+            Failure: the format has no such image, or the file system no such name.
+            OSError: no file can be written; its `filename` is this one.
+        """
+        stage = "encode"
         try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        except BaseException:
-            with suppress(OSError):  # it may not be there; whatever else is the matter, the exception says
-                partial.unlink()
+            with clock("encode"):
+                if self.restore_size:
+                    frame_HWC = to_size(frame_HWC, *size)
+                data = self.codec.encode(frame_HWC)
+            stage = "write"
+            with clock("write"):
+                self._write(self.path(name), data)
+        except (ValueError, MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, *OF_ONE_FILE):  # None: of an encoder
+                raise
+            reason = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
+            raise Failure(stage, f"cannot {stage} {self.path(name)}: {reason}") from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            try:
+                write(path, data)
+            except FileNotFoundError:  # the first file of its folder
+                if not self.output.is_dir():  # it is gone: what lies at its place now is another disk
+                    raise
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(path, data)
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None
             raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, new or in the place of another, of which readers never see a part."""
+    if not nameless(path, data):
+        atomic.write(path, data, durable=False)  # flushed to the disk, each image would take milliseconds
 
 
 def nameless(path: Path, data: bytes) -> bool:

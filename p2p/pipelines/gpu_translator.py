@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
+from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import GpuLoader, put
 from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
@@ -147,8 +148,8 @@ class OnGpu:
         """What the GPU could not decode."""
         try:
             frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock)
-        except ValueError as error:
-            batch.fail(row, str(error))
+        except Failure as error:
+            batch.fail(row, error)
             return
         with torch.cuda.stream(loader.stream):
             frames = torch.from_numpy(np.array(frame_HWC, order="C"))[None].to(self._stages.engine.device)

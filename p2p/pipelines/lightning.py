@@ -40,14 +40,15 @@ class Translator(LightningModule):
 class Writer(BasePredictionWriter):
     """Writes each prediction as soon as it is there."""
 
-    def __init__(self, stages: Stages):
+    def __init__(self, pairs: list[Pair], stages: Stages):
         super().__init__(write_interval="batch")
         self._stages = stages
+        self._pairs = {pair.name: pair for pair in pairs}
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx):
         """Save every frame of the prediction under its name."""
         for name, frame_HWC, size in zip(*prediction or ((), (), ()), strict=True):
-            self._stages.save(name, frame_HWC, size)
+            self._stages.save(self._pairs[name], frame_HWC, size)
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
@@ -62,7 +63,7 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
         devices=1,
-        callbacks=[Writer(stages)],
+        callbacks=[Writer(pairs, stages)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

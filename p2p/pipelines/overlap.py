@@ -193,8 +193,8 @@ def _translate_all(
             first = loading.popleft()
             prepared = None if first.prepared is None else first.prepared.result()
             batch = first.batch
-            for row, reason in sorted(batch.failed.items()):
-                stages.fail(batch.pairs[row].name, reason)
+            for row, failure in sorted(batch.failed.items()):
+                stages.fail(batch.pairs[row], *failure)
             if batch.rows:
                 translator.start(batch, free_outputs.pop(), prepared)
             else:
@@ -222,9 +222,11 @@ def _translate_all(
                 by_slot[task.slot].missing -= task.count
                 by_slot[task.slot].batch.failed |= note.failed
                 continue
+            for row, failure in note.failed.items():
+                stages.fail(pairs[saved["pair"][task.slot, row]], *failure)
+            for _ in range(task.count - len(note.failed)):
+                stages.on_image()
             saving[task.slot] -= task.count
             if not saving[task.slot]:
                 free_outputs.append(task.slot)
                 del saving[task.slot]
-            for _ in range(task.count):
-                stages.on_image()

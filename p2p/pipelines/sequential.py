@@ -16,9 +16,11 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     stages.warmup(batch_size, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
-            batch = stages.collate([stages.load(pair) for pair in pairs[start : start + batch_size]])
+            loaded = {pair: stages.load(pair) for pair in pairs[start : start + batch_size]}
+            batch = stages.collate(list(loaded.values()))
             if batch is None:  # nothing of it could be read
                 continue
             frames_NHWC = stages.translate(batch.input_NCHW)
-            for name, frame_HWC, size in zip(batch.names, frames_NHWC, batch.sizes, strict=True):
-                stages.save(name, frame_HWC, size)
+            readable = [pair for pair, sample in loaded.items() if sample is not None]
+            for pair, frame_HWC, size in zip(readable, frames_NHWC, batch.sizes, strict=True):
+                stages.save(pair, frame_HWC, size)

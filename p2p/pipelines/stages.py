@@ -14,23 +14,24 @@ from p2p.batch import Batch, from_frames, to_frames
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.codecs.pillow import Pillow
-from p2p.data.images import read_file
 from p2p.data.pairs import Pair
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
-from p2p.pipelines.files import Files
+from p2p.pipelines.files import Failure, Files
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
+
+KEPT = 1000  # failures whose reasons are kept
 
 
 class Stages:
     """load (decode, preprocess), translate (generate, postprocess) and save (encode, write), timed by a clock.
 
-    `files` does what needs no engine, here or in a worker. An input that cannot be read ends up in `failures` and
-    its batch goes on without it; a batch that the GPU's memory does not hold is translated in `parts`; whatever else
-    goes wrong is raised.
+    `files` does what needs no engine, here or in a worker. An image that cannot be read or written ends up in
+    `failures` and its batch goes on without it; a batch that the GPU's memory does not hold is translated in `parts`;
+    whatever else goes wrong is raised.
 
     Args:
         engine, transform, codec: do the work.
@@ -39,7 +40,9 @@ class Stages:
         restore_size: write each output at the size of its input.
 
     Attributes:
-        failures: by name, why an input could not be translated.
+        failures: by name, why an image could not be translated; of more than KEPT the names alone, since memory is not
+            to grow with them.
+        on_failure: called with each such pair, the stage at which it failed, and why.
         on_image: called after each image that is done, or failed.
     """
 
@@ -69,6 +72,7 @@ class Stages:
         self._decoded_parts = Parts(what="batches to decode")
         self.clock = clock
         self.failures: dict[str, str] = {}
+        self.on_failure: Callable[[Pair, str, str], object] = lambda *_: None
         self.on_image: Callable[[], object] = lambda: None
 
     def path(self, name: str) -> Path:
@@ -76,10 +80,11 @@ class Stages:
         return self.files.path(name)
 
     def warmup(self, batch_size: int, *, images: int) -> None:
-        """Run the engine once on zeros, so that no image pays for its first-time work.
+        """Make the output's folder, and run the engine once on zeros, so that no image pays for its first-time work.
 
         On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
         """
+        self.files.output.mkdir(parents=True, exist_ok=True)
         # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
         torch.backends.cudnn.deterministic = True
         last = images % batch_size if self.engine.device.type == "cuda" else 0
@@ -108,13 +113,13 @@ class Stages:
         try:
             if self.files.gpu_decodes is not None:
                 with self.clock("decode", images=0):
-                    data = read_file(pair.input)
+                    data = self.files.read(pair)
                 size = self.files.gpu_size(pair, data)
                 if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
                     return batch
             frame_HWC, size = self.files.load(pair, self.clock, data=data)
-        except ValueError as error:
-            self.fail(pair.name, str(error))
+        except Failure as error:
+            self.fail(pair, *error.args)
             return None
         with self.clock("preprocess", images=0):
             input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
@@ -133,9 +138,10 @@ class Stages:
         loader.finish()
         return batch
 
-    def fail(self, name: str, reason: str) -> None:
-        """Note that an input cannot be translated, and why."""
-        self.failures[name] = reason
+    def fail(self, pair: Pair, stage: str, reason: str) -> None:
+        """Note that an image cannot be translated, at which stage that was found, and why."""
+        self.failures[pair.name] = reason if len(self.failures) < KEPT else ""
+        self.on_failure(pair, stage, reason)
         self.on_image()
 
     def collate(self, samples: list[Batch | None]) -> Batch | None:
@@ -165,10 +171,14 @@ class Stages:
         with self.clock("postprocess", len(inputs)):
             return to_frames(outputs).cpu().numpy()
 
-    def save(self, name: str, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
+    def save(self, pair: Pair, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
-        self.files.save(name, frame_HWC, size, self.clock)
-        self.on_image()
+        try:
+            self.files.save(pair.name, frame_HWC, size, self.clock)
+        except Failure as error:
+            self.fail(pair, *error.args)
+        else:
+            self.on_image()
 
 
 def _gpu_decodes(

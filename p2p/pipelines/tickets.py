@@ -20,6 +20,7 @@ from p2p.pipelines.files import Files
 LOAD, SAVE, WAKE = range(3)
 STAGES = ("decode", "preprocess", "encode", "write")  # that workers work at
 
+Failed = dict[int, tuple[str, str]]  # rows that could not be loaded or saved: at which stage, and why
 Span = tuple[str, str, int, int, int]  # in the order of p2p.profiling.clock.Span
 
 
@@ -47,9 +48,9 @@ TASK, ANSWER = struct.Struct("<4i"), struct.Struct("<6i")
 
 
 class Note(NamedTuple):
-    """Beside an answer: by row why it failed, and, for a timeline, every span of work."""
+    """Beside an answer: what failed, and, for a timeline, every span of work."""
 
-    failed: dict[int, str]
+    failed: Failed
     spans: list[Span]
 
 

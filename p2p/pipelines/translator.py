@@ -10,8 +10,10 @@ import torch
 
 from p2p.batch import from_frames
 from p2p.data.pairs import Pair
+from p2p.pipelines.files import Failure
 from p2p.pipelines.slots import DEEP, FAILED
 from p2p.pipelines.stages import Stages
+from p2p.pipelines.tickets import Failed
 
 
 @dataclass
@@ -22,14 +24,14 @@ class Rows:
         slot: which one.
         pairs: of each row what it is.
         found: of each row what became of it, `ROW`s of the slot.
-        failed: of each row that cannot be translated why.
+        failed: of each row that cannot be translated at which stage it failed, and why.
         buffer: of `OnGpu`: where the batch is on the GPU.
     """
 
     slot: int
     pairs: list[Pair]
     found: np.ndarray
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: Failed = field(default_factory=dict)
     buffer: int | None = None
 
     @property
@@ -41,9 +43,9 @@ class Rows:
         """Rows of which that became."""
         return np.flatnonzero(self.found["state"] == state).tolist()
 
-    def fail(self, row: int, reason: str) -> None:
+    def fail(self, row: int, failure: Failure) -> None:
         """A row cannot be translated after all."""
-        self.found[row]["state"], self.failed[row] = FAILED, reason
+        self.found[row]["state"], self.failed[row] = FAILED, failure.args
 
 
 def gather(batch: Rows, rows: list[int], input_NHWC: np.ndarray, deep_NHWC: np.ndarray) -> torch.Tensor:

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from p2p.data.images import read_file
 from p2p.data.pairs import Pair
+from p2p.pipelines.files import Failure
 from p2p.pipelines.slots import CODED, DEEP, FAILED, FRAME, PairTable, SharedArray
-from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Note, Setup, Span, Task, lane
+from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Failed, Note, Setup, Span, Task, lane
 
 
 class Spans:
@@ -76,8 +76,8 @@ class Worker:
                 self._parent.send(Note(failed, spans))
             os.write(self._setup.answers, ANSWER.pack(*Answer(*task, self._setup.index, noted)))
 
-    def load(self, task: Task) -> dict[int, str]:
-        """Fill the rows of an input slot; returns why some could not be. A broken slot is a bug, and raised."""
+    def load(self, task: Task) -> Failed:
+        """Fill the rows of an input slot. A broken slot is a bug, and raised."""
         failed = {}
         for row in range(task.first, task.first + task.count):
             self._go_on()
@@ -87,8 +87,8 @@ class Worker:
                 data, coded = self._read(pair, found)
                 if not coded:
                     frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
-            except ValueError as error:
-                found["state"], failed[row] = FAILED, str(error)
+            except Failure as error:
+                found["state"], failed[row] = FAILED, error.args
                 continue
             if coded:
                 self._coded[task.slot, row, : len(data)] = np.frombuffer(data, np.uint8)
@@ -105,21 +105,26 @@ class Worker:
         if self._coded is None:
             return None, False
         with self._clock("decode", images=0):
-            data = read_file(pair.input)
+            data = self._files.read(pair)
             size = self._files.gpu_size(pair, data)
         if size is None or len(data) > self._coded.shape[2]:
             return data, False
         found["height"], found["width"] = size
         return data, True
 
-    def save(self, task: Task) -> dict[int, str]:
-        """Write the rows of an output slot; an output that cannot be written is no failure but the end."""
+    def save(self, task: Task) -> Failed:
+        """Write the rows of an output slot. A disk that takes no file is the end, and raised."""
+        failed = {}
         for row in range(task.first, task.first + task.count):
             self._go_on()
             known = self._saved[task.slot, row]
             size = int(known["height"]), int(known["width"])
-            self._files.save(self._pairs[known["pair"]].name, self._output_NHWC[task.slot, row], size, self._clock)
-        return {}
+            name = self._pairs[known["pair"]].name
+            try:
+                self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
+            except Failure as error:
+                failed[row] = error.args
+        return failed
 
     def _count(self) -> list[Span]:
         """Add up the work since the last call, where all can see it, or return all of it for a timeline."""
@@ -139,7 +144,8 @@ class Worker:
 
 def main(fd: int) -> None:
     """Serve the parent at the other end of a connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # of all processes of a job; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     parent = Connection(fd)
     try:
         setup = parent.recv()

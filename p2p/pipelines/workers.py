@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p.pipelines.files import Files
-from p2p.pipelines.slots import PairTable, SharedArray
-from p2p.pipelines.tickets import ANSWER, LOAD, SAVE, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
+from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
 
 QUEUED = 2  # tasks for each worker: one in hand and one next, so that it never waits for its parent
 PATIENCE_S = 1.0  # for the images in hand, when all is over
@@ -63,8 +63,6 @@ class Workers:
     """
 
     def __init__(self, count: int, *, niceness: int, each_span: bool, files: Files, arrays: dict[str, SharedArray]):
-        self._files = files
-        self._pairs, self._saved = PairTable(arrays["text"].array, arrays["ends"].array), arrays["saved"].array
         self._own = {
             "stop": SharedArray((1,), "uint8"),
             "seconds": SharedArray((count, len(STAGES)), "float64"),
@@ -73,7 +71,6 @@ class Workers:
         }
         self.pending = self.handed_out = 0
         self._waiting: tuple[deque[Task], deque[Task]] = (deque(), deque())  # first to be handed out first
-        self._saving: set[Task] = set()
         self._notes: dict[int, deque[Note]] = defaultdict(deque)
         (tasks, self._tasks), (self._answers, self._answering) = os.pipe(), os.pipe()
         self._selector = selectors.DefaultSelector()
@@ -109,7 +106,6 @@ class Workers:
             while queue and self.handed_out < QUEUED * len(self._processes):
                 tasks.append(queue.popleft())
                 self.handed_out += 1
-        self._saving.update(task for task in tasks if task.kind == SAVE)
         tickets, most = b"".join(TASK.pack(*task) for task in tasks), PIPE_BUF // TASK.size * TASK.size
         with suppress(BrokenPipeError):  # all workers are dead: `answers` says so
             for at in range(0, len(tickets), most):
@@ -146,7 +142,6 @@ class Workers:
             task = Task(*answer[:4])
             self.pending -= 1
             self.handed_out -= 1
-            self._saving.discard(task)
             yield Done(task, note)
 
     def worked(self) -> tuple[list[Span], float]:
@@ -219,9 +214,5 @@ class Workers:
             for _, process in self._processes:
                 process.kill()  # does nothing to one that was waited for
                 process.wait()
-            for task in self._saving:  # of one that was killed between write and rename
-                for known in self._saved[task.slot, task.first : task.first + task.count]:
-                    with suppress(OSError):  # which is not why the run ends
-                        self._files.partial(self._pairs[known["pair"]].name).unlink()
             for array in self._own.values():
                 array.close()

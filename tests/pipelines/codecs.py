@@ -65,6 +65,10 @@ def kill_before_the_rename():
     Path.replace = lambda *_: kill()
 
 
+def lack_memory():
+    raise MemoryError
+
+
 class Unpicklable(Exception):
     def __init__(self, one, two):
         super().__init__(one)
@@ -79,6 +83,7 @@ HOW = {
     "unpicklable": raise_unpicklable,
     "disk full": fill_the_disk,
     "disk lost": lose_the_disk,
+    "no memory": lack_memory,
     "kill": kill,
     "kill before the name": kill_before_the_name,
     "kill before the rename": kill_before_the_rename,

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from p2p.codecs.pillow import Pillow
-from p2p.data.pairs import Pair, Source, find_inputs
+from p2p.data.pairs import find_inputs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import exported_program
 from p2p.deploy.engine import load_engine
@@ -100,13 +100,6 @@ def pairs(tmp_path):
     return find_inputs(str(folder))
 
 
-@pytest.fixture
-def many(tmp_path):
-    """`many(n)`: n pairs that all read one file of 16x16 pixels."""
-    np.save(tmp_path / "one.npy", np.full((16, 16, 3), 55, np.uint8))
-    return lambda count: [Pair(f"{index:05d}", Source(tmp_path / "one.npy")) for index in range(count)]
-
-
 def children(pid):
     """The processes that a process has started and not yet waited for."""
     try:
@@ -119,4 +112,5 @@ def children(pid):
 def shared_memory():
     """What of it has a name, and what is mapped here."""
     maps = Path("/proc/self/maps").read_text().splitlines()
-    return os.listdir("/dev/shm"), [line for line in maps if "memfd:p2p" in line]  # noqa: PTH208 - names alone
+    names = {name for name in os.listdir("/dev/shm") if not name.startswith("p2p-test-")}  # noqa: PTH208 - names alone
+    return names, [line for line in maps if "memfd:p2p" in line]

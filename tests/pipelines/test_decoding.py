@@ -16,6 +16,7 @@ from p2p.data.pairs import Pair, Source
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.files import Failure
 from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import OnCpu
@@ -53,8 +54,8 @@ class Decoding(OnCpu):
                 raise RuntimeError("the decoder broke")
             try:
                 frame, _ = self._stages.files.load(batch.pairs[row], self._stages.clock, data=data)
-            except ValueError as error:
-                batch.fail(row, str(error))
+            except Failure as error:
+                batch.fail(row, error)
             else:
                 self._inputs[0][batch.slot, row] = frame
 

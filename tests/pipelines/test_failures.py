@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from p2p.data.pairs import Pair
+from p2p import atomic
 from p2p.pipelines import overlap
 from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec, Cropping, NotHere
@@ -53,12 +53,23 @@ def test_a_killed_worker_is_named(stage, many, tmp_path):
     ends_with(ValueError, r"worker process \d+ of the pipeline has died \(signal SIGKILL\): if", stages, many(500))
 
 
-@pytest.mark.parametrize("how", ["kill before the name", "kill before the rename"])
-def test_a_worker_killed_between_writing_and_naming_leaves_no_part(how, many, tmp_path):
-    codec = Codec("encode", how)
+def test_a_worker_killed_before_its_file_has_a_name_leaves_no_part(many, tmp_path):
+    codec = Codec("encode", "kill before the name")
     stages = stages_for(Negative(), tmp_path / "out", codec=codec, image_size=16)
     ends_with(ValueError, "SIGKILL", stages, many(500))
     assert len(files(tmp_path / "out")) >= 2  # those before it
+
+
+def test_a_file_of_a_worker_killed_before_the_rename_is_swept(many, tmp_path):
+    """Where files cannot be nameless; infer.py sweeps."""
+    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "kill before the rename"), image_size=16)
+    with pytest.raises(ValueError, match="SIGKILL"):
+        overlap.run(many(500), stages, batch_size=4, workers=2)
+    found = files(tmp_path / "out")
+    assert 1 <= sum(name.startswith(atomic.PREFIX) for name in found) <= 2
+    atomic.sweep(tmp_path / "out")
+    assert set(files(tmp_path / "out")) == {name for name in found if name.endswith(".npy")}
+    only_whole_files(tmp_path / "out")
 
 
 def test_a_bug_in_a_codec_keeps_its_type_and_its_stack_trace(many, tmp_path):
@@ -93,12 +104,6 @@ def test_a_full_disk(many, tmp_path):
 def test_a_disk_behind_a_connection_that_breaks_is_not_taken_for_the_end(many, tmp_path):
     stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "disk lost"), image_size=16)
     ends_with(ConnectionAbortedError, "Software caused connection abort", stages, many(500))
-
-
-def test_a_name_that_is_too_long_for_a_partial_file_hides_no_error(many, tmp_path):
-    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "bug"), image_size=16)
-    pairs = [Pair(f"{index:05d}{'x' * 243}", pair.input) for index, pair in enumerate(many(500))]
-    ends_with(KeyError, "a bug in the codec", stages, pairs)
 
 
 def test_a_folder_that_cannot_be_made(many, tmp_path):
@@ -179,7 +184,7 @@ def test_a_command_that_is_stopped_or_killed_takes_its_workers_along(many, tmp_p
             assert len(workers) == 2
             process.send_signal(number)
             until(lambda workers=workers: not any(alive(worker) for worker in workers), seconds=2)
-            error = process.communicate(timeout=5)[1]  # Python takes a second to end
+            error = process.communicate(timeout=30)[1]  # Python takes a second to end, and longer on busy cores
             assert process.returncode == signals[number]
             assert ("stopped by Ctrl-C" in error) == (number == signal.SIGINT) and "Traceback" not in error
             only_whole_files(out)
@@ -187,7 +192,7 @@ def test_a_command_that_is_stopped_or_killed_takes_its_workers_along(many, tmp_p
         for process in processes.values():
             process.kill()
             process.wait()
-    assert shared_memory()[0] == []
+    assert shared_memory()[0] == set()
 
 
 def test_a_dead_worker_is_noticed_between_two_calls_of_the_engine(many, tmp_path, monkeypatch):

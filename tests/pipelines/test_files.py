@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from p2p.codecs.pillow import Pillow
-from p2p.data.pairs import find_inputs
+from p2p.data.pairs import Pair, Source, find_inputs
 from p2p.pipelines import sequential
 from p2p.pipelines.files import to_size
 from tests.pipelines.conftest import Negative, files, stages_for
@@ -28,13 +28,16 @@ def test_a_file_is_new_or_replaced_wherever_it_is_written(tmp_path, monkeypatch,
         monkeypatch.delattr(os, "O_TMPFILE")
     elif without:
 
-        def refuse(path, flags, *mode):
-            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        def refuse(path, flags, *mode, open=os.open):
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            return open(path, flags, *mode)
 
-        monkeypatch.setattr("p2p.pipelines.files.os.open", refuse)
+        monkeypatch.setattr("os.open", refuse)
     stages = stages_for(Negative(), tmp_path / "out", codec=Pillow(format="npy"), image_size=16)
+    (tmp_path / "out").mkdir()
     for value in (1, 2):
-        stages.save("deep/x", np.full((16, 16, 3), value, np.uint8), (16, 16))
+        stages.save(Pair("deep/x", Source(tmp_path)), np.full((16, 16, 3), value, np.uint8), (16, 16))
         assert (np.load(tmp_path / "out/deep/x.npy") == value).all()
     assert list(files(tmp_path / "out")) == ["deep/x.npy"]
     assert (tmp_path / "out/deep/x.npy").stat().st_mode & 0o777 == 0o666 & ~umask()

@@ -9,6 +9,7 @@ import pytest
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import overlap
+from p2p.pipelines.stages import KEPT
 from p2p.pipelines.tickets import LOAD, SAVE
 from p2p.pipelines.workers import Workers
 from tests.pipelines.codecs import Codec
@@ -19,9 +20,12 @@ def test_a_batch_may_be_large_and_fail_at_length(tmp_path):
     """The reasons of 2,000 images that are not there are more than a pipe holds."""
     stages = stages_for(Negative(), tmp_path / "out", image_size=16)
     pairs = [Pair(f"{index:04d}", Source(tmp_path / "not-there" / f"{index:04d}.png")) for index in range(2100)]
+    found = []
+    stages.on_failure = lambda pair, stage, reason: found.append((pair.name, stage, reason))
     overlap.run(pairs, stages, batch_size=2000, workers=1)
-    assert list(stages.failures) == [pair.name for pair in pairs]
-    assert all(f"{name}.png: No such file" in reason for name, reason in stages.failures.items())
+    assert list(stages.failures) == [pair.name for pair in pairs] == [name for name, _, _ in found]
+    assert all(stage == "decode" and f"{name}.png: No such file" in reason for name, stage, reason in found)
+    assert list(filter(None, stages.failures.values())) == [reason for _, _, reason in found[:KEPT]]
 
 
 def test_a_slow_disk_slows_the_reader(many, tmp_path, monkeypatch):
