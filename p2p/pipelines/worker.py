@@ -144,7 +144,7 @@ class Worker:
 
 def main(fd: int) -> None:
     """Serve the parent at the other end of a connection."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # of all processes of a job; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # of all processes of a job; the parent decides
         signal.signal(number, signal.SIG_IGN)
     parent = Connection(fd)
     try:
