@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shlex
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -22,6 +21,7 @@ from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.device import pick_device
 from p2p.gpu_faults import or_say_what_fits
 from p2p.interop.config import reference_record
+from p2p.pasteable import command_line, run_settings
 from p2p.record import read_record
 from p2p.report.tables import show_considered
 from p2p.run import validated_weights
@@ -104,6 +104,8 @@ def export_program(cfg: DictConfig) -> None:
         f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
-    what = " input=your/images" if checkpoint.suffix == ".pth" else ""
+    where = run_settings(run_dir) | ({} if Path(cfg.output) == run_dir / "export" else {"export": cfg.output})
+    if checkpoint.suffix == ".pth":
+        where["input"] = "your/images"
     batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
-    print(f"next: python infer.py +pipeline=overlap batch_size={batch_size} {shlex.quote(f'name={cfg.name}')}{what}")
+    print(f"next: {command_line('infer', '+pipeline=overlap', batch_size=batch_size, **where)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shlex
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from p2p.gpu_faults import alone, or_say_what_fits
 from p2p.interop.config import load_start, start_from_reference
 from p2p.lock import held
 from p2p.memory import keep_freed_memory
+from p2p.pasteable import command_line, run_settings
 from p2p.report.tables import scores_of, show_scores
 from p2p.resume.checkpoint import check_networks, check_that_something_is_left, read_checkpoint
 from p2p.resume.settings import checkpoint_to_resume, to_resume, what_is_kept
@@ -85,7 +85,8 @@ def train(cfg: DictConfig) -> None:
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     except SystemExit:  # what Lightning makes of a signal, see p2p.signals
-        say(f"{os.path.relpath(run_dir / 'checkpoints/last.ckpt')} can be exported, or resumed: {to_resume(cfg)}")
+        if trainer.global_step and (last := run_dir / "checkpoints/last.ckpt").is_file():
+            say(f"{os.path.relpath(last)} can be exported, or resumed: {to_resume(cfg)}")
         raise
     after = scores_of(trainer.validate(model, data, verbose=False))
 
@@ -95,5 +96,4 @@ def train(cfg: DictConfig) -> None:
         "after training": after["val"],
     }
     rank_zero_only(show_scores)(rows)
-    name = shlex.quote(f"name={os.path.relpath(run_dir, 'runs')}")
-    say(f"next: python export.py {name}")
+    say(f"next: {command_line('export', **run_settings(run_dir))}")

@@ -14,6 +14,7 @@ from p2p.codecs.pillow import Pillow, decode
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
+from p2p.pasteable import command_line
 from p2p.signals import stoppable, work
 
 
@@ -129,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
             count = combine(args.a, args.b, args.out, codec=codec)
     print(f"{count} pairs written to {args.out}")
     if (args.out / "train").is_dir() and (args.out / "val").is_dir():
-        print(f"next: python train.py data=folder data.root={args.out}")
+        print(f"next: {command_line('train', data='folder', **{'data.root': str(args.out)})}")
     else:
         print(f"next: put them into {args.out}/train and {args.out}/val")
 

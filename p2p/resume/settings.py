@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from p2p.checkpoint import find_checkpoint
+from p2p.pasteable import command_line, run_settings
 from p2p.record import leaves, load_record, record_of
 
 TODAYS = ("name", "run_dir", "ckpt_path")  # of the command line alone
@@ -118,11 +118,7 @@ def what_is_kept(cfg: DictConfig, checkpoint: Path | None) -> list[str]:
 
 def to_resume(cfg: DictConfig) -> str:
     """The whole command that goes on with this run, to be pasted into a shell."""
-    run_dir = os.path.relpath(cfg.run_dir)
-    key, value = ("name", run_dir[len("runs/") :]) if run_dir.startswith("runs/") else ("run_dir", run_dir)
-    if not re.fullmatch(r"[A-Za-z0-9_./-]+", value):
-        value = "'" + value.replace("'", r"\'") + "'"  # in quotes of Hydra's, inside those of the shell
-    return f"python train.py {shlex.quote(f'{key}={value}')} ckpt_path=last"
+    return command_line("train", **run_settings(cfg.run_dir), ckpt_path="last")
 
 
 def as_hydra_takes_them(arguments: list[str]) -> tuple[list[str], list[str]]:
