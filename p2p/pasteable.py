@@ -51,7 +51,7 @@ def hydra_value(value: Value) -> str:
         plain = _parser().parse_override(f"key={text}").value()
     except HydraException:
         plain = None
-    return text if isinstance(plain, str) and plain == text else QuotedString(text, Quote.single).with_quotes()
+    return text if isinstance(plain, str) and plain == text else QuotedString(text, Quote.double).with_quotes()
 
 
 @cache
