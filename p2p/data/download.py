@@ -62,7 +62,8 @@ def download(url: str, path: Path, *, attempts: int = 5) -> None:
     """Bring the file at `url` to `path`, going on behind the bytes that are there (RFC 9110, sec. 14: Range).
 
     Raises:
-        ValueError: the server cannot be reached, has no such file, or cut every connection short.
+        ValueError: the server cannot be reached, has no such file, answers with a page or with another part than was
+            asked for, or cut every connection short; or the address is none.
         OSError: the file cannot be written.
     """
     reason = "it gave no byte"
@@ -76,16 +77,29 @@ def download(url: str, path: Path, *, attempts: int = 5) -> None:
                     return
                 path.unlink()
                 continue
-            raise ValueError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
+            said = " ".join(str(error.reason).split())  # of a redirect that never ends, several lines
+            raise ValueError(f"{url} cannot be downloaded: the server says {error.code} {said}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error))
             break
+        except ValueError as error:
+            raise ValueError(f"{url}, from data.source.base_url, is no address to download from: {error}") from error
         with response:
+            if response.headers.get_content_type() == "text/html":
+                raise ValueError(
+                    f"{url} is a web page, and no archive: open it in a browser, which may say why, and put the data"
+                    " there yourself"
+                )
             if response.status != 206:  # the server knows no ranges and sends all of it
                 start = 0
-            length = response.headers.get("Content-Length")
-            total = None if length is None else start + int(length)
-            _check_room(path, url, 0 if length is None else int(length))
+            elif _first_byte(response) != start:
+                path.unlink(missing_ok=True)
+                reason = "the server sends another part than was asked for"
+                continue
+            length = response.headers.get("Content-Length", "").strip()
+            length = int(length) if length.isascii() and length.isdigit() else None  # as http.client does
+            total = None if length is None else start + length
+            _check_room(path, url, length or 0)
             size, reason = _receive(response, path, start, total)
         if size == total or (total is None and not reason):
             return
@@ -94,6 +108,12 @@ def download(url: str, path: Path, *, attempts: int = 5) -> None:
         f"{url} cannot be downloaded ({reason}): look at your connection and try again, which goes on where it"
         " stopped, or put the data there yourself"
     )
+
+
+def _first_byte(response: http.client.HTTPResponse) -> int | None:
+    """Of a part of a file, where it begins; None if the server does not say."""
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
 
 
 def _check_room(path: Path, url: str, needed: int) -> None:
