@@ -29,6 +29,7 @@ from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
 from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
+from p2p.commands.infer import transform_for
 from p2p.cores import available_cores
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine
@@ -105,8 +106,7 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("infer", [*overrides, f"codec.format={format}"])
-        facts = {"image_size": engine.image_size, "preprocess": engine.manifest.preprocess}
-        transform = instantiate(cfg.transform, **facts, multiple=engine.manifest.multiple)
+        transform = transform_for(engine, cfg.transform)
         stages = Stages(engine=engine, transform=transform, codec=instantiate(cfg.codec), output=output, clock=clock)
         pipeline = rung.pipeline or (instantiate(cfg.pipeline) if "pipeline" in cfg else sequential.run)
     except Exception as error:  # an option that is not there, or cannot be made here

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-from PIL import Image
-
 from p2p.codecs import turbo
 
 BASELINE, SCAN, APP14 = 0xC0, 0xDA, 0xEE
@@ -28,7 +26,7 @@ def gpu_size(data: bytes) -> tuple[int, int] | None:
         if marker == BASELINE:
             depth, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             names = bytes(data[at + 10 : at + 10 + 3 * components : 3])  # others than 1, 2, 3 can mean RGB
-            usual = depth == 8 and names == b"\1\2\3" and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 2**32)
+            usual = depth == 8 and names == b"\1\2\3" and 0 < height * width <= turbo.LARGE
             return (height, width) if usual and not turbo.turned(data) else None
         if marker in OTHER_FRAMES or marker == SCAN or length < 2:
             return None

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from p2p.memory import check_room
+
+# What is read: formats of pixels. Pillow would also start Ghostscript, of a page description in a file named x.png.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "QOI", "TGA")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc", ".qoi", ".tga", ".npy"),
+)
+if find_spec("PIL._avif"):  # not in every build of Pillow
+    FORMATS, SUFFIXES = (*FORMATS, "AVIF"), (*SUFFIXES, ".avif")
+
 Format = Literal["png", "jpg", "webp", "npy"]
 MODES = {1: "L", 3: "RGB"}
 DEEP_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
 NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
+LARGE = 89_478_485  # pixels; beyond, an image is read if the memory is there. Pillow calls these a bomb
+BYTES = 10  # of memory that a pixel takes at the most: 4 in Pillow, and 3 in an array, twice while it is made
 ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -22,6 +38,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+Image.MAX_IMAGE_PIXELS = None  # a photo of 300 megapixels is the user's own: `decode` goes by the free memory
 
 
 def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
@@ -35,11 +53,13 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
       since they are not converted. Other floats become float32.
 
     Args:
-        data: a whole file: an array, or any image format that Pillow reads.
+        data: a whole file: an array, or an image of one of FORMATS, of which the first frame is taken.
         channels: of an image 3 (RGB) or 1 (grey), of an array any number.
 
     Raises:
-        ValueError: the bytes are neither, only a part of one, or have other channels or values.
+        ValueError: the bytes are neither, only a part of one, or have other channels or values; or more than LARGE
+            pixels, and there is not so much memory.
+        MemoryError: there is not so much memory.
     """
     if data.startswith(NUMPY):
         return _array(data, channels)
@@ -47,14 +67,14 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
         raise ValueError(
             f"it is an image, of which channels={channels} is not supported: use 1 (grey), 3 (RGB) or an .npy file"
         )
-    try:
-        image = _upright(Image.open(io.BytesIO(data)))
+    with _sentences():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > LARGE:
+        check_room(image.width * image.height * BYTES, what=f"it is {image.width}x{image.height} pixels")
+    with _sentences():
+        image = _upright(image)
         deep = image.mode in DEEP_MODES or image.mode.startswith("I;16")
-        frame_HWC = np.asarray(image if deep else image.convert(MODES[channels]))
-    except UnidentifiedImageError:
-        raise ValueError("it is not an image") from None
-    except Exception as error:  # of damage, Pillow's readers raise whatever they come upon
-        raise _damaged(error) from error
+        frame_HWC = np.asarray(image if deep or image.mode == MODES[channels] else image.convert(MODES[channels]))
     frame_HWC = frame_HWC.reshape(*frame_HWC.shape[:2], -1)
     return np.repeat(_in_range(frame_HWC), channels, axis=2) if deep else frame_HWC
 
@@ -62,11 +82,29 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says. ImageOps.exif_transpose also rewrites the EXIF, and fails at a broken entry."""
     image.load()
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
-    except Exception:  # no EXIF that can be read; the pixels are good
-        turn = None
+    turn = TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The entry of its EXIF; None if there is none that can be read."""
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # whatever a broken entry makes of it; the pixels are good
+        return None
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Of damage, Pillow's readers raise whatever they come upon."""
+    try:
+        yield
+    except MemoryError:  # true also of a good file
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("it is not an image") from None
+    except Exception as error:
+        raise _damaged(error) from error
 
 
 def _damaged(error: Exception) -> ValueError:
@@ -76,7 +114,9 @@ def _damaged(error: Exception) -> ValueError:
 def _array(data: bytes, channels: int) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # the header is Python, so of damage it is a TokenError, say, or a MemoryError
+    except MemoryError:
+        raise
+    except Exception as error:  # the header is Python, so of damage it is a TokenError, say
         raise _damaged(error) from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it holds {array.dtype}: use uint8, uint16, or float32 in [0, 1]")

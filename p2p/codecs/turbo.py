@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from p2p.codecs.pillow import ORIENTATION
+from p2p.codecs.pillow import LARGE, ORIENTATION
 
 try:
     import simplejpeg
@@ -52,7 +52,7 @@ def colours(data: bytes, *, channels: int) -> Literal["Gray", "RGB"] | None:
         return None
     if stored in ("CMYK", "YCCK") or (channels == 1 and stored != "Gray"):  # Pillow's grey is not JPEG's luma
         return None
-    if height * width > (Image.MAX_IMAGE_PIXELS or height * width) or turned(data):
+    if height * width > LARGE or turned(data):
         return None
     return "Gray" if stored == "Gray" else "RGB"
 

@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.cli import some_of
-from p2p.deploy.engine import load_engine
+from p2p.data.transforms.torchvision import Torchvision
+from p2p.deploy.engine import Engine, load_engine
 from p2p.device import pick_device
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
@@ -28,6 +29,27 @@ def main(cfg: DictConfig) -> None:
         translate(cfg, clock)
 
 
+def transform_for(engine: Engine, options: DictConfig) -> Torchvision:
+    """What brings images to the size that a program takes: as in training, but for the options that are given.
+
+    Raises:
+        ValueError: an option cannot be given here.
+    """
+    for key in ("load_size", "flip"):
+        if options[key] is not None:
+            raise ValueError(f"transform.{key} is of training alone: leave it out")
+    if options.image_size not in (None, engine.image_size):
+        raise ValueError(
+            f"transform.image_size={options.image_size} is not the size that the program takes, {engine.image_size}:"
+            " leave it out, or train and export with another image_size"
+        )
+    preprocess = options.preprocess or engine.manifest.preprocess
+    multiple = options.multiple
+    if multiple is None and not preprocess.endswith("crop"):
+        multiple = engine.manifest.multiple
+    return instantiate(options, image_size=engine.image_size, preprocess=preprocess, multiple=multiple, flip=False)
+
+
 def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     run_dir = Path(cfg.run_dir)
@@ -37,12 +59,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         codec = instantiate(cfg.codec)
         codec.check_channels(engine.manifest.output_shape[0])
         pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
-        transform = instantiate(
-            cfg.transform,
-            image_size=engine.image_size,
-            preprocess=cfg.transform.preprocess or engine.manifest.preprocess,
-            multiple=cfg.transform.multiple or engine.manifest.multiple,
-        )
+        transform = transform_for(engine, cfg.transform)
         stages = Stages(
             engine=engine,
             transform=transform,

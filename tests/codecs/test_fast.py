@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
+from p2p import memory
 from p2p.codecs import pillow, png, turbo
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
@@ -96,9 +97,12 @@ def test_what_turbo_cannot_do_is_pillows():
 
 
 def test_a_picture_that_pillow_finds_too_large_is_left_to_pillow(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 61 * 43 // 2 - 1)
+    for module in (turbo, pillow):
+        monkeypatch.setattr(module, "LARGE", 61 * 43 - 1)
     assert turbo.decode(JPEGS["4:4:4"], channels=3) is None
-    with pytest.raises(ValueError, match="it is damaged: Image size"):
+    assert Fast().decode(JPEGS["4:4:4"]).shape == (43, 61, 3)
+    monkeypatch.setattr(memory, "free_memory", lambda: 20_000)
+    with pytest.raises(ValueError, match=r"^it is 61x43 pixels, which takes 0\.0 GB of memory, and 0\.0 GB are free$"):
         Fast().decode(JPEGS["4:4:4"])
 
 

@@ -159,12 +159,12 @@ def test_a_photo_with_a_broken_exif_entry_is_read(at, value, turned):
         assert (codec.decode(data) == (upright if turned else np.rot90(upright))).all()
 
 
-@pytest.mark.parametrize("error", [TypeError("no integer"), IndexError("no such row"), MemoryError()])
+@pytest.mark.parametrize("error", [TypeError("no integer"), IndexError("no such row")])
 def test_whatever_a_reader_raises_is_damage(error, monkeypatch):
     def fail(image):
         raise error
 
     data = Pillow().encode(np.zeros((4, 4, 3), np.uint8))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    with pytest.raises(ValueError, match=f"it is damaged: {str(error) or 'MemoryError'}"):
+    with pytest.raises(ValueError, match=f"it is damaged: {error}"):
         decode(data)

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import numpy as np
 from PIL import Image
 
+from p2p.codecs.pillow import BYTES, LARGE
+from p2p.memory import check_room
+
 if TYPE_CHECKING:
     import torch
 
 Frames = TypeVar("Frames", np.ndarray, "torch.Tensor")
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
+LARGEST = 16_384  # side of an image in training, in pixels
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
 
 
@@ -28,13 +32,15 @@ class Sizing:
         multiple: what the sides are made a multiple of by scale_width and none.
 
     Raises:
-        ValueError: no such mode.
+        ValueError: no such mode, or a number is out of range.
     """
 
     def __init__(self, *, image_size: int, preprocess: Preprocess, multiple: int):
         if preprocess not in get_args(Preprocess):
             known = ", ".join(get_args(Preprocess))
             raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
+        check_side("image_size", image_size)
+        check_side("multiple", multiple)
         self.size = image_size
         self.crops = preprocess.endswith("crop")
         self._preprocess = preprocess
@@ -61,7 +67,17 @@ class Sizing:
         return np.clip(sized_HWC / np.float32(LEVELS[frame_HWC.dtype] / 2) - np.float32(1), -1.0, 1.0)
 
     def scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
-        """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size."""
+        """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size.
+
+        Raises:
+            ValueError: that takes more memory than is free, as of a line of pixels that is to be much wider.
+        """
+        height, width = self._scaled(height, width, size)
+        if height * width > LARGE:
+            check_room(height * width * BYTES, what=f"it comes out as {width}x{height} pixels")
+        return height, width
+
+    def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         scaled = max(size * height // width, self.size)
         match self._preprocess:
             case "resize_and_crop":
@@ -95,6 +111,12 @@ class Sizing:
 
     def _rounded(self, side: int) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
+
+
+def check_side(key: str, value: int) -> None:
+    """Raise a ValueError, which names the setting, if it is no number of pixels."""
+    if not 1 <= value <= LARGEST:
+        raise ValueError(f"transform.{key}={value} is out of range: use 1 to {LARGEST}")
 
 
 def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

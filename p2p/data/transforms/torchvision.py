@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from p2p.batch import from_frames
-from p2p.data.transforms.sizing import LEVELS, Preprocess, Sizing
+from p2p.data.transforms.sizing import LEVELS, Preprocess, Sizing, check_side
 
 
 class View(NamedTuple):
@@ -63,7 +63,7 @@ class Torchvision:
             this image_size: the largest power of two that divides it, at most 256. 4 suits a ResNet.
 
     Raises:
-        ValueError: an argument, or a frame smaller than the crop.
+        ValueError: an argument is out of range or has no effect in this mode, or a frame is smaller than the crop.
     """
 
     def __init__(
@@ -75,14 +75,23 @@ class Torchvision:
         preprocess: Preprocess = "resize_and_crop",
         multiple: int | None = None,
     ):
+        check_side("image_size", image_size)
+        stride = min(256, image_size & -image_size)
         self.sizing = Sizing(
-            image_size=image_size, preprocess=preprocess, multiple=multiple or min(256, image_size & -image_size)
+            image_size=image_size, preprocess=preprocess, multiple=stride if multiple is None else multiple
         )
-        load_size = load_size or round(image_size * 286 / 256)
+        if load_size is None:
+            load_size = round(image_size * 286 / 256)
+        elif preprocess in ("crop", "none"):
+            raise ValueError(
+                f"transform.load_size={load_size} has no effect with preprocess={preprocess}: leave it out"
+            )
+        else:
+            check_side("load_size", load_size)
         if load_size < image_size and self.sizing.crops:
             raise ValueError(f"load_size={load_size} is smaller than image_size={image_size}: nothing is left to crop")
-        if multiple is not None and multiple < 1:
-            raise ValueError(f"transform.multiple={multiple} is too small: use 1 or more")
+        if multiple is not None and self.sizing.crops:
+            raise ValueError(f"transform.multiple={multiple} has no effect with preprocess={preprocess}: leave it out")
         self._size = image_size
         self._load_size = load_size
         self._flip = flip
