@@ -11,7 +11,9 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
-from p2p.data.pairs import Pair, check_outside, find_inputs, find_pairs, looks_side_by_side
+from p2p.data.pairs import Pair, check_outside, find_inputs, looks_side_by_side, sides_of
+from p2p.data.splits import find_split
+from p2p.data.walk import summary
 from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.record import read_record
 
@@ -39,8 +41,18 @@ def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
     """
     if cfg.input is None:
         data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
-        return find_pairs(Path(data.root, data.val), direction=direction)
-    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction)
+        layout = data.get("layout")  # absent from records of earlier versions
+        pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, layout=layout)
+        if said is not None:
+            print(said)
+        return pairs
+    skipped = {}
+    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, skipped=skipped)
+    if skipped:
+        print(f"{len(pairs):,} images in {cfg.input}{summary(skipped)}")
+    if cfg.layout is None and pairs[0].target is not None:
+        a, b = sides_of(Path(cfg.input))
+        print(f"{a} and {b} are taken as pairs: layout=inputs translates the images of both")
     if cfg.layout is None and looks_side_by_side(pairs[0]):
         print(f"{pairs[0].input.path} is twice as wide as high: for A|B pairs add layout=side_by_side")
     return pairs

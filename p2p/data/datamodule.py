@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
 from lightning import LightningDataModule
@@ -17,11 +18,14 @@ from p2p.batch import Batch
 from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
-from p2p.data.pairs import Direction, check_direction, find_inputs, find_pairs
+from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
 from p2p.data.shared_memory import workers_that_fit
+from p2p.data.splits import find_split
 from p2p.data.transforms.torchvision import Torchvision
 
 MAX_WORKERS = 8
+# Of whole numbers: the smallest and the largest. Each worker is a process of half a gigabyte.
+RANGES = {"workers": (0, 256), "input_channels": (1, 4096), "target_channels": (1, 4096)}
 
 
 class PairedImages(LightningDataModule):
@@ -33,7 +37,8 @@ class PairedImages(LightningDataModule):
         batch_size: images per training and validation batch.
         direction: "AtoB" or "BtoA".
         input_channels, target_channels: 3 for RGB, 1 for grey, of .npy files any number.
-        train, val: names of the two split folders.
+        train, val: names of the two splits; `p2p.data.splits.find_split` says where they can be.
+        layout: "side_by_side" or "two_folders"; None: what is there, if its shape agrees, see `p2p.data.pairs`.
         source: makes the folder `root` where it is missing, such as `p2p.data.download.fetch_archive`; None: never.
         workers: loader processes; None means none on a CPU, where the networks need every core and decoding
             takes a hundredth of a step, and up to 8 beside a GPU.
@@ -41,6 +46,9 @@ class PairedImages(LightningDataModule):
             them anew in every epoch; "auto" is "gpu" if a quarter of the GPU's free memory holds them, else "none".
             The batches are the same.
         augmentation: what crops and flips on the GPU, see `p2p.data.gpu_batches`.
+
+    Raises:
+        ValueError: an argument is not known, or out of range.
     """
 
     def __init__(
@@ -54,6 +62,7 @@ class PairedImages(LightningDataModule):
         target_channels: int = 3,
         train: str = "train",
         val: str = "val",
+        layout: PairLayout | None = None,
         source: Callable[[Path], None] | None = None,
         workers: int | None = None,
         cache: Cache = "auto",
@@ -62,10 +71,23 @@ class PairedImages(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
-        if workers is not None and workers < 0:
-            raise ValueError(f"data.workers={workers} is too small: use 0 or more, or null")
+        if not root:
+            raise ValueError("data.root has no value: point it at a folder of image pairs")
+        for key, value in (("train", train), ("val", val)):
+            if not value:
+                raise ValueError(f"data.{key} has no value: name the folder of {root} that holds the {key} pairs")
+        numbers = {"workers": workers, "input_channels": input_channels, "target_channels": target_channels}
+        for key, (least, most) in RANGES.items():
+            if numbers[key] is not None and not least <= numbers[key] <= most:
+                raise ValueError(f"data.{key}={numbers[key]} is out of range: use {least} to {most}")
+        for key, value, known in (("cache", cache, Cache), ("augmentation", augmentation, Augmentation)):
+            if value not in get_args(known):
+                raise ValueError(f"data.{key}={value} is not known: use one of {', '.join(get_args(known))}")
         check_direction(direction, key="data.direction")
+        check_layout(layout, key="data.layout")
         self.root = Path(root)
+        self._layout = layout
+        self._found: dict[str, list[Pair]] = {}
         self._source = source
         self._transform = transform
         self._direction = direction
@@ -95,18 +117,15 @@ class PairedImages(LightningDataModule):
         """The pairs of "train", augmented unless that is False, or of "val", as they are; fetched if need be.
 
         Raises:
-            ValueError: the folder is missing or empty, or an image has no partner.
+            ValueError: the folder is missing or empty, or what is in it are no pairs.
         """
         self.prepare_data()  # for callers without a Trainer, such as export.py
-        if not self.root.is_dir():
-            raise ValueError(f"there is no folder {self.root}, named by data.root: point it at a folder of image pairs")
-        folder = self.root / self._splits[split]
-        if not folder.is_dir():
-            raise ValueError(
-                f"there is no folder {folder}: put the {split} pairs there, or name another folder of"
-                f" {self.root} with data.{split}=..."
-            )
-        pairs = find_pairs(folder, direction=self._direction)
+        if split not in self._found:
+            name, options = self._splits[split], {"direction": self._direction, "layout": self._layout}
+            self._found[split], said = find_split(self.root, name, key=f"data.{split}", **options)
+            if said is not None:
+                rank_zero_only(print)(said)
+        pairs = self._found[split]
         return PairDataset(pairs, self._transform, augment=augment and split == "train", **self._channels)
 
     def inputs(self, source: str) -> PairDataset:
@@ -147,6 +166,8 @@ class PairedImages(LightningDataModule):
         """Fill the cache, if there is to be one."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         place = choose(self._cache, device=device, load=dataset.load, count=len(dataset))
+        if place != "gpu" and self._augmentation == "cvcuda":
+            raise ValueError("data.augmentation=cvcuda needs pairs that are kept on a GPU: add data.cache=gpu")
         if place == "none":
             return
         started = time.perf_counter()
@@ -204,38 +225,14 @@ class EpochLoader(DataLoader):
 
     So they are the same with any number of loader processes, and in a resumed run. Left alone, processes that
     live from epoch to epoch go on with generators of their own, and draw no seed when an epoch starts.
-
-    Lightning keeps `state_dict` in its checkpoints, and loads it when an epoch was stopped in its middle.
     """
 
-    _stopped: dict[str, int] | None = None
-
     def __iter__(self) -> Iterator[Batch]:
-        """Draw, and start; or go on where the epoch was stopped."""
-        stopped, self._stopped = self._stopped, None
-        seed = torch.randint(2**62, ()).item() if stopped is None else stopped["seed"]
+        """Draw, and start."""
+        seed = torch.randint(2**62, ()).item()
         self.dataset.epoch_seed.fill_(seed)  # in shared memory if there are loader processes
         if isinstance(self.sampler, RandomSampler):  # on several devices it is a DistributedSampler, by epoch
             self.sampler.generator.manual_seed(seed)
-        batches = self.batch_sampler if stopped is None else list(self.batch_sampler)[stopped["batches"] :]
         if self.dataset.batches_on_gpu is not None:
-            return self.dataset.batches_on_gpu(batches)
-        if stopped is None:
-            return super().__iter__()
-        options = {name: getattr(self, name) for name in ("num_workers", "collate_fn", "pin_memory", "generator")}
-        return iter(DataLoader(self.dataset, batch_sampler=batches, **options))
-
-    def state_dict(self) -> dict[str, int]:
-        """The seed of this epoch, and what else its order depends on."""
-        return {"seed": self.dataset.epoch_seed.item()} | order_of(
-            images=len(self.dataset), batch_size=self.batch_size, processes=getattr(self.sampler, "num_replicas", 1)
-        )
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch as that one, without its first `batches`."""
-        self._stopped = state
-
-
-def order_of(*, images: int, batch_size: int, processes: int) -> dict[str, int]:
-    """What, beside a seed, the order of an epoch depends on."""
-    return {"images": images, "batch_size": batch_size, "processes": processes}
+            return self.dataset.batches_on_gpu(self.batch_sampler)
+        return super().__iter__()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 
 import numpy as np
 
+from p2p.data.halves import check_half
 from p2p.data.pairs import Pair, Source
+from p2p.memory import check_room
 
 Decode = Callable[..., np.ndarray]
+
+MOST = 4 << 30  # bytes: no image file is larger, but what is sparse or a disk's image can be
+MANY = 256 << 20  # bytes, of which it is asked whether the memory is there
 
 
 def read_input(pair: Pair, decode: Decode, *, channels: int) -> np.ndarray:
@@ -27,9 +34,26 @@ def read_file(source: Source) -> bytes:
         ValueError: it cannot be read, and why.
     """
     try:
-        return source.path.read_bytes()
+        with open(source.path, "rb", buffering=0, opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is no regular file")
+            if status.st_size > MOST:
+                raise ValueError(f"it has {status.st_size:,} bytes, and an image has {MOST:,} at most")
+            if status.st_size > MANY:
+                check_room(status.st_size, what=f"it has {status.st_size:,} bytes")
+            return file.read()
     except OSError as error:
         raise ValueError(f"cannot read {source.path}: {error.strerror or error}") from error
+    except MemoryError:
+        raise ValueError(f"cannot read {source.path}: there is not enough memory") from None
+    except ValueError as error:
+        raise ValueError(f"cannot read {source.path}: {error}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO would otherwise wait for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def frame_of(data: bytes, source: Source, decode: Decode, *, channels: int) -> np.ndarray:
@@ -67,6 +91,8 @@ def read_pair(
 def _decoded(data: bytes, source: Source, decode: Decode, channels: int) -> np.ndarray:
     try:
         return decode(data, channels=channels)
+    except MemoryError:
+        raise ValueError(f"cannot read {source.path}: there is not enough memory to decode it") from None
     except ValueError as error:
         raise ValueError(f"cannot read {source.path}: {error}") from error
 
@@ -74,7 +100,6 @@ def _decoded(data: bytes, source: Source, decode: Decode, channels: int) -> np.n
 def _half(frame_HWC: np.ndarray, source: Source) -> np.ndarray:
     if source.half is None:
         return frame_HWC
-    width = frame_HWC.shape[1]
-    if width % 2:
-        raise ValueError(f"{source.path} is {width} pixels wide: an A|B pair is two halves of equal width")
+    height, width = frame_HWC.shape[:2]
+    check_half(source.path, width, height, source.shape)
     return frame_HWC[:, : width // 2] if source.half == "left" else frame_HWC[:, width // 2 :]

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from p2p import atomic
 from p2p.cli import one_sentence, some_of
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
+from p2p.data.walk import summary
 from p2p.pasteable import command_line
 from p2p.signals import stoppable, work
 
@@ -35,7 +37,11 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
         raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
     check_outside(out, photos)
     check_arguments(sigma=sigma, low=low, high=high)
-    return _write(find_inputs(str(photos), layout="inputs"), draw, out, codec)
+    skipped = {}
+    pairs = find_inputs(str(photos), layout="inputs", skipped=skipped)
+    if skipped:
+        print(f"{len(pairs):,} photos in {photos}{summary(skipped)}")
+    return _write(pairs, draw, out, codec)
 
 
 def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
@@ -55,7 +61,11 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give two that hold images of equal names")
         check_outside(out, folder)
-    return _write(match(a, b), both, out, codec)
+    skipped = {}
+    pairs = match(a, b, skipped=skipped)
+    if skipped:
+        print(f"{len(pairs):,} pairs in {a} and {b}{summary(skipped)}")
+    return _write(pairs, both, out, codec)
 
 
 def _check_depth(pair: Pair, *frames: np.ndarray) -> None:
@@ -76,12 +86,7 @@ def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Pat
             continue
         path = out / f"{pair.name}{codec.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_bytes(codec.encode(joined))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        atomic.write(path, codec.encode(joined), durable=False)
     if reasons:
         raise ValueError(
             f"{len(reasons)} of {len(pairs)} pairs could not be made, the others are in {out}: {some_of(reasons)}"
@@ -94,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m p2p.data.pair",
         description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
-        epilog="Then: python train.py data=folder data.root=OUT",
+        epilog="Then: python train.py data=folder data.root=OUT data.layout=side_by_side",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     what = "Write (line drawing | photo) for every photo, by Canny's edge detector."
@@ -130,7 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
             count = combine(args.a, args.b, args.out, codec=codec)
     print(f"{count} pairs written to {args.out}")
     if (args.out / "train").is_dir() and (args.out / "val").is_dir():
-        print(f"next: {command_line('train', data='folder', **{'data.root': str(args.out)})}")
+        # Photos of several shapes make pairs of several shapes, which are refused unless their layout is told.
+        settings = {"data": "folder", "data.root": str(args.out), "data.layout": "side_by_side"}
+        print(f"next: {command_line('train', **settings)}")
     else:
         print(f"next: put them into {args.out}/train and {args.out}/val")
 

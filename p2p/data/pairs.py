@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from PIL import Image
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".npy")
+from p2p.data.halves import shape_of_halves, size_of
+from p2p.data.lists import listed
+from p2p.data.walk import Skipped, images_below, images_like, is_image
 
 Direction = Literal["AtoB", "BtoA"]
+PairLayout = Literal["side_by_side", "two_folders"]
 Layout = Literal["side_by_side", "two_folders", "inputs"]
+
+# Names, in any case, of the folders that hold the two sides: what direction=AtoB takes for input and for target.
+SIDES = (("A", "B"), ("input", "target"), ("inputs", "targets"), ("source", "target"), ("sources", "targets"))
+BESIDE = "beside the two folders"
 
 
 class Source(NamedTuple):
-    """Where an image is: a file, or the left or right half of one."""
+    """Where an image is: a file, or the left or right half of one.
+
+    `shape` is the width over height that a half should have, within `p2p.data.halves.SAME`; None: any.
+    """
 
     path: Path
     half: Literal["left", "right"] | None = None
+    shape: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,14 @@ class Pair:
 
 def check_direction(direction: str, *, key: str = "direction") -> None:
     """Raise a ValueError, which names the setting, if it is none."""
-    if direction not in ("AtoB", "BtoA"):
+    if direction not in get_args(Direction):
         raise ValueError(f"{key}={direction} is not known: use AtoB or BtoA")
+
+
+def check_layout(layout: str | None, *, key: str = "layout", known: tuple[str, ...] = get_args(PairLayout)) -> None:
+    """Raise a ValueError, which names the setting, if it is none."""
+    if layout is not None and layout not in known:
+        raise ValueError(f"{key}={layout} is not known: use {', '.join(known)} or null")
 
 
 def check_outside(output: Path, folder: Path) -> None:
@@ -50,159 +63,80 @@ def check_outside(output: Path, folder: Path) -> None:
         raise ValueError(f"{output} is in {folder}, where it would be read the next time: choose another output")
 
 
-def find_pairs(folder: Path | str, *, direction: Direction = "AtoB") -> list[Pair]:
+def folders_in(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by their names in lower case; of two that differ in case alone, the upper one."""
+    folders: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir():
+            folders.setdefault(path.name.lower(), path)
+    return folders
+
+
+def sides_of(folder: Path) -> tuple[Path, Path] | None:
+    """The two folders in a folder that hold the sides, by the names in SIDES; None if there are no such two."""
+    folders = folders_in(folder)
+    for a, b in SIDES:
+        if a.lower() in folders and b.lower() in folders:
+            return folders[a.lower()], folders[b.lower()]
+    return None
+
+
+def find_pairs(
+    folder: Path | str,
+    *,
+    direction: Direction = "AtoB",
+    layout: PairLayout | None = None,
+    skipped: Skipped | None = None,
+) -> list[Pair]:
     """The training pairs in a folder, sorted by name.
 
-    Two layouts are told apart by themselves: folders `A/` and `B/` whose images have equal stems, or else
-    images that hold A in their left half and B in their right half.
+    Args:
+        folder: holds two folders, named as in SIDES, whose images have equal relative paths without suffix
+            ("two_folders"), or images with A in their left half and B in their right half ("side_by_side").
+        direction: which side is the input.
+        layout: None: two folders if there are such, else side by side, if the images' shapes agree with that, see
+            `p2p.data.halves`. With "side_by_side" they may have any.
+        skipped: is told what is there and not taken.
 
     Raises:
-        ValueError: no such folder, no images in it, or an image of one side without its partner.
+        ValueError: no such folder, one that cannot be opened, no images in it, an image of one side without its
+            partner, or images that are no pairs.
     """
-    folder = Path(folder)
+    folder, skipped = Path(folder), {} if skipped is None else skipped
     check_direction(direction)
+    check_layout(layout)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give one that holds A|B pairs, or folders A and B")
-    if (folder / "A").is_dir() and (folder / "B").is_dir():
-        return _two_folders(folder, direction)
-    return [_split(pair, direction) for pair in _inputs(_images_below(folder), folder)]
-
-
-def find_inputs(source: str, *, layout: Layout | None = None, direction: Direction = "AtoB") -> list[Pair]:
-    """The images to translate, sorted by name; those of a list in its order.
-
-    Args:
-        source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, or a list of files, one path a
-            line: `@list.txt`, or `-` for standard input. The names of a list start below the folder that all share.
-            What is there is taken by its name, also one with brackets or stars.
-        layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
-            folder holds `A/` and `B/`. None: two folders if it has them, else inputs.
-        direction: which side of a pair is the input.
-
-    Raises:
-        ValueError: nothing is there, no image is among it, a line of a list is no image, or the layout does not fit.
-    """
-    if layout not in (None, "inputs", "side_by_side", "two_folders"):
-        raise ValueError(f"layout={layout} is not known: use inputs, side_by_side or two_folders")
-    if source == "-" or source.startswith("@"):
-        return _find_listed(source, layout, direction)
-    folder = Path(source)
-    if layout is None and (folder / "A").is_dir() and (folder / "B").is_dir():
-        layout = "two_folders"
+    sides = None if layout == "side_by_side" else sides_of(folder)
+    if sides is not None:
+        for path in sorted(folder.iterdir()):
+            if path not in sides and (path.is_dir() or is_image(path.name)) and not path.name.startswith("."):
+                skipped.setdefault(BESIDE, []).append(path.name)
+        return pairs_of(*sides, direction=direction, skipped=skipped)
     if layout == "two_folders":
-        if not ((folder / "A").is_dir() and (folder / "B").is_dir()):
-            raise ValueError(
-                f"input={source} does not hold the two folders A and B that layout=two_folders asks for: make them, or"
-                " choose another layout"
-            )
-        return find_pairs(folder, direction=direction)
-    if folder.is_dir():
-        pairs = _inputs(_images_below(folder), folder)
-    elif folder.is_file():
-        pairs = _inputs([folder], folder.parent)
-    else:
-        root = _glob_root(source)
-        pattern = str(Path(glob.escape(str(root)), Path(source).relative_to(root)))
-        matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        files = sorted(path for path in matches if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not files:
-            raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
-        pairs = _inputs(files, root)
-    return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+        raise ValueError(f"{folder} does not hold the two folders, A and B, that layout=two_folders asks for")
+    files = images_below(folder, skipped)
+    shape = None
+    if layout is None:
+        _check_one_sided(folder, files)
+        shape = shape_of_halves(files, folder)
+    return [_split(pair, direction, shape) for pair in _inputs(files, folder)]
 
 
-def _find_listed(source: str, layout: Layout | None, direction: Direction) -> list[Pair]:
-    if layout == "two_folders":
-        raise ValueError(f"input={source} is a list of files, and layout=two_folders needs a folder that holds A and B")
-    files = _listed(source)
-    # Without `..`, so that folders can be compared; links are left alone, so that names are as written.
-    whole = [Path(os.path.abspath(path)) for path in files]  # noqa: PTH100 - Path.resolve follows links
-    pairs = _inputs(whole, Path(os.path.commonpath([path.parent for path in whole])))
-    pairs = [replace(pair, input=Source(path)) for pair, path in zip(pairs, files, strict=True)]
-    return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
-
-
-def _listed(source: str) -> list[Path]:
-    """The files that a list names, each checked. Empty lines are skipped."""
-    name = "standard input" if source == "-" else source[1:]
-    if source != "-" and not Path(name).is_file():
-        raise ValueError(f"there is no list {name}, named by input={source}: write the paths into it, one a line")
-    lines = os.fsdecode(sys.stdin.buffer.read() if source == "-" else Path(name).read_bytes()).split("\n")
-    seen: dict[str, int] = {}
-    files = []
-    for number, line in enumerate(lines, start=1):
-        if not (text := line.strip()):
-            continue
-        path, where = Path(text), f"line {number} of {name}: {text}"
-        if not path.is_file():
-            raise ValueError(f"{where} is {'a folder' if path.is_dir() else 'not there'}: give one file a line")
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{where} is no image: it should end in {', '.join(SUFFIXES)}")
-        first = seen.setdefault(os.path.abspath(path), number)  # noqa: PTH100
-        if first != number:
-            raise ValueError(f"{where} stands in line {first} already: name each file once")
-        files.append(path)
-    if not files:
-        raise ValueError(f"there is no path in {name}, named by input={source}: write one a line")
-    return files
-
-
-def looks_side_by_side(pair: Pair) -> bool:
-    """Whether a whole image that is to be an input is twice as wide as high, as A|B images of squares are."""
-    if pair.target is not None or pair.input.path.suffix == ".npy":
-        return False
-    try:
-        with Image.open(pair.input.path) as image:
-            return image.width == 2 * image.height
-    except OSError:  # whoever reads it will say so
-        return False
-
-
-def _images_below(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise ValueError(f"there is no image in {folder}: it should hold files that end in {', '.join(SUFFIXES)}")
-    return files
-
-
-def _inputs(files: list[Path], root: Path) -> list[Pair]:
-    """Name each file by its path below `root`; where two differ in their suffix alone, both keep it."""
-    stems = Counter(path.with_suffix("") for path in files)
-    named = [path.with_suffix("") if stems[path.with_suffix("")] == 1 else path for path in files]
-    owners: dict[Path, Path] = {}
-    for name, path in zip(named, files, strict=True):
-        if owners.setdefault(name, path) != path:  # x.jpg beside x.png and x.jpg.webp
-            raise ValueError(f"{owners[name]} and {path} would both be written as {name.name}: rename one of them")
-    return [Pair(name.relative_to(root).as_posix(), Source(path)) for name, path in zip(named, files, strict=True)]
-
-
-def _glob_root(pattern: str) -> Path:
-    """The folder that a glob starts from: its parts before the first wildcard that is no folder's real name."""
-    root, *parts = (Path(), *Path(pattern).parts)
-    for part in parts:
-        if glob.has_magic(part) and not (root / part).is_dir():
-            break
-        root = root / part
-    return root
-
-
-def _split(pair: Pair, direction: Direction) -> Pair:
-    a, b = Source(pair.input.path, "left"), Source(pair.input.path, "right")
-    return replace(pair, input=a, target=b) if direction == "AtoB" else replace(pair, input=b, target=a)
-
-
-def _two_folders(folder: Path, direction: Direction) -> list[Pair]:
-    pairs = match(folder / "A", folder / "B")
+def pairs_of(a: Path, b: Path, *, direction: Direction, skipped: Skipped | None = None) -> list[Pair]:
+    """Pairs of the images of two folders, sorted by name: see `match`; with BtoA those of `b` are the inputs."""
+    pairs = match(a, b, skipped=skipped)
     return pairs if direction == "AtoB" else [Pair(pair.name, pair.target, pair.input) for pair in pairs]
 
 
-def match(a: Path, b: Path) -> list[Pair]:
+def match(a: Path, b: Path, *, skipped: Skipped | None = None) -> list[Pair]:
     """Pairs of the images of two folders that have equal relative paths without suffix; those of `a` are the inputs.
 
     Raises:
         ValueError: no image in a folder, or one without its partner.
     """
-    sides = [{pair.name: pair.input for pair in _inputs(_images_below(folder), folder)} for folder in (a, b)]
+    skipped = {} if skipped is None else skipped
+    sides = [{pair.name: pair.input for pair in _inputs(images_below(folder, skipped), folder)} for folder in (a, b)]
     for (this, inputs), (other, partners) in permutations(zip((a, b), sides, strict=True)):
         alone = sorted(inputs.keys() - partners.keys())
         if alone:
@@ -211,3 +145,112 @@ def match(a: Path, b: Path) -> list[Pair]:
                 f" ({len(alone)} of {len(inputs)} images in {this} have none)"
             )
     return [Pair(name, sides[0][name], sides[1][name]) for name in sorted(sides[0])]
+
+
+def find_inputs(
+    source: str,
+    *,
+    layout: Layout | None = None,
+    direction: Direction = "AtoB",
+    skipped: Skipped | None = None,
+) -> list[Pair]:
+    """The images to translate, sorted by name; those of a list in its order.
+
+    Args:
+        source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, or a list of files, one path a
+            line: `@list.txt`, or `-` for standard input. The names of a list start below the folder that all share.
+            What is there is taken by its name, also one with brackets or stars.
+        layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
+            folder holds `A/` and `B/`, or others of SIDES. None: two folders if it has them, else inputs.
+        direction: which side of a pair is the input.
+        skipped: is told what is there and not taken.
+
+    Raises:
+        ValueError: nothing is there, no image is among it, a line of a list is no image, or the layout does not fit.
+    """
+    check_layout(layout, known=("inputs", *get_args(PairLayout)))
+    skipped = {} if skipped is None else skipped
+    if source == "-" or source.startswith("@"):
+        pairs = _find_listed(source, layout)
+    elif layout in (None, "two_folders") and sides_of(Path(source)) is not None:
+        return find_pairs(source, direction=direction, layout="two_folders", skipped=skipped)
+    elif layout == "two_folders":
+        raise ValueError(
+            f"input={source} does not hold the two folders A and B that layout=two_folders asks for: make them, or"
+            " choose another layout"
+        )
+    elif Path(source).is_dir():
+        pairs = _inputs(images_below(source, skipped), Path(source))
+    elif Path(source).is_file():
+        folder, name = os.path.split(Path(source))
+        pairs = _inputs([os.path.join(folder or ".", name)], Path(folder))  # noqa: PTH118
+    else:
+        files, root = images_like(source, skipped)
+        if not files:
+            raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
+        pairs = _inputs(files, Path(root))
+    return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
+
+
+def looks_side_by_side(pair: Pair) -> bool:
+    """Whether a whole image that is to be an input is twice as wide as high, as A|B images of squares are."""
+    if pair.target is not None or pair.input.path.suffix == ".npy":
+        return False
+    size = size_of(pair.input.path)
+    return size is not None and size[0] == 2 * size[1]
+
+
+def _find_listed(source: str, layout: Layout | None) -> list[Pair]:
+    if layout == "two_folders":
+        raise ValueError(f"input={source} is a list of files, and layout=two_folders needs a folder that holds A and B")
+    files = listed(source)
+    # Without `..` and `//`, so that folders can be compared; links are left alone, so that names are as written.
+    whole = [os.path.abspath(path).replace("//", "/") for path in files]  # noqa: PTH100 - Path.resolve follows links
+    pairs = _inputs(whole, Path(os.path.commonpath([os.path.dirname(path) for path in whole])))  # noqa: PTH120
+    return [replace(pair, input=Source(path)) for pair, path in zip(pairs, files, strict=True)]
+
+
+def _inputs(files: list[str], root: Path) -> list[Pair]:
+    """Name each file by its path below `root`, which all begin with; of two that differ in suffix alone, with it.
+
+    By text, because a million files would take half a minute by `Path`.
+    """
+    start = len(os.path.join(root, ""))  # noqa: PTH118
+    below = [path[start:] for path in files]
+    stems = [os.path.splitext(path)[0] for path in below]  # noqa: PTH122
+    alike = Counter(stems)
+    names = [stem if alike[stem] == 1 else path for stem, path in zip(stems, below, strict=True)]
+    owners: dict[str, str] = {}
+    for name, path in zip(names, files, strict=True):
+        if owners.setdefault(name, path) != path:  # x.jpg beside x.png and x.jpg.webp
+            raise ValueError(
+                f"{owners[name]} and {path} would both be written as {Path(name).name}: rename one of them"
+            )
+    return [Pair(name.replace(os.sep, "/"), Source(Path(path))) for name, path in zip(names, files, strict=True)]
+
+
+def _split(pair: Pair, direction: Direction, shape: float | None = None) -> Pair:
+    a, b = Source(pair.input.path, "left", shape), Source(pair.input.path, "right", shape)
+    return replace(pair, input=a, target=b) if direction == "AtoB" else replace(pair, input=b, target=a)
+
+
+def _check_one_sided(folder: Path, files: list[str]) -> None:
+    """Refuse what are sides of pairs by the names of their folders, or of all their images."""
+    ways_out = f"rename them {folder / 'A'} and {folder / 'B'}, or add data.layout=side_by_side if each image is a pair"
+    folders = folders_in(folder)
+    for a, b in SIDES:
+        for this, other in ((a, b), (b, a)):
+            if this.lower() in folders:
+                raise ValueError(f"{folders[this.lower()]} has no folder {other} beside it: {ways_out}")
+    names: dict[str, set[str]] = {}
+    for path in files:
+        first, _, rest = path[len(os.path.join(folder, "")) :].partition(os.sep)  # noqa: PTH118
+        names.setdefault(first, set()).add(os.path.splitext(rest)[0])  # noqa: PTH122
+        if not rest or len(names) > 2:
+            return
+    if len(names) == 2 and len({frozenset(each) for each in names.values()}) == 1:
+        first, second = names
+        raise ValueError(
+            f"the images in {folder / first} and {folder / second} have equal names, as inputs and targets do:"
+            f" {ways_out}"
+        )

@@ -15,6 +15,7 @@ from p2p import atomic
 from p2p.codecs import jpeg
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
+from p2p.data.halves import alike
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Pair
 from p2p.data.transforms.sizing import Sizing, resize
@@ -82,7 +83,7 @@ class Files:
             return None
         height, width = size
         if pair.input.half is not None:
-            if width % 2:
+            if width % 2 or not alike(width, height, pair.input.shape):
                 return None
             width //= 2
         scaled = self.sizing.scaled(height, width, self.sizing.size)

@@ -86,7 +86,8 @@ def _anonymous(size: int) -> int:
 
 def share_pairs(pairs: list[Pair]) -> dict[str, SharedArray]:
     """The arrays of a `PairTable`: one copy of all names and paths, however many processes read it."""
-    texts = [os.fsencode("\0".join((pair.name, str(pair.input.path), pair.input.half or ""))) for pair in pairs]
+    fields = [(pair.name, str(pair.input.path), pair.input.half or "", str(pair.input.shape or "")) for pair in pairs]
+    texts = [os.fsencode("\0".join(each)) for each in fields]
     ends = np.cumsum([len(text) for text in texts])
     return {"text": SharedArray.of(np.frombuffer(b"".join(texts), np.uint8)), "ends": SharedArray.of(ends)}
 
@@ -103,8 +104,8 @@ class PairTable:
 
     def __getitem__(self, number: int) -> Pair:
         begin = self._ends[number - 1] if number else 0
-        name, path, half = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
-        return Pair(name, Source(Path(path), half or None))
+        name, path, half, shape = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
+        return Pair(name, Source(Path(path), half or None, float(shape) if shape else None))
 
 
 def share_slots(

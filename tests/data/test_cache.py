@@ -24,7 +24,7 @@ def pairs(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         for index in range(6):
-            picture(100 + 8 * index, 40 + 2 * index, seed=index).save(tmp_path / split / f"{index}.png")
+            picture(100 + 8 * index, 40 + 3 * index, seed=index).save(tmp_path / split / f"{index}.png")
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def test_ram_gives_the_same_batches(pairs, preprocess, capsys, monkeypatch):
 
 
 def test_auto_keeps_nothing_where_a_later_pair_is_deeper_than_the_first(pairs, capsys, monkeypatch):
-    levels = np.arange(40 * 80, dtype=np.uint16).reshape(40, 80) * 20
+    levels = np.arange(40 * 100, dtype=np.uint16).reshape(40, 100) * 16
     Image.fromarray(levels).save(pairs / "train/9.png")
     expected = two_epochs(paired_images(pairs, cache="none", input_channels=1, target_channels=1))
     monkeypatch.setattr("p2p.data.datamodule.choose", lambda cache, **_: "ram")  # what auto finds by the first pair

@@ -65,7 +65,7 @@ def test_missing_folders_are_named(pair_folder):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"workers": -1}, r"^data\.workers=-1 is too small: use 0 or more, or null$"),
+        ({"workers": -1}, r"^data\.workers=-1 is out of range: use 0 to 256$"),
         ({"direction": "sideways"}, r"^data\.direction=sideways is not known: use AtoB or BtoA$"),
     ],
 )
@@ -93,7 +93,8 @@ def test_an_input_without_a_target_that_is_too_small_is_named(pair_folder):
 def test_sizes_that_make_no_batch_are_named(pair_folder):
     picture(256, 64).save(pair_folder / "val/1.png")
     transform = Torchvision(image_size=64, preprocess="none")
-    loader = PairedImages(root=str(pair_folder), transform=transform, batch_size=3).val_dataloader()
+    data = PairedImages(root=str(pair_folder), transform=transform, batch_size=3, layout="side_by_side")
+    loader = data.val_dataloader()
     with pytest.raises(ValueError, match="0 is 64x64 and 1 is 128x64 pixels, which makes no batch: use batch_size=1"):
         list(loader)
 

@@ -8,7 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from p2p.cli import CONF
-from p2p.data.pairs import SUFFIXES, Source, find_inputs, find_pairs
+from p2p.codecs.pillow import SUFFIXES
+from p2p.data.pairs import Source, find_inputs, find_pairs
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -1,0 +1,53 @@
+"""Lists of the files to translate: text, one path a line."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from pathlib import Path
+
+from p2p.data.walk import SUFFIXES, is_image
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def listed(source: str) -> list[Path]:
+    """The files that a list names, in its order, each checked. Empty lines are skipped, `~` is the home folder.
+
+    Args:
+        source: `@list.txt`, or `-` for standard input. Windows' line ends and byte order marks are understood, and
+            UTF-16 that begins with one; names may be any bytes.
+
+    Raises:
+        ValueError: there is no such list, no path in it, or a line is no image that is there; or names one twice.
+    """
+    name = "standard input" if source == "-" else str(Path(source[1:]).expanduser())
+    if source != "-" and not Path(name).is_file():
+        raise ValueError(f"there is no list {name}, named by input={source}: write the paths into it, one a line")
+    seen: dict[str, int] = {}
+    files = []
+    for number, line in enumerate(_text(source, name).split("\n"), start=1):
+        if not (text := line.strip()):
+            continue
+        path, where = Path(text).expanduser(), f"line {number} of {name}: {text}"
+        if not path.is_file():
+            raise ValueError(f"{where} is {'a folder' if path.is_dir() else 'not there'}: give one file a line")
+        if not is_image(text):
+            raise ValueError(f"{where} is no image: it should end in {', '.join(SUFFIXES)}")
+        first = seen.setdefault(os.path.abspath(path), number)  # noqa: PTH100
+        if first != number:
+            raise ValueError(f"{where} stands in line {first} already: name each file once")
+        files.append(path)
+    if not files:
+        raise ValueError(f"there is no path in {name}, named by input={source}: write one a line")
+    return files
+
+
+def _text(source: str, name: str) -> str:
+    data = sys.stdin.buffer.read() if source == "-" else Path(name).read_bytes()
+    if data.startswith(UTF_16):
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data:
+        raise ValueError(f"{name}, named by input={source}, is no list of paths: write text, one path a line")
+    return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
