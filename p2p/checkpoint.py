@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 ORIGIN = "p2p"  # the key under which a checkpoint holds its origin
 
 
@@ -15,6 +13,8 @@ def origin_of(checkpoint: Path) -> dict[str, str | None]:
     Returns:
         "run": of all checkpoints of a run the same, also when it is resumed; "record": its settings, as in train.yaml.
     """
+    import torch  # where it is needed: p2p.cli, which checks settings before torch is imported, imports this module
+
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[ORIGIN]
     except Exception:  # whatever a foreign or damaged file makes the unpickler say; who needs its weights says it

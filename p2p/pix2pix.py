@@ -108,7 +108,7 @@ class Pix2Pix(LightningModule):
         self._captured: CapturedStep | None = None
         self._watch = LossWatch("cpu")
         self._held: list[Batch] = []
-        self._optimizer = optimizer
+        self.make_optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
         for network in (self.generator, self.discriminator):
@@ -259,7 +259,7 @@ class Pix2Pix(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Refuse to replace a good checkpoint by weights that are lost.
+        """Refuse to replace a good checkpoint by weights that are lost, and count batches without a step as untrained.
 
         Raises:
             ValueError: a loss was not finite, or a weight is not.
@@ -268,6 +268,10 @@ class Pix2Pix(LightningModule):
         for name in ("generator", "discriminator"):
             if (network := getattr(self, name)) is not None:
                 check_weights(network, name=name)
+        loop = checkpoint["loops"]["fit_loop"]
+        for counts in (loop["epoch_loop.batch_progress"][name] for name in ("current", "total")):
+            counts.update({name: count - len(self._held) for name, count in counts.items()})
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= len(self._held)
 
     def on_train_end(self) -> None:
         """Give the graph's memory back."""
@@ -304,7 +308,7 @@ class Pix2Pix(LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimizer and one scheduler for each network that is trained, generator first."""
         networks = [network for network in (self.generator, self.discriminator) if network is not None]
-        optimizers = [self._optimizer(network.parameters()) for network in networks]
+        optimizers = [self.make_optimizer(network.parameters()) for network in networks]
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
 
 

@@ -182,7 +182,7 @@ def test_the_plateau_goes_by_val_l1(adversarial, tmp_path):
     for lr, epochs, expected in ((0.0, 6, 0.5**2), (1e-3, 6, 1.0)):
         model = pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=adversarial, scheduler=scheduler)
         model.lambda_l1 = 1e4
-        model._optimizer = lambda parameters, lr=lr: torch.optim.Adam(
+        model.make_optimizer = lambda parameters, lr=lr: torch.optim.Adam(
             [{"params": list(parameters)}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}], lr=lr
         )
         val = DataLoader(batches, batch_size=None)
@@ -276,7 +276,7 @@ def test_the_gradient_of_each_network_is_clipped(tmp_path):
     batches = [Batch(["x"], *torch.rand(2, 1, 3, 16, 16))]
     for clip_norm in (None, 1e-3):
         model = pix2pix(TinyGenerator(), TinyDiscriminator(), clip_norm=clip_norm)
-        model._optimizer = partial(torch.optim.SGD, lr=1.0)
+        model.make_optimizer = partial(torch.optim.SGD, lr=1.0)
         before = [parameters_of(network) for network in (model.generator, model.discriminator)]
         fit(model, batches, tmp_path)
         for old, network in zip(before, (model.generator, model.discriminator), strict=True):

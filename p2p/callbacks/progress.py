@@ -33,6 +33,12 @@ class Progress(TQDMProgressBar):
         """Training images per second of this epoch, loading included and validation left out."""
         return self._images / self._seconds if self._seconds else 0.0
 
+    def on_train_start(self, trainer: Trainer, *args: object) -> None:
+        """An epoch that was stopped in its middle goes on without a start."""
+        super().on_train_start(trainer, *args)
+        if trainer.fit_loop.restarted_mid_epoch:
+            self.on_train_epoch_start(trainer)
+
     def on_train_epoch_start(self, trainer: Trainer, *args: object) -> None:
         """Start counting."""
         super().on_train_epoch_start(trainer, *args)

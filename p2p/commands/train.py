@@ -10,9 +10,11 @@ from pathlib import Path
 
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from p2p.callbacks.resume import resume_callback
 from p2p.device import check_trainer_device
 from p2p.gpu_faults import alone, or_say_what_fits
 from p2p.interop.config import load_start, start_from_reference
@@ -21,7 +23,8 @@ from p2p.memory import keep_freed_memory
 from p2p.pasteable import command_line, run_settings
 from p2p.report.tables import scores_of, show_scores
 from p2p.resume.checkpoint import check_networks, check_that_something_is_left, read_checkpoint
-from p2p.resume.settings import checkpoint_to_resume, to_resume, what_is_kept
+from p2p.resume.logs import going_on
+from p2p.resume.settings import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
 from p2p.run import settle_norm_stats
 from p2p.saving import Checkpoints
 from p2p.settings import check_strategy
@@ -59,13 +62,20 @@ def train(cfg: DictConfig) -> None:
     found = None if resume is None else read_checkpoint(resume)
     start = start_from_reference(cfg) if resume is None else {}
     data = instantiate(cfg.data, _convert_="all")
-    callbacks, loggers = instantiate(cfg.callbacks), instantiate(cfg.get("logger") or {})
+    callbacks = instantiate(cfg.callbacks)
+    logger = cfg.get("logger") or OmegaConf.create()
+    if resume is not None:
+        callbacks["resume"] = resume_callback(cfg, resume, data)
+        logger = going_on(logger, found) if is_in_place(cfg, resume) else logger
+    loggers = instantiate(logger)
     if not loggers:
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
+    # The last checkpoint is saved behind the best ones, so that it knows of them.
+    ordered = sorted(callbacks.values(), key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
     why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
     trainer = instantiate(
         cfg.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=ordered,
         logger=list(loggers.values()),
         _convert_="all",
     )
@@ -79,7 +89,9 @@ def train(cfg: DictConfig) -> None:
     if resume is not None:
         check_networks(found, resume, model)
         check_that_something_is_left(found, trainer)
+    trainer.loggers = [] if resume is not None else [*loggers.values()]  # or it would be logged as step 0 again
     before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False, weights_only=True))
+    trainer.loggers = [*loggers.values()]
     where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
     say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
     try:

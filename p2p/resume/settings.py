@@ -109,11 +109,16 @@ def what_is_kept(cfg: DictConfig, checkpoint: Path | None) -> list[str]:
         else:
             lines.append(f"going on from {checkpoint} with the settings of {os.path.relpath(path)}")
             lines += differences(load_record(path), cfg)
-        if checkpoint.absolute().parent == folder.absolute():
+        if is_in_place(cfg, checkpoint):
             return lines
     if (folder / "last.ckpt").is_file():
         lines.append(f"{folder} is being replaced: name=other keeps it, and {to_resume(cfg)} goes on with it")
     return lines
+
+
+def is_in_place(cfg: DictConfig, checkpoint: Path) -> bool:
+    """Whether the checkpoint is of the run that goes on from it, and not of another one."""
+    return checkpoint.resolve().parent == Path(cfg.run_dir, "checkpoints").resolve()
 
 
 def to_resume(cfg: DictConfig) -> str:

@@ -1,0 +1,110 @@
+"""A run that is stopped, wherever that is, and resumed ends as one that was not: weights, scores and logs."""
+
+import csv
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from p2p.callbacks.interrupt import Interrupt
+from p2p.cli import CONF
+from p2p.commands import train
+from p2p.resume.settings import as_hydra_takes_them, resumed_settings
+from tests.conftest import picture
+from tests.test_resume import assert_same
+
+# 64 pixels: the smallest side at which the U-Net has a block with dropout.
+TINY = ["image_size=64", "generator.width=2", "discriminator.width=2", "discriminator.layers=1", "trainer=cpu"]
+TINY += ["batch_size=2", "data=folder", "epochs=3", "~callbacks.samples", "trainer.log_every_n_steps=1", "logger=csv"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Five batches of two pairs an epoch, the last not full."""
+    root = tmp_path_factory.mktemp("pairs")
+    for split, count in (("train", 9), ("val", 3)):
+        (root / split).mkdir()
+        for index in range(count):
+            picture(128, 64, seed=index).save(root / split / f"{index}.png")
+    return root
+
+
+def run(folder, *typed):
+    """train.py in this process; the checkpoint that it leaves."""
+    arguments, deletions = as_hydra_takes_them([f"run_dir={folder}", *typed])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", arguments)
+        if cfg.ckpt_path is not None:
+            cfg = resumed_settings(cfg, [*arguments, *deletions])
+        train.main(cfg)
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def rows(folder):
+    """What was logged, in a file for each start; the rate of an epoch that begins is logged again."""
+    found = []
+    for path in sorted(folder.glob("csv/*/metrics.csv")):
+        with path.open() as file:
+            found += [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row, before in zip(found, [None, *found], strict=False) if row != before]
+
+
+class Stop:
+    """Ctrl-C before the n-th call of a method."""
+
+    def __init__(self, monkeypatch, owner, name, call):
+        self.calls, method = 0, getattr(owner, name)
+
+        def stopping(*args, **kwargs):
+            self.calls += 1
+            if self.calls == call:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, stopping)
+
+
+@pytest.fixture(scope="module")
+def whole(pairs, tmp_path_factory):
+    """The run that is not stopped, by its options."""
+    made = {}
+
+    def run_whole(*options):
+        if options not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            made[options] = (folder, run(folder, *TINY, f"data.root={pairs}", *options))
+        return made[options]
+
+    return run_whole
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "options"),
+    [
+        ("on_train_batch_start", 8, []),
+        ("on_train_batch_start", 6, ["data.workers=2"]),  # the first batch of an epoch
+        ("on_train_batch_start", 10, []),  # the last one
+        ("on_train_batch_start", 8, ["model.accumulate=3", "callbacks=ema"]),
+        ("on_validation_batch_start", 3, ["scheduler=plateau"]),
+    ],
+)
+def test_stopped_anywhere(method, call, options, pairs, whole, tmp_path, monkeypatch, capsys):
+    _, expected = whole(*options)
+    with monkeypatch.context() as patch:
+        Stop(patch, Interrupt, method, call)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(tmp_path, *TINY, f"data.root={pairs}", *options)
+    capsys.readouterr()
+    resumed = run(tmp_path, "ckpt_path=last")
+    assert_same(expected, resumed)
+    assert rows(tmp_path) == rows(whole(*options)[0])
+    assert_same_scores(expected, resumed)
+    said = capsys.readouterr()
+    print(said.out, said.err)
+
+
+def assert_same_scores(one, other):
+    """Of the best checkpoint and of early stopping."""
+    for key, state in one["callbacks"].items():
+        for name in ("best_model_score", "wait_count"):
+            assert state.get(name) == other["callbacks"][key].get(name)
