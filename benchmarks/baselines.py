@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from p2p import atomic
 from p2p.batch import to_frames
 from p2p.data.dataset import PairDataset
 from p2p.data.pairs import find_pairs
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         scores[name] = {"PSNR": psnr.compute().item(), "SSIM": ssim.compute().item()}
         print(f"{name:14} PSNR {scores[name]['PSNR']:6.2f} dB  SSIM {scores[name]['SSIM']:.3f}")
     if args.output:
-        args.output.write_text(json.dumps(scores, indent=1) + "\n")
+        atomic.write(args.output, json.dumps(scores, indent=1) + "\n")
     return scores
 
 

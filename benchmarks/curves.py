@@ -10,6 +10,8 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+from p2p.atomic import replacing
+
 Curve = list[tuple[float, float]]
 
 
@@ -51,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
-    figure.savefig(args.output)
+    with replacing(args.output) as partial:
+        figure.savefig(partial, format=args.output.suffix[1:])
     print(f"written to {args.output}")
 
 

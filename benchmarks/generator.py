@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.candidate import Candidate, burst, synchronize
 from benchmarks.record import ROOT, commit, head
+from p2p import atomic
 from p2p.cli import quiet_libraries
 from p2p.codecs.pillow import Pillow
 from p2p.data.images import read_input
@@ -196,7 +197,7 @@ def main() -> None:
         limit = tflops * 1e12 / flop
         record["limits"].append({"batch": batch, "tflops": round(tflops, 2), "images_per_s": round(limit, 1)})
         record["rows"] += show(batch, candidates, limit)
-        options.output.write_text(json.dumps(record, indent=1) + "\n")  # after each, so that nothing can be lost
+        atomic.write(options.output, json.dumps(record, indent=1) + "\n")  # after each, so that nothing can be lost
         del candidates, each
         torch._dynamo.reset()
         gc.collect()

@@ -27,6 +27,7 @@ from hydra.utils import instantiate
 from benchmarks.pipeline import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
+from p2p import atomic
 from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
 from p2p.commands.infer import transform_for
@@ -213,7 +214,7 @@ def main() -> None:
         "repeats": options.repeats,
         "rows": rows,
     }
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    atomic.write(options.output, json.dumps(record, indent=1) + "\n")
     print(f"written to {options.output}")
 
 

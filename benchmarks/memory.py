@@ -17,6 +17,7 @@ import torch
 from benchmarks import inputs
 from benchmarks.pipeline import CODECS, make_engine, make_network, stages_for
 from benchmarks.record import ROOT, commit, head
+from p2p import atomic
 from p2p.cli import quiet_libraries
 from p2p.data.pairs import Pair, find_inputs
 from p2p.pipelines import overlap
@@ -77,7 +78,7 @@ def main() -> None:
         assert len(list((folder / "output").iterdir())) == options.images and not stages.failures
     print(f"{speed:,.0f} images/s; from {SHARES[0]:.0%} on: {_growth(rows)}")
     facts = {"codec": options.codec, "batch": options.batch, "images_per_s": round(speed, 1), "mb": rows}
-    options.output.write_text(json.dumps(head(options.commit) | facts, indent=1) + "\n")
+    atomic.write(options.output, json.dumps(head(options.commit) | facts, indent=1) + "\n")
 
 
 def _growth(rows: list[dict[str, float]]) -> str:

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks import alone, inputs
 from benchmarks.record import ROOT, commit, head
+from p2p import atomic
 from p2p.cli import quiet_libraries
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvimgcodec import NvImgCodec
@@ -221,7 +222,7 @@ def main() -> None:
                 traceback.print_exc()
                 row = {"failed": f"{type(error).__name__}: {error}"}
             rows.append(facts | row)
-            options.output.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
+            atomic.write(options.output, json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
     print(f"written to {options.output}")
 
 

@@ -27,6 +27,7 @@ from PIL import Image
 
 from benchmarks.plain_step import plain_step
 from benchmarks.record import ROOT, commit, head
+from p2p import atomic
 from p2p.batch import Batch
 from p2p.capture import CapturedStep
 from p2p.cli import quiet_libraries
@@ -191,7 +192,7 @@ def main() -> None:
 
     def add(row: dict) -> None:
         rows.append(row)
-        path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
+        atomic.write(path, json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pairs")

@@ -1,10 +1,29 @@
-"""Checkpoint files in a run's folder: which one is meant, and what each says of where it comes from."""
+"""Checkpoint files: writing one, which one is meant, and what each says of where it comes from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from p2p.atomic import replacing
+
 ORIGIN = "p2p"  # the key under which a checkpoint holds its origin
+
+
+def write_checkpoint(path: Path, contents: dict) -> None:
+    """torch.save, atomically.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; what was there stays.
+    """
+    import torch  # where it is needed, here and below: p2p.cli checks settings, also a run's own, before torch is there
+
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # the disk's, which torch's writer hides behind its own
+                raise error.__context__ from None
+            raise
 
 
 def origin_of(checkpoint: Path) -> dict[str, str | None]:
@@ -13,7 +32,7 @@ def origin_of(checkpoint: Path) -> dict[str, str | None]:
     Returns:
         "run": of all checkpoints of a run the same, also when it is resumed; "record": its settings, as in train.yaml.
     """
-    import torch  # where it is needed: p2p.cli, which checks settings before torch is imported, imports this module
+    import torch
 
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[ORIGIN]

@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder."""
+"""One process at a time: in a run's folder, and at making a data set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ def held(run_dir: Path) -> Iterator[None]:
         return
     check_output(run_dir, key="run_dir")
     path = run_dir / FILE
-    descriptor = _take(path)
+    try:
+        descriptor = _lock(path, wait=False)
+    except BlockingIOError:
+        holder = path.read_text(errors="replace") or "another process"
+        raise ValueError(
+            f"{run_dir} is in use, {holder} is training there: wait until it ends, or choose another name="
+        ) from None
     try:
         for folder in (run_dir, run_dir / "checkpoints", run_dir / "samples"):
             sweep(folder)
@@ -43,22 +49,35 @@ def held(run_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
-    """The descriptor of the locked file."""
+@contextmanager
+def turn_to_make(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes this folder, and let others wait meanwhile."""
+    path = folder.with_name(f".{folder.name}{FILE}")
+    descriptor = _lock(path, wait=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, *, wait: bool) -> int:
+    """Make a file that says who has it, and lock it; returns its descriptor.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return descriptor  # a file system without locks
-            holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another process"
             os.close(descriptor)
-            raise ValueError(
-                f"{path.parent} is in use, {holder} is training there: wait until it ends, or choose another name="
-            ) from None
+            raise BlockingIOError from None
         if os.fstat(descriptor).st_nlink:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return descriptor
-        os.close(descriptor)  # the training before us ended, and removed it, between our opening and our locking
+        os.close(descriptor)  # who had it before us has removed it, between our opening and our locking

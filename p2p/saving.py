@@ -8,12 +8,11 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 from p2p import atomic
-from p2p.checkpoint import ORIGIN, origin_of
+from p2p.checkpoint import ORIGIN, origin_of, write_checkpoint
 from p2p.record import as_record
 
 OURS = re.compile(r"(last|best|epoch_\d+)\.ckpt")  # what the callbacks of conf/callbacks name their files
@@ -54,13 +53,7 @@ class Checkpoints(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoint | {ORIGIN: {"run": self._run, "record": self._record}}
-        with atomic.replacing(path) as partial, partial.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # the disk's, which torch's writer hides behind its own
-                    raise error.__context__ from None
-                raise
+        write_checkpoint(path, checkpoint)
         if self._first:
             atomic.write(self._run_dir / "train.yaml", self._record)
             for other in path.parent.iterdir():

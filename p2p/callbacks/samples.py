@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from p2p.atomic import replacing
 from p2p.batch import Batch, to_frames
 from p2p.report.picture import contact_sheet, spread
 
@@ -18,7 +20,8 @@ class Samples(Callback):
     """After validation, a picture of input, output and target for the same few validation pairs.
 
     Of images with many channels it shows the first three, of two channels the first, as grey.
-    Written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard, Weights & Biases, MLflow.
+    Written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard, Weights & Biases, MLflow. With
+    the first one, pictures that an earlier run left in the folder are removed.
 
     Args:
         folder: where the pictures go.
@@ -30,6 +33,12 @@ class Samples(Callback):
         self._folder = Path(folder)
         self._count = count
         self._every_n_epochs = every_n_epochs
+        self._drawn = False
+        self._resumed: Path | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the run goes on from."""
+        self._resumed = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,7 +51,11 @@ class Samples(Callback):
         rows = [self._row(dataset[index].to(pl_module.device), pl_module) for index in shown]
         sheet = contact_sheet(rows, header=["input", "output", "target"])
         self._folder.mkdir(parents=True, exist_ok=True)
-        sheet.save(self._folder / f"epoch_{epoch:04d}.png")
+        with replacing(self._folder / f"epoch_{epoch:04d}.png") as partial:
+            sheet.save(partial, "PNG")
+        if not self._drawn:
+            self._remove_others(epoch)
+            self._drawn = True
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [sheet], step=trainer.global_step)
@@ -50,6 +63,14 @@ class Samples(Callback):
                 logger.experiment.log_image(logger.run_id, sheet, artifact_file=f"samples/epoch_{epoch:04d}.png")
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")
+
+    def _remove_others(self, epoch: int) -> None:
+        """Those that an earlier run left here; of a run that goes on here, those of epochs that are trained again."""
+        goes_on = self._resumed is not None and self._resumed.parent.parent == self._folder.resolve().parent
+        for path in self._folder.iterdir():
+            found = re.fullmatch(r"epoch_(\d{4,})\.png", path.name)
+            if found and int(found[1]) != epoch and (int(found[1]) > epoch or not goes_on):
+                path.unlink()
 
     def _row(self, image: Batch, pl_module: LightningModule) -> list[np.ndarray]:
         """One at a time: transform.preprocess=none leaves images of different sizes."""

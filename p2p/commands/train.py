@@ -79,6 +79,8 @@ def train(cfg: DictConfig) -> None:
         logger=list(loggers.values()),
         _convert_="all",
     )
+    if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks.values()):
+        raise ValueError("no callback saves checkpoints, and the training would be lost: leave callbacks.last in")
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)

@@ -22,6 +22,7 @@ from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_l
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.lock import turn_to_make
 
 MAX_WORKERS = 8
 # Of whole numbers: the smallest and the largest. Each worker is a process of half a gigabyte.
@@ -111,7 +112,19 @@ class PairedImages(LightningDataModule):
             ValueError: it cannot be had, and why.
         """
         if self._source is not None and not self.root.is_dir():
-            self._source(self.root)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with turn_to_make(self.root):
+                if not self.root.is_dir():  # another process may have been first
+                    self._source(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Find all pairs before the first step. Lightning calls this in every process, when they are there.
+
+        Raises:
+            ValueError: see `dataset`.
+        """
+        for split in self._splits:
+            self.dataset(split)
 
     def dataset(self, split: str, *, augment: bool = True) -> PairDataset:
         """The pairs of "train", augmented unless that is False, or of "val", as they are; fetched if need be.

@@ -10,7 +10,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,13 +50,17 @@ def build(root: Path, *, quality: int = 85) -> None:
     if shutil.which("npm") is None:
         raise ValueError("data=emoji fetches its art with npm, which is not installed: install Node.js, which has it")
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as folder:
-        staging = Path(folder)
+    staging = root.with_name(f".{root.name}.building")
+    shutil.rmtree(staging, ignore_errors=True)  # of one that was killed
+    staging.mkdir()
+    try:
         drawings, renders = (_assets(package, staging) for package in (DRAWINGS, RENDERS))
         pairs = staging / "pairs"
         join(drawings, renders, pairs, render_svg=render_svg, quality=quality)
         (pairs / "CREDITS.txt").write_text(CREDITS.format(drawings=DRAWINGS, renders=RENDERS))
         pairs.replace(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def join(drawings: Path, renders: Path, pairs: Path, *, render_svg: Callable[[Path], bytes], quality: int = 85) -> None:

@@ -77,6 +77,8 @@ def _check_depth(pair: Pair, *frames: np.ndarray) -> None:
 
 
 def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Path, codec: Pillow) -> int:
+    for folder in {(out / pair.name).parent for pair in pairs}:
+        atomic.sweep(folder)
     reasons = []
     for pair in tqdm(pairs, unit="image", disable=None):
         try:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 from pathlib import Path
 from typing import Literal
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from p2p import atomic
+from p2p.checkpoint import write_checkpoint
 from p2p.cli import one_sentence
 from p2p.deploy.export import load_weights
 from p2p.deploy.rewrite import resolve_norm_stats
-from p2p.interop.reference import Weights, recognize_discriminator, recognize_generator, to_reference
+from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.record import read_record
 from p2p.run import validated_weights
 from p2p.signals import stoppable, work
@@ -71,7 +69,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     found = recognize_generator(state, checkpoint)
     into, out, width, norm = (found.arguments[key] for key in ("in_channels", "out_channels", "width", "norm"))
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(state, folder / "latest_net_G.pth")
+    write_checkpoint(folder / "latest_net_G.pth", state)
     print(f"{folder}/latest_net_G.pth: {found}, the {weights} weights")
     options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
     options += [] if record.generator.get("dropout") else ["--no_dropout"]
@@ -85,7 +83,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
         judge = recognize_discriminator(state, checkpoint, input_channels=into, target_channels=out).arguments
         if not judge["conditional"] or judge["norm"] != norm:
             raise ValueError("the reference's is conditional and has the generator's norm")
-        write_weights(state, folder / "latest_net_D.pth")
+        write_checkpoint(folder / "latest_net_D.pth", state)
         kind = f"n_layers --n_layers_D {judge['layers']}" if "layers" in judge else "pixel"
         options.append(f"--netD {kind} --ndf {judge['width']}")
     except ValueError as error:
@@ -96,13 +94,6 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
         print(f"the reference makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a line for it")
     where = shlex.join(["--checkpoints_dir", str(folder.parent), "--name", folder.name])
     print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
-
-
-def write_weights(state: Weights, path: Path) -> None:
-    """Save by way of memory: where the disk is full, torch's own way to a file ends the process."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic.write(path, buffer.getvalue())
 
 
 def _of_the_data(record: DictConfig, norm: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from p2p import atomic
 from p2p.batch import to_frames
 from p2p.codecs.pillow import decode
 from p2p.data.images import read_input, read_pair
@@ -85,7 +86,9 @@ def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None
     rows = [[getattr(entry, column) for column in header] for entry in entries]
     captions = [_caption(entry) for entry in entries]
     sheet = contact_sheet(spread(rows, PICTURE_ROWS), header=header, captions=spread(captions, PICTURE_ROWS), across=2)
-    sheet.save(folder / "gallery.png")
+    atomic.sweep(folder)
+    with atomic.replacing(folder / "gallery.png") as partial:
+        sheet.save(partial, "PNG")
 
     summary = f"{len(entries)} of {total} images"
     scores = [entry.psnr for entry in entries if entry.psnr is not None]
@@ -96,7 +99,7 @@ def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None
             summary += f" (returning the input unchanged: {unchanged:.2f} dB)"
     figures = "\n".join(_figure(entry, header, row) for entry, row in zip(entries, rows, strict=True))
     page = PAGE.format(title=html.escape(title), summary=html.escape(summary), figures=figures)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    atomic.write(folder / "index.html", page)
 
 
 def _caption(entry: Entry) -> str:

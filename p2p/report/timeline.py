@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from p2p import atomic
 from p2p.profiling.clock import WORK, Clock, Span
 from p2p.report import timeline_page, timeline_picture
 
@@ -117,9 +118,11 @@ def _window(spans: list[Span], generate: list[Span], batches: int) -> tuple[int,
 def write(timeline: Timeline, folder: Path) -> None:
     """Write timeline.json, timeline.html and timeline.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "timeline.json").write_text(json.dumps(trace(timeline)), encoding="utf-8")
-    (folder / "timeline.html").write_text(timeline_page.page(timeline), encoding="utf-8")
-    timeline_picture.draw(timeline).save(folder / "timeline.png")
+    atomic.sweep(folder)
+    atomic.write(folder / "timeline.json", json.dumps(trace(timeline)))
+    atomic.write(folder / "timeline.html", timeline_page.page(timeline))
+    with atomic.replacing(folder / "timeline.png") as partial:
+        timeline_picture.draw(timeline).save(partial, "PNG")
 
 
 def trace(timeline: Timeline) -> dict:

@@ -9,6 +9,7 @@ from lightning.fabric.utilities import rank_zero_only
 
 from p2p.atomic import PREFIX, SUFFIX
 from p2p.commands import train
+from p2p.data.datamodule import PairedImages
 from p2p.lock import FILE, held
 from tests.faults.test_checkpoints import forked
 from tests.test_configs import compose_command
@@ -59,3 +60,24 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"run_dir=.*file is a file"), held(tmp_path / "file"):
         pass
+
+
+def test_a_data_set_that_two_trainings_need_is_made_once(tmp_path):
+    root, calls = tmp_path / "data/set", tmp_path / "calls"
+
+    def make(folder):
+        with calls.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)
+        folder.mkdir()
+
+    def prepare():
+        PairedImages(root=str(root), transform=None, source=make).prepare_data()
+
+    with forked(prepare) as first:
+        deadline = time.monotonic() + 20
+        while not calls.exists() or not calls.read_text():
+            assert time.monotonic() < deadline
+        prepare()
+        assert calls.read_text() == f"{first}\n"
+    assert [path.name for path in root.parent.iterdir()] == ["set"]
