@@ -40,20 +40,26 @@ def origin_of(checkpoint: Path) -> dict[str, str | None]:
         return {}
 
 
+def newest_checkpoint(run_dir: Path) -> Path:
+    """checkpoints/last.ckpt, or best.ckpt if that is of a later run: the last one was killed when it had no other."""
+    paths = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
+    return max(paths, key=lambda path: origin_of(path).get("run") or "")  # which begin with the time
+
+
 def find_checkpoint(run_dir: Path, name: str) -> Path:
     """The file that ckpt_path=`name` means: last, best, or a path.
 
     Raises:
-        ValueError: it is no name, or the best of an earlier run than the last.
+        ValueError: it is no name, or it is the last or the best of an earlier run than the other.
     """
     if not isinstance(name, str):
         raise ValueError(f"ckpt_path={name} cannot be: use last, best or the path of a checkpoint")
     if name not in ("last", "best"):
         return Path(name).expanduser()
-    path, last = (run_dir / "checkpoints" / f"{stem}.ckpt" for stem in (name, "last"))
-    if path.is_file() and (run := origin_of(last).get("run")) and run != origin_of(path).get("run"):
+    path, newest = run_dir / "checkpoints" / f"{name}.ckpt", newest_checkpoint(run_dir)
+    if path.is_file() and origin_of(path).get("run") != origin_of(newest).get("run"):
         raise ValueError(
-            f"{path} is of an earlier run than {last}, which was stopped before it had a best of its own: use"
-            " ckpt_path=last, or give the path of another checkpoint"
+            f"{path} is of an earlier run than {newest.name} beside it, which was killed when it had no {name}.ckpt:"
+            f" use ckpt_path={newest.stem}, or give the path of another checkpoint"
         )
     return path

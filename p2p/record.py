@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from p2p.checkpoint import origin_of
+from p2p.checkpoint import newest_checkpoint, origin_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -24,13 +24,13 @@ def read_record(run_dir: Path, checkpoint: Path | None = None, *, instead: str =
 
     Args:
         run_dir: runs/<name>.
-        checkpoint: None: the run's last one.
+        checkpoint: None: the run's newest one.
         instead: for the error's end: what else would do.
 
     Raises:
         ValueError: there is no such run, or its record cannot be read.
     """
-    path = record_of(checkpoint or run_dir / "checkpoints/last.ckpt", run_dir)
+    path = record_of(checkpoint or newest_checkpoint(run_dir), run_dir)
     if path is None:
         raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
     record = load_record(path)

@@ -36,7 +36,7 @@ class Checkpoints(TorchCheckpointIO):
 
     def __init__(self, cfg: DictConfig, run_dir: Path, *, resumed: Path | None = None):
         self._cfg, self._run_dir = cfg, run_dir
-        self._start = f"{datetime.now(timezone.utc).isoformat()} by process {os.getpid()}"
+        self._start = f"{datetime.now(timezone.utc).isoformat(timespec='microseconds')} by process {os.getpid()}"
         self._run = self._start if resumed is None else origin_of(resumed).get("run")
         self._first = True
 

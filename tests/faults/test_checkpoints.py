@@ -203,25 +203,27 @@ def test_a_run_of_an_early_version_is_resumed_and_keeps_its_checkpoints(tmp_path
     assert names(tmp_path) == ["last", "train"]
 
 
+@pytest.mark.parametrize("first", ["last", "best"])
 @pytest.mark.parametrize("place", ["before the first checkpoint", "before the record", "before the old ones go"])
-def test_a_kill_while_a_new_run_replaces_an_earlier_one(earlier, place, monkeypatch):
-    run_dir = earlier.parent
+def test_a_kill_while_a_new_run_replaces_an_earlier_one(earlier, place, first, monkeypatch):
+    run_dir, other = earlier.parent, {"last": "best", "best": "last"}[first]
     where = {"before the first checkpoint": (torch, "save"), "before the record": (atomic, "write")}
     where["before the old ones go"] = (type(run_dir), "unlink")
     work = of_run(run_dir, lr=2)
-    killed_at(*where[place], monkeypatch, lambda: work.save_checkpoint({"epoch": 0}, earlier / "last.ckpt"))
-    of = {name: read_record(run_dir, earlier / f"{name}.ckpt").lr for name in ("last", "best", "epoch_0007", "mine")}
+    killed_at(*where[place], monkeypatch, lambda: work.save_checkpoint({"epoch": 0}, earlier / f"{first}.ckpt"))
+    of = {name: read_record(run_dir, earlier / f"{name}.ckpt").lr for name in (first, other, "epoch_0007", "mine")}
     new = place != "before the first checkpoint"
-    assert of == {"last": 1 + new, "best": 1, "epoch_0007": 1, "mine": 1}
+    assert of == {first: 1 + new, other: 1, "epoch_0007": 1, "mine": 1}
     assert read_record(run_dir).lr == 1 + new
+    assert find_checkpoint(run_dir, first) == earlier / f"{first}.ckpt"
     if new:
-        with pytest.raises(ValueError, match=r"best\.ckpt is of an earlier run than .*last\.ckpt.* use ckpt_path=last"):
-            find_checkpoint(run_dir, "best")
-        resumed = of_run(run_dir, lr=2, resumed=earlier / "last.ckpt")
-        resumed.save_checkpoint({"epoch": 1}, earlier / "last.ckpt")
-        assert names(earlier) == ["last", "mine"]
+        with pytest.raises(ValueError, match=rf"{other}\.ckpt is of an earlier run than .* use ckpt_path={first}"):
+            find_checkpoint(run_dir, other)
+        resumed = of_run(run_dir, lr=2, resumed=earlier / f"{first}.ckpt")
+        resumed.save_checkpoint({"epoch": 1}, earlier / f"{first}.ckpt")
+        assert names(earlier) == [first, "mine"]
     else:
-        assert find_checkpoint(run_dir, "best") == earlier / "best.ckpt"
+        assert find_checkpoint(run_dir, other) == earlier / f"{other}.ckpt"
 
 
 def test_a_record_that_the_user_changed_counts(earlier):
