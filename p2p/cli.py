@@ -113,6 +113,7 @@ def quiet_libraries() -> None:
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
         r".*number of training batches .* is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        r".*callbacks used to create the checkpoint need to be provided.*",  # the user left one out
         r".*Found .* module\(s\) in eval mode at the start of training.*",
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6

@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
     assert step > 64
     inside("export", f"name={name}")
     epochs = step // 64 + 1  # one more if it was stopped in the validation after an epoch
-    out, _ = run("train", f"name={name}", *SMALL, f"epochs={epochs}", "ckpt_path=last")
+    out, _ = run("train", f"name={name}", f"epochs={epochs}", "ckpt_path=last")
     assert f"/{epochs}" in out and f"epoch   1/{epochs}" not in out
     assert (tmp_path / "csv/version_0").is_dir() and (tmp_path / "csv/version_1").is_dir()
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs

@@ -53,15 +53,16 @@ class Resume(Callback):
                 states[callback.state_key]["patience"] = callback.patience
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-                best = best_here(states.pop(callback.state_key), callback) if self._in_place else None
-                if best is not None:
+                state = states.pop(callback.state_key)
+                if self._in_place and (best := best_here(state, callback)) is not None:
                     states[callback.state_key] = best
         if trainer.state.fn == TrainerFn.FITTING:
-            self._follow_settings(pl_module, checkpoint)
+            self.follow_settings(pl_module, checkpoint)
             order = order_of(images=self._images, batch_size=self._batch_size, processes=trainer.world_size)
             go_on_within_epoch(checkpoint["loops"]["fit_loop"], order)
 
-    def _follow_settings(self, model: LightningModule, checkpoint: dict) -> None:
+    def follow_settings(self, model: LightningModule, checkpoint: dict) -> None:
+        """Make its optimizers and schedulers those of a model; averages stay, and so do rates without `new_rates`."""
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         optimizers, schedulers = model.configure_optimizers()
         keeps = what_it_keeps(model)

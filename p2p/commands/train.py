@@ -61,8 +61,8 @@ def train(cfg: DictConfig) -> None:
         say(line)
     found = None if resume is None else read_checkpoint(resume)
     start = start_from_reference(cfg) if resume is None else {}
-    data = instantiate(cfg.data, _convert_="all")
-    callbacks = instantiate(cfg.callbacks)
+    data = made(cfg, "data")
+    callbacks = made(cfg, "callbacks")
     logger = cfg.get("logger") or OmegaConf.create()
     if resume is not None:
         callbacks["resume"] = resume_callback(cfg, resume, data)
@@ -73,18 +73,13 @@ def train(cfg: DictConfig) -> None:
     # The last checkpoint is saved behind the best ones, so that it knows of them.
     ordered = sorted(callbacks.values(), key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
     why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=ordered,
-        logger=list(loggers.values()),
-        _convert_="all",
-    )
+    trainer = made(cfg, "trainer", callbacks=ordered, logger=list(loggers.values()))
     if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks.values()):
         raise ValueError("no callback saves checkpoints, and the training would be lost: leave callbacks.last in")
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
-    model = instantiate(cfg.model, _convert_="all")
+    model = made(cfg, "model")
     check_strategy(trainer, model)
     load_start(model, start)
     trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, resumed=resume)
@@ -111,3 +106,8 @@ def train(cfg: DictConfig) -> None:
     }
     rank_zero_only(show_scores)(rows)
     say(f"next: {command_line('export', **run_settings(run_dir))}")
+
+
+def made(cfg: DictConfig, part: str, **options: object) -> object:
+    """What a node describes; cfg keeps its references, for the record. Hydra (1.3) resolves in place what they name."""
+    return instantiate(copy.deepcopy(cfg)[part], **options, _convert_="all")

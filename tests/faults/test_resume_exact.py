@@ -15,14 +15,14 @@ from tests.test_resume import assert_same
 
 # 64 pixels: the smallest side at which the U-Net has a block with dropout.
 TINY = ["image_size=64", "generator.width=2", "discriminator.width=2", "discriminator.layers=1", "trainer=cpu"]
-TINY += ["batch_size=2", "data=folder", "epochs=3", "~callbacks.samples", "trainer.log_every_n_steps=1", "logger=csv"]
+TINY += ["batch_size=2", "data=folder", "epochs=2", "~callbacks.samples", "trainer.log_every_n_steps=1", "logger=csv"]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Five batches of two pairs an epoch, the last not full."""
+    """Three batches of two pairs an epoch, the last not full."""
     root = tmp_path_factory.mktemp("pairs")
-    for split, count in (("train", 9), ("val", 3)):
+    for split, count in (("train", 5), ("val", 1)):
         (root / split).mkdir()
         for index in range(count):
             picture(128, 64, seed=index).save(root / split / f"{index}.png")
@@ -81,11 +81,11 @@ def whole(pairs, tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "call", "options"),
     [
-        ("on_train_batch_start", 8, []),
-        ("on_train_batch_start", 6, ["data.workers=2"]),  # the first batch of an epoch
-        ("on_train_batch_start", 10, []),  # the last one
-        ("on_train_batch_start", 8, ["model.accumulate=3", "callbacks=ema"]),
-        ("on_validation_batch_start", 3, ["scheduler=plateau"]),
+        ("on_train_batch_start", 5, []),
+        ("on_train_batch_start", 4, ["data.workers=2"]),  # the first batch of an epoch
+        ("on_train_batch_start", 6, []),  # the last one
+        ("on_train_batch_start", 5, ["model.accumulate=2", "callbacks=ema"]),
+        ("on_validation_batch_start", 2, ["scheduler=plateau"]),
     ],
 )
 def test_stopped_anywhere(method, call, options, pairs, whole, tmp_path, monkeypatch, capsys):
@@ -98,13 +98,10 @@ def test_stopped_anywhere(method, call, options, pairs, whole, tmp_path, monkeyp
     resumed = run(tmp_path, "ckpt_path=last")
     assert_same(expected, resumed)
     assert rows(tmp_path) == rows(whole(*options)[0])
-    assert_same_scores(expected, resumed)
-    said = capsys.readouterr()
-    print(said.out, said.err)
+    assert best_score(expected) == best_score(resumed)
+    assert capsys.readouterr().err == ""
 
 
-def assert_same_scores(one, other):
-    """Of the best checkpoint and of early stopping."""
-    for key, state in one["callbacks"].items():
-        for name in ("best_model_score", "wait_count"):
-            assert state.get(name) == other["callbacks"][key].get(name)
+def best_score(checkpoint):
+    (state,) = (state for key, state in checkpoint["callbacks"].items() if "Checkpoint" in key and "val/L1" in key)
+    return state["best_model_score"]
