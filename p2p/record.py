@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from p2p.checkpoint import newest_checkpoint, origin_of
+from p2p.trust import check_record
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -60,7 +61,7 @@ def load_record(path: Path) -> DictConfig:
     """The record of a train.yaml or in a checkpoint, with its references.
 
     Raises:
-        ValueError: the file holds no settings.
+        ValueError: the file holds no settings, or names what a record may not (`p2p.trust`).
     """
     try:
         record = OmegaConf.create(path.read_text() if path.suffix == ".yaml" else origin_of(path)["record"])
@@ -70,6 +71,7 @@ def load_record(path: Path) -> DictConfig:
         raise ValueError(f"{path}{line} cannot be read as YAML: mend it, or restore it from a copy") from None
     if not isinstance(record, DictConfig) or "generator" not in record:
         raise ValueError(f"{path} holds no settings of train.py: restore it from a copy")
+    check_record(record, path)
     if not any(_is_reference(value) for _, value in leaves(OmegaConf.to_container(record, resolve=False))):
         _restore_references(record)
     if record.get("norm_stats") == "auto":  # of early versions: what it meant for that run

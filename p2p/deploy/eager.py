@@ -15,7 +15,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import input_dtype, read, trace, write
+from p2p.deploy.exported_program import checked, read, taken, trace, write
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 
@@ -65,9 +65,14 @@ def export(
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`."""
+    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+
+    Raises:
+        ValueError: see `p2p.deploy.exported_program.load`.
+    """
     program = read(path)
+    takes = taken(program)
     if device.type == "cpu":
-        return program.module()
+        return checked(program.module(), takes)
     network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
-    return capture(network, device=device, dtype=input_dtype(program))
+    return capture(checked(network, takes), device=device, dtype=getattr(torch, takes.dtype))

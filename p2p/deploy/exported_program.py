@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from p2p.deploy import rewrite
+from p2p.deploy.archive import FOREIGN, check_archive, weights_only
+from p2p.deploy.fields import MOST_IMAGES
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
+from p2p.deploy.takes import Takes
 
 CPU = torch.device("cpu")
 
@@ -68,24 +72,55 @@ def write(program: ExportedProgram, path: Path) -> None:
 
 
 def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program as a function on `device`."""
+    """The program as a function on `device`.
+
+    Raises:
+        ValueError: the file is damaged, or not as export.py writes it; and later, for an input of another shape or
+            dtype.
+    """
     program = read(path)
     if device.type != "cpu":
         program = move_to_device_pass(program, device)
-    return program.module()
+    return checked(program.module(), taken(program))
+
+
+def checked(module: nn.Module, takes: Takes) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The module as a function that refuses other inputs than it takes."""
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        takes.check(images)
+        return module(images)
+
+    return run
 
 
 def read(path: Path) -> ExportedProgram:
-    """What torch.export has saved, without its warnings of how its own file is laid out."""
-    with quiet():
-        return torch.export.load(path)
+    """What torch.export has saved, of which nothing is run, without its warnings of how its own file is laid out.
+
+    Raises:
+        ValueError: the file is damaged, or holds what could run, see `p2p.deploy.archive`.
+    """
+    check_archive(path)
+    try:
+        with quiet(), weights_only():
+            program = torch.export.load(path)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds a pickled object, {FOREIGN}") from error
+    program._guards_code = []  # Python code; `taken` says the same
+    return program
 
 
-def input_dtype(program: ExportedProgram) -> torch.dtype:
-    """What it takes."""
+def taken(program: ExportedProgram) -> Takes:
+    """The inputs of a program."""
     [name] = program.graph_signature.user_inputs
-    [node] = [node for node in program.graph.nodes if node.name == name]
-    return node.meta["val"].dtype
+    [value] = [node.meta["val"] for node in program.graph.nodes if node.name == name]
+    count, *image = value.shape
+    if isinstance(count, int):
+        least = most = count
+    else:
+        limits = program.range_constraints[count.node.expr]
+        least, most = int(limits.lower), int(limits.upper) if limits.upper < MOST_IMAGES else None
+    return Takes(least, most, tuple(image), str(value.dtype).removeprefix("torch."))
 
 
 def check_batches(min_batch: int, max_batch: int | None) -> None:

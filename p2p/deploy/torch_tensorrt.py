@@ -17,7 +17,7 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.exported_program import input_dtype, read, trace
+from p2p.deploy.exported_program import taken, trace
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.quiet import quiet
@@ -127,9 +127,9 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     them. Before, it does so in the background, and what a graph records is what it has by then.
     """
     torch_tensorrt = _import()  # registers the operator that runs engines
-    with torch.cuda.device(device):
-        program = read(path)
-    module, dtype = program.module(), input_dtype(program)
+    with torch.cuda.device(device), quiet():
+        program = torch.export.load(path)  # with an engine inside, which is code: no look before would change that
+    module, dtype = program.module(), getattr(torch, taken(program).dtype)
     # An attribute, because it must live as long as the engines.
     module.kernels = keep_kernels(program.constants.values(), path.with_suffix(".kernels"), torch_tensorrt)
     if path.name != OF_FRAMES:
