@@ -67,6 +67,8 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
         raise ValueError(
             f"it is an image, of which channels={channels} is not supported: use 1 (grey), 3 (RGB) or an .npy file"
         )
+    if not data:
+        raise ValueError("it is not an image: the file is empty")
     with _sentences():
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > LARGE:

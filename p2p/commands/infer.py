@@ -58,8 +58,8 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)
         codec.check_channels(engine.manifest.output_shape[0])
-        pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
         transform = transform_for(engine, cfg.transform)
+        pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
         stages = Stages(
             engine=engine,
             transform=transform,

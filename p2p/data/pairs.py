@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 from p2p.data.halves import shape_of_halves, size_of
 from p2p.data.lists import listed
-from p2p.data.walk import Skipped, images_below, images_like, is_image
+from p2p.data.walk import Skipped, folders_in, images_below, images_like, is_image
 
 Direction = Literal["AtoB", "BtoA"]
 PairLayout = Literal["side_by_side", "two_folders"]
@@ -33,7 +33,7 @@ class Source(NamedTuple):
     shape: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """An input and, where it is known, the target that the generator should make of it.
 
@@ -61,15 +61,6 @@ def check_outside(output: Path, folder: Path) -> None:
     """Raise a ValueError if what is written to `output` would be found among the images of `folder`."""
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(f"{output} is in {folder}, where it would be read the next time: choose another output")
-
-
-def folders_in(folder: Path) -> dict[str, Path]:
-    """The folders in a folder by their names in lower case; of two that differ in case alone, the upper one."""
-    folders: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_dir():
-            folders.setdefault(path.name.lower(), path)
-    return folders
 
 
 def sides_of(folder: Path) -> tuple[Path, Path] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from p2p.data.pairs import SIDES, Direction, Pair, PairLayout, find_pairs, folders_in, pairs_of, sides_of
-from p2p.data.walk import Skipped, summary
+from p2p.data.pairs import SIDES, Direction, Pair, PairLayout, find_pairs, pairs_of, sides_of
+from p2p.data.walk import Skipped, folders_in, summary
 
 OTHER_NAMES = {"val": ("valid", "validation", "test")}  # of a split, where it is not there by its own
 

@@ -33,6 +33,24 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
+def folders_in(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by their names in lower case; of two that differ in case alone, the upper one.
+
+    None where there is no such folder.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    if not folder.is_dir():
+        return {}
+    try:
+        with os.scandir(folder) as scan:
+            names = sorted((entry.name for entry in scan if is_folder(entry)), reverse=True)
+    except OSError as error:
+        raise _closed(str(folder), error) from error
+    return {name.lower(): folder / name for name in names}
+
+
 def images_below(folder: Path | str, skipped: Skipped) -> list[str]:
     """The paths of all images in a folder and the folders in it, sorted by their parts.
 
@@ -116,7 +134,7 @@ def _files_below(folder: str, skipped: Skipped) -> Iterator[str]:
     above, open_folders = [_identity(folder)], [_entries(folder, skipped)]
     while open_folders:
         for entry in open_folders[-1]:
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 if entry.is_file(follow_symlinks=False) or _regular(entry.path, skipped):
                     yield entry.path
                 continue
@@ -132,7 +150,8 @@ def _files_below(folder: str, skipped: Skipped) -> Iterator[str]:
             open_folders.pop()
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is one, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads round in a circle, or into a closed folder

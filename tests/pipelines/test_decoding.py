@@ -147,6 +147,14 @@ def test_which_jpeg_files_a_gpu_loads(tmp_path, size, half, preprocess, same, ot
         assert files_for(tmp_path, preprocess, kind).gpu_size(pair, data) == (expected if fits else None)
 
 
+def test_halves_of_another_shape_are_the_cpus_which_refuses_them(tmp_path):
+    picture(32, 16).save(tmp_path / "x.jpg")
+    data = (tmp_path / "x.jpg").read_bytes()
+    for shape, fits in ((1.0, True), (1.5, False)):
+        pair = Pair("x", Source(tmp_path / "x.jpg", "left", shape))
+        assert files_for(tmp_path, "resize_and_crop", "any size").gpu_size(pair, data) == ((16, 16) if fits else None)
+
+
 def test_where_the_cpu_must_decode_it_is_said_once(tmp_path, capsys):
     def made(codec, transform):
         engine = Negative()
