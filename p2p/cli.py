@@ -25,6 +25,7 @@ from p2p import gpu_faults, signals
 from p2p.record import CONF
 from p2p.resume.settings import as_hydra_takes_them, resumed_settings
 from p2p.settings import check_settings
+from p2p.shown import shown
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
@@ -44,6 +45,7 @@ def run_command(name: str) -> None:
     exception is a bug and keeps its stack trace.
     """
     full = os.environ.get(FULL_ERROR) == "1"
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
     # Hydra takes -m before or behind the overrides, and not among them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     typed, deletions = sys.argv[1:], []
@@ -143,7 +145,7 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
         message = explain(error, config_name)
         if full or message is None:
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {shown(message)}")
 
 
 def explain(error: Exception, config_name: str) -> str | None:
@@ -184,8 +186,9 @@ def explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, ValueError):
-        # A loader process wraps its exception in a whole stack trace, of which the last line is the message.
-        return str(error).strip().rpartition("\n")[2].removeprefix("ValueError: ")
+        # A loader process wraps its exception in a whole stack trace, which ends with the message.
+        message = str(error).strip()
+        return message.rpartition("\nValueError: ")[2] if message.startswith("Caught ") else message
     return None
 
 

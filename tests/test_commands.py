@@ -141,7 +141,8 @@ def test_infer_on_a_folder_with_a_broken_file(name, tmp_path, inside):
     out, err = run("infer", *arguments, code=1)
     assert err.strip().startswith("error: 1 of 2 images failed: cannot read")
     assert "b.jpg: it is not an image" in err
-    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["a.jpg"]
+    assert [path.name for path in (tmp_path / "out").rglob("*.jpg")] == ["a.jpg"]
+    assert "b.jpg,decode,cannot read" in (tmp_path / "out/failures.csv").read_text()
     assert Image.open(tmp_path / "out/deep/a.jpg").size == (32, 32)
     (folder / "b.jpg").unlink()
     out = inside("infer", *arguments, "skip_existing=true")
@@ -154,7 +155,7 @@ def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path, inside):
     arguments = [f"name={name}", f"input=@{tmp_path}/list.txt", f"output={tmp_path}/out", "layout=side_by_side"]
     out = inside("infer", *arguments, "restore_size=true")
     assert "2 images written" in out
-    assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == {
+    assert {path.name: Image.open(path).size for path in (tmp_path / "out").glob("*.png")} == {
         "1f317.png": (256, 256),
         "1f35e.png": (256, 256),
     }
@@ -271,7 +272,7 @@ def test_bad_training_data_is_named(workers, refusal, tmp_path):
     arguments += ["data=folder", f"data.root={tmp_path}", "epochs=1"]
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
-    assert f"there is no image in {tmp_path}/val" in refusal("train", *arguments)
+    assert f"there is no image in {tmp_path}/train" in refusal("train", *arguments)
     Image.new("RGB", (64, 32)).save(tmp_path / "val/x.png")
     Image.new("RGB", (64, 32)).save(tmp_path / "train/x.png")
     (tmp_path / "train/y.png").write_bytes(b"broken")

@@ -6,19 +6,24 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from p2p.cli import some_of
+from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine, load_engine
 from p2p.device import pick_device
+from p2p.pipelines.outputs import add_to_record, blocked, read_record, source_of, sweep, to_do
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
+from p2p.report.failures import recorded
 from p2p.report.tables import show_stages
 from p2p.run import inputs_to_translate, keep_apart
 from p2p.settings import check_output
+from p2p.shown import shown
 
+FAILURES = "failures.csv"
 SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
 
 
@@ -52,7 +57,7 @@ def transform_for(engine: Engine, options: DictConfig) -> Torchvision:
 
 def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
-    run_dir = Path(cfg.run_dir)
+    folder = Path(cfg.output)
     with clock("init"):
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
@@ -64,27 +69,73 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             engine=engine,
             transform=transform,
             codec=codec,
-            output=Path(cfg.output),
+            output=folder,
             clock=clock,
             restore_size=cfg.restore_size,
         )
-        keep_apart(pairs, [stages.path(pair.name) for pair in pairs], source=cfg.input, output=Path(cfg.output))
-        check_output(Path(cfg.output))
-        todo = [pair for pair in pairs if not (cfg.skip_existing and stages.path(pair.name).is_file())]
+        outputs = [stages.path(pair.name) for pair in pairs]
+        keep_apart(pairs, outputs, source=cfg.input, output=folder)
+        check_output(folder)
         pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
+        settings = {
+            "program": engine.manifest.program_sha256,
+            "inputs": source_of(pairs[0]),
+            "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
+            "restore_size": cfg.restore_size,
+            "codec": OmegaConf.to_container(cfg.codec, resolve=True),
+        }
+        todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
+        sweep(outputs)
+    with recorded(folder / FAILURES) as stages.on_failure:
+        add_to_record(folder, settings)
+        try:
+            with progress_bar(len(todo)) as bar:
+                stages.on_image = bar.update
+                pipeline(fail_blocked(todo, outputs, stages), stages, batch_size=cfg.batch_size)
+        except BaseException:
+            sweep(outputs)
+            if stages.failures:
+                print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
+            raise
+        finally:
+            show_stages(clock, format=cfg.codec.format)
+    failed = len(stages.failures)
+    done, skipped = len(todo) - failed, len(pairs) - len(todo)
+    print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
+    draw_gallery(pairs, stages, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}")
+    if failed:
+        reasons = some_of(list(stages.failures.values()))
+        raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
+
+
+def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dict) -> list[Pair]:
+    """The pairs that skip_existing does not skip; says so where there is an output, and why."""
+    todo, why = to_do(pairs, outputs, record=read_record(folder), settings=settings)
+    if why:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
+        print(f"{why.total()} images that are in {shown(str(folder))} are written anew: {reasons}")
+    return todo
+
+
+def fail_blocked(pairs: list[Pair], outputs: list[Path], stages: Stages) -> list[Pair]:
+    """Those that can be written; the others fail at once, so that it does not matter which comes first."""
+    files = blocked(outputs)
+    if not files:
+        return pairs
+    for pair in pairs:
+        path = stages.path(pair.name)
+        if path.parent in files:
+            stages.fail(pair, "write", f"cannot write {path}: {files[path.parent]} is another image's output")
+    return [pair for pair in pairs if stages.path(pair.name).parent not in files]
+
+
+def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str) -> None:
+    """Draw it, or say why not: whether the images are translated does not depend on it."""
     try:
-        with progress_bar(len(todo)) as bar:
-            stages.on_image = bar.update
-            pipeline(todo, stages, batch_size=cfg.batch_size)
-    finally:
-        show_stages(clock, format=cfg.codec.format)
-    done = len(todo) - len(stages.failures)
-    print(f"{done} images written to {cfg.output}, {len(stages.failures)} failed, {len(pairs) - len(todo)} skipped")
-    entries = gallery.collect(pairs, stages, count=cfg.gallery)
-    if entries:
-        there = len(pairs) - len(stages.failures)
-        gallery.write(entries, run_dir, title=f"p2p: {cfg.name}", total=there)
-        print(f"look at {run_dir / 'index.html'} or {run_dir / 'gallery.png'}")
-    if stages.failures:
-        reasons = list(stages.failures.values())
-        raise ValueError(f"{len(reasons)} of {len(todo)} images failed: {some_of(reasons)}")
+        entries = gallery.collect(pairs, stages, count=count)
+        if entries:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            gallery.write(entries, run_dir, title=title, total=len(pairs) - len(stages.failures))
+            print(f"look at {shown(str(run_dir / 'index.html'))} or {shown(str(run_dir / 'gallery.png'))}")
+    except Exception as error:
+        print(f"no gallery could be drawn: {shown(str(error) or type(error).__name__)}")

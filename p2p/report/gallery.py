@@ -21,6 +21,7 @@ from p2p.deploy.export import psnr_db
 from p2p.pipelines.files import to_size
 from p2p.pipelines.stages import Stages
 from p2p.report.picture import as_picture, contact_sheet, spread
+from p2p.shown import shown
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,21 @@ class Entry:
 
 
 def collect(pairs: list[Pair], stages: Stages, *, count: int) -> list[Entry]:
-    """`count` of the images that were translated, evenly spread, read back from the files that were written."""
-    done = [pair for pair in pairs if pair.name not in stages.failures and stages.path(pair.name).is_file()]
-    return [_entry(pair, stages) for pair in spread(done, count)]
+    """`count` of the images that were translated, evenly spread, read back from the files that were written.
+
+    What cannot be read back, because it was deleted meanwhile, say, is left out.
+    """
+    done = [pair for pair in pairs if pair.name not in stages.failures]
+    entries, missing = [], {}
+    for pair in spread(done, count):
+        try:
+            entries.append(_entry(pair, stages))
+        except (ValueError, OSError) as error:  # noqa: PERF203 - of a few dozens
+            missing[pair.name] = error
+    if missing:
+        name, error = next(iter(missing.items()))
+        print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {error}')}")
+    return entries
 
 
 def _entry(pair: Pair, stages: Stages) -> Entry:
@@ -98,17 +111,18 @@ def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None
             unchanged = np.mean([_psnr(entry.input, entry.target) for entry in entries])
             summary += f" (returning the input unchanged: {unchanged:.2f} dB)"
     figures = "\n".join(_figure(entry, header, row) for entry, row in zip(entries, rows, strict=True))
-    page = PAGE.format(title=html.escape(title), summary=html.escape(summary), figures=figures)
+    page = PAGE.format(title=html.escape(shown(title)), summary=html.escape(summary), figures=figures)
     atomic.write(folder / "index.html", page)
 
 
 def _caption(entry: Entry) -> str:
-    return entry.name if entry.psnr is None else f"{entry.name}  {entry.psnr:.1f} dB"
+    return shown(entry.name) if entry.psnr is None else f"{shown(entry.name)}  {entry.psnr:.1f} dB"
 
 
 def _figure(entry: Entry, header: list[str], row: list[np.ndarray]) -> str:
+    name = html.escape(shown(entry.name))
     images = "".join(
-        f'<div><img src="{_data_uri(frame)}" alt="{column} of {html.escape(entry.name)}"><span>{column}</span></div>'
+        f'<div><img src="{_data_uri(frame)}" alt="{column} of {name}"><span>{column}</span></div>'
         for column, frame in zip(header, row, strict=True)
     )
     return f"<figure><div class=row>{images}</div><figcaption>{html.escape(_caption(entry))}</figcaption></figure>"
