@@ -78,6 +78,11 @@ def _lock(path: Path, *, wait: bool) -> int:
             raise BlockingIOError from None
         if os.fstat(descriptor).st_nlink:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            try:
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            except OSError as error:
+                os.close(descriptor)
+                error.filename = str(path.parent)
+                raise
             return descriptor
         os.close(descriptor)  # who had it before us has removed it, between our opening and our locking

@@ -16,6 +16,7 @@ from p2p import atomic
 from p2p.batch import Batch
 from p2p.checkpoint import find_checkpoint, origin_of
 from p2p.commands import train
+from p2p.lock import held
 from p2p.record import read_record
 from p2p.saving import Checkpoints
 from tests.test_configs import compose_command
@@ -127,6 +128,15 @@ def test_a_disk_that_is_full_when_an_error_ends_the_training(disk, tmp_path):
         fit_until_an_error(of_run(folder, lr=1), folder)
     assert raised.value.filename == str(folder / "last.ckpt")
     assert sorted(path.name for path in folder.iterdir()) == ["other"]
+
+
+def test_a_disk_that_is_full_before_anything_is_trained(disk):
+    folder = disk("8k")
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "other").write_bytes(bytes(9000))
+    with pytest.raises(OSError, match="No space left") as raised, held(folder):
+        pass
+    assert raised.value.filename == str(folder)
 
 
 def test_lightning_needs_no_temporary_folder(tmp_path, monkeypatch):
