@@ -30,8 +30,8 @@ lint: $(INSTALLED) ## ruff alone
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-soak: $(INSTALLED) ## the long tests of docs/reliability.md: kills, full disks, 200,000 images
-	$(PY) -m pytest -q -m soak
+soak: $(INSTALLED) ## the long tests of docs/reliability.md, an hour: kills, full disks, races, 200,000 images
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m soak -rP
 
 test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -q -m gpu

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -13,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from tests.conftest import ROOT
 from tests.faults.conftest import SMALL, Reader, files_in, flaw, listing, make_pairs, partials_in, processes_of
 
 pytestmark = pytest.mark.soak
@@ -267,3 +270,30 @@ def test_export(commands, run_dir):
     assert partials_in(run_dir, commands.folder / "cache") == []
     assert len(list(run_dir.parent.iterdir())) == 2
     print(f"export.py: {dict(seen)}, {dict(signals)}, {reads} reads, {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_python_while_it_starts(commands, run_dir, number):
+    """As a user starts them, not forked: most of this time is spent with imports."""
+    draw, codes = random.Random(int(number)), Counter()
+    before = contents(run_dir)
+    for name in ["train.py", "export.py", "infer.py"] * 3:
+        output = run_dir if name == "train.py" else run_dir / "new"
+        process = subprocess.Popen(
+            [sys.executable, name, f"{'hydra.run.dir' if name == 'train.py' else 'output'}={output}"]
+            + ([*SMALL] if name == "train.py" else [f"run_dir={run_dir}"]),
+            cwd=ROOT,
+            env=commands.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        time.sleep(draw.uniform(0.05, 3))
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[0]
+        codes[process.returncode] += 1
+        assert process.returncode in (-number, 128 + number), said
+        assert "Traceback" not in said or name not in said, said  # before the script, it is Python's own
+        assert partials_in(run_dir) == []
+    assert {name: contents(run_dir)[name] for name in before} == before
+    print(f"{number.name} while Python starts: exit statuses {dict(codes)}")
