@@ -92,7 +92,7 @@ def test_a_full_disk_that_a_command_can_do_without(apart, run, mounted, point, c
         place.mkdir(exist_ok=True)
     mounted(place, 0)
     variables = {"tmp": {"TMPDIR": str(place)}, "cache": {"XDG_CACHE_HOME": str(place)}}.get(point, {})
-    folder = run / f"without-{point.strip('/').replace('/', '-')}"
+    folder = run / f"{command}-without-{point.strip('/').replace('/', '-')}"
     arguments = {
         "train.py": [f"hydra.run.dir={folder}", *training(run), "epochs=1"],
         "export.py": [f"run_dir={run / 'run'}", f"output={folder}"],
@@ -166,20 +166,16 @@ def test_a_read_only_disk(apart, run, mounted, command):
         "export.py": [f"run_dir={run / 'run'}", f"output={target}"],
         "infer.py": [f"run_dir={run / 'run'}", f"input={run / 'images'}", f"output={target}", *OVERLAP],
     }[command]
-    says(apart, target, command, *arguments, reason="Read-only file system")
+    says(apart, target, command, *arguments, reason="Read-only file system|may not be written to")
     assert list(disk.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train.py", "infer.py"])
-def test_a_disk_that_becomes_read_only(apart, run, mounted, command):
+def test_a_disk_that_becomes_read_only(apart, run, mounted):
+    """While infer.py works: train.py has its lock open, and with that Linux lets nobody make its disk read-only."""
     disk, target = mounted(run / "disk", "64m"), run / "disk/target"
-    arguments = {
-        "train.py": [f"hydra.run.dir={target}", *training(run), "epochs=20"],
-        "infer.py": [f"run_dir={run / 'run'}", f"input={run / 'images'}", f"output={target}", "restore_size=true"],
-    }[command]
-    life = apart.start(command, *arguments)
-    sign = ".ckpt" if command == "train.py" else ".png"
-    while sum(path.suffix == sign for path in files_in(disk / "target")) < 2:
+    command = ["infer.py", f"run_dir={run / 'run'}", f"input={run / 'images'}", f"output={target}"]
+    life = apart.start(*command, "restore_size=true")
+    while sum(path.suffix == ".png" for path in files_in(disk / "target")) < 2:
         assert life.ended() is None, life.said()
         time.sleep(0.002)
     read_only_at_last(apart, run / "disk", life)
