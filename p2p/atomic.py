@@ -8,6 +8,7 @@ on the temporary file (flock, which the system releases when a process dies): `s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX, SUFFIX = ".p2p-", ".partial"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)  # what write() reports without a name
 
 
 @contextmanager
@@ -75,6 +77,25 @@ def folder_beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         _name(error, path)
         raise
+
+
+@contextmanager
+def disk_of(folder: Path) -> Iterator[None]:
+    """Raise errors of the disk that a library's log, say, met there as what they are, and with a name.
+
+    A write has none to tell, and Lightning (2.6) says of a figure that cannot be written that it "is not supported".
+
+    Raises:
+        OSError: of the disk; its `filename` is `folder` where it had none.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, ValueError) else error
+        if not isinstance(cause, OSError) or cause.errno not in DISK:
+            raise
+        cause.filename = cause.filename or str(folder)
+        raise cause from None
 
 
 def sweep(folder: Path) -> None:

@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -123,6 +125,13 @@ def quiet_libraries() -> None:
         r".*The AccumulateGrad node's stream does not match.*",  # a captured step has a second one, see p2p.capture
     ):
         warnings.filterwarnings("ignore", message)
+    threading.excepthook = partial(_of_a_thread, threading.excepthook)
+
+
+def _of_a_thread(hook: Callable[[threading.ExceptHookArgs], None], args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer tells the main thread, which raises it again, of a disk that is full."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        hook(args)
 
 
 @contextmanager
@@ -180,11 +189,12 @@ def explain(error: Exception, config_name: str) -> str | None:
         return _unknown_key(match[1], config_name)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"{error.filename} cannot be written" if error.filename else str(error)
-        return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return f"{path}: {error.strerror}" if path else str(error)
+        where = f"{path} cannot be written" if path else str(error)
+        return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
     if isinstance(error, ValueError):
         # A loader process wraps its exception in a whole stack trace, which ends with the message.
         message = str(error).strip()

@@ -148,8 +148,10 @@ def _says_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came from."""
-    while error is not None:
+    """The error, and what it came from; an error that was raised again for one of its own may come from itself."""
+    seen = []
+    while error is not None and error not in seen:
+        seen.append(error)
         yield error
         error = error.__cause__ or error.__context__
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from p2p.atomic import disk_of
 from p2p.callbacks.resume import resume_callback
 from p2p.device import check_trainer_device
 from p2p.gpu_faults import alone, or_say_what_fits
@@ -35,7 +36,7 @@ TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth reco
 def main(cfg: DictConfig) -> None:
     """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds."""
     attempt = partial(try_steps, cfg) if alone() else None
-    with held(Path(cfg.run_dir)):
+    with held(Path(cfg.run_dir)), disk_of(Path(cfg.run_dir)):
         or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
 
 
