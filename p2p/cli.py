@@ -176,6 +176,8 @@ def explain(error: Exception, config_name: str) -> str | None:
             f"a loader process died ({how[1].strip() if how else 'it was killed'}): the machine's memory or /dev/shm is"
             " full, use fewer data.workers or a smaller batch_size"
         )
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+        return "the machine's memory is full: use a smaller batch_size or image_size, or end other programs"
     if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
         return sentence
     if isinstance(error, MissingConfigException) and error.options:

@@ -24,7 +24,7 @@ RANGES = {
     "batch_size": (1, None),
     "image_size": (None, 8192),  # an image of this side has a first feature map of 4 GB; the networks know the smallest
     "images": (1, None),
-    "gallery": (0, None),
+    "gallery": (0, 1000),  # all of them are in one page, and in memory while it is made
 }
 WORDS = {
     bool: "true or false",

@@ -49,7 +49,7 @@ MISTAKES = {
     ("export", "frames=1"): "frames=1 cannot be: use true or false, such as the default, false",
     ("export", "backend.max_batch=all"): "backend.max_batch=all cannot be: use a whole number or null",
     ("infer", "gallery=abc"): "gallery=abc cannot be: use a whole number, such as the default, 48",
-    ("infer", "gallery=-1"): "gallery=-1 is out of range: use 0 or more",
+    ("infer", "gallery=-1"): "gallery=-1 is out of range: use 0 to 1000",
     ("infer", "restore_size=maybe"): "restore_size=maybe cannot be: use true or false, such as the default, false",
     ("infer", "codec.quality=good"): "codec.quality=good cannot be: use a whole number, such as the default, 96",
 }

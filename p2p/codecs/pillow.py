@@ -175,6 +175,8 @@ class Pillow:
                 raise ValueError(f"codec.format={format} is not known: use png, jpg, webp or npy")
         if not 1 <= quality <= 100:
             raise ValueError(f"codec.quality={quality} is out of range: use 1 to 100")
+        if not 0 <= png_level <= 9:
+            raise ValueError(f"codec.png_level={png_level} is out of range: use 0 to 9")
 
     def decode(self, data: bytes, *, channels: int = 3) -> np.ndarray:
         """See `decode`."""

@@ -91,7 +91,8 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         try:
             with progress_bar(len(todo)) as bar:
                 stages.on_image = bar.update
-                pipeline(fail_blocked(todo, outputs, stages), stages, batch_size=cfg.batch_size)
+                batch_size = min(cfg.batch_size, max(1, len(todo)))
+                pipeline(fail_blocked(todo, outputs, stages), stages, batch_size=batch_size)
         except BaseException:
             sweep(outputs)
             if stages.failures:

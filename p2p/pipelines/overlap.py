@@ -21,6 +21,7 @@ that loading and saving use all cores, too.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,6 +33,7 @@ import torch
 
 from p2p.cores import available_cores
 from p2p.data.pairs import Pair
+from p2p.memory import check_room
 from p2p.pipelines import sequential
 from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
@@ -42,6 +44,7 @@ from p2p.pipelines.workers import QUEUED, Workers
 
 PART = 4  # images of a task, at least, where a batch has them
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
+MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
@@ -92,8 +95,18 @@ def run(
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
         raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
+    if workers > (most := max(MANY, 4 * available_cores())):
+        raise ValueError(
+            f"pipeline.workers={workers} is too large for {available_cores()} cores, of which each is kept busy by one:"
+            f" use {most} or less"
+        )
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
+    slots = min(slots, -(-len(pairs) // batch_size))
+    check_room(
+        slots * batch_size * (math.prod(manifest.input_shape) + math.prod(manifest.output_shape)),
+        what=f"use a smaller batch_size or fewer pipeline.slots: {batch_size} images in each of {slots} slots",
+    )
     turns = not on_gpu and torch.get_num_threads() >= available_cores()
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,

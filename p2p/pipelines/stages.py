@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -18,11 +19,13 @@ from p2p.data.pairs import Pair
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
+from p2p.memory import check_room
 from p2p.pipelines.files import Failure, Files
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 
+FLOAT_BYTES = 4
 KEPT = 1000  # failures whose reasons are kept
 
 
@@ -83,8 +86,16 @@ class Stages:
         """Make the output's folder, and run the engine once on zeros, so that no image pays for its first-time work.
 
         On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
+
+        Raises:
+            ValueError: there is no memory for such batches.
         """
         self.files.output.mkdir(parents=True, exist_ok=True)
+        shapes = self.engine.manifest.input_shape, self.engine.manifest.output_shape
+        check_room(
+            batch_size * sum(FLOAT_BYTES * math.prod(shape) for shape in shapes),
+            what=f"use a smaller batch_size: what the network takes and gives for {batch_size} images",
+        )
         # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
         torch.backends.cudnn.deterministic = True
         last = images % batch_size if self.engine.device.type == "cuda" else 0

@@ -3,12 +3,13 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
-from p2p.pipelines import overlap
+from p2p.pipelines import overlap, sequential
 from p2p.pipelines.stages import KEPT
 from p2p.pipelines.tickets import LOAD, SAVE
 from p2p.pipelines.workers import Workers
@@ -158,3 +159,29 @@ def test_nothing_to_do_is_no_mistake(tmp_path):
 def test_options_out_of_range(many, tmp_path, option, value):
     with pytest.raises(ValueError, match=rf"pipeline\.{option}={value} is too small"):
         overlap.run(many(1), stages_for(Negative(), tmp_path, image_size=16), batch_size=1, **{option: value})
+
+
+def test_more_workers_than_a_machine_can_use(many, tmp_path):
+    with pytest.raises(ValueError, match=r"pipeline\.workers=100000 is too large for \d+ cores, .*: use \d+ or less"):
+        overlap.run(many(1), stages_for(Negative(), tmp_path, image_size=16), batch_size=1, workers=100_000)
+
+
+def test_more_slots_than_batches_cost_nothing(many, tmp_path):
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16)
+    overlap.run(many(9), stages, batch_size=2, slots=10**9, workers=1)
+    assert len(files(tmp_path / "out")) == 9
+
+
+class Huge(Negative):
+    """Takes images of 300 MB, and makes none."""
+
+    manifest = SimpleNamespace(input_shape=[3, 10_000, 10_000], output_shape=[3, 10_000, 10_000])
+
+
+@pytest.mark.parametrize(("run", "rule"), [(sequential.run, "batch_size: what"), (overlap.run, "batch_size or fewer")])
+def test_batches_that_memory_does_not_hold(many, tmp_path, run, rule):
+    """In a sentence, and not by a signal."""
+    stages = stages_for(Huge(), tmp_path, image_size=16)
+    options = {"slots": 1, "workers": 1} if run is overlap.run else {}
+    with pytest.raises(ValueError, match=rf"use a smaller {rule} .*0000 .*, which takes .* GB of memory, and .* free"):
+        run(many(10_000), stages, batch_size=10_000, **options)
