@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,6 +153,11 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
         yield
     except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
         message = explain(error, config_name)
+        if gpu_faults.failure(error) is not None:
+            if full:
+                traceback.print_exception(error)
+            # Without cleaning up any more: threads and destructors of its libraries may wait for the GPU for ever.
+            signals.end(f"error: {shown(message)}")
         if full or message is None:
             raise
         sys.exit(f"error: {shown(message)}")

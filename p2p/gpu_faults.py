@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 FULL = re.compile(
     r"out of memory|OutOfMemory|_ALLOC(?:ATION)?_FAILED|(?:CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED"
     r"|cudaErrorMemoryAllocation|CUDA Runtime failure: '#2'"
-    r"|GPU memory .* could not be allocated|Failed to allocate memory for requested buffer"
+    r"|GPU memory .* could not be allocated|create (?:TensorRT )?execution context"
+    r"|Failed to allocate memory for requested buffer"
 )
 FAILED = re.compile(
     r"(?:CUDA|Triton) (?:driver )?error(?: \[CUDA\])?: (.+)|CUDA Runtime failure: ('#\d+')"

@@ -105,6 +105,12 @@ def leave(number: int, frame: FrameType | None = None) -> None:
     os._exit(128 + number)
 
 
+def end(sentence: str) -> None:
+    """End the process here and now with a sentence and exit status 1, without cleaning up."""
+    _say(sentence)
+    os._exit(1)
+
+
 def _sentence(number: int) -> str:
     return f"stopped by {NAMES[number]}{' ' if _doing == NOTHING_DONE else '; '}{_doing}"
 

@@ -1,11 +1,16 @@
 """What is understood of a GPU's errors, in the words of the libraries, and what is said then."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 
 from p2p import gpu_faults
 from p2p.cli import explain
 from p2p.gpu_faults import failure, in_numbers, largest_that_fits, memory_full, of_gpu, or_say_what_fits
+from tests.conftest import ROOT
 
 FULL = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 512.00 MiB is"
@@ -28,6 +33,7 @@ ASSERT = (
         RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("Unhandled CUDA error: cudaErrorMemoryAllocation out of memory"),
+        RuntimeError("[Error thrown at core/runtime/TRTEngine.cpp] Unable to create TensorRT execution context"),
         Exception("Failed to allocate memory for requested buffer of size 1048576"),
     ],
 )
@@ -146,3 +152,24 @@ def test_another_error_of_a_trial_is_not_hidden():
 
     with pytest.raises(KeyError, match="a bug"):
         largest_that_fits(4, attempt)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_command_whose_gpu_failed_waits_for_no_thread(full):
+    """Of nvImageCodec, say, which was seen to wait for ever; Python joins threads when it ends."""
+    script = """if True:
+        import time
+        from concurrent.futures import ThreadPoolExecutor
+        from p2p.cli import one_sentence
+        threads = ThreadPoolExecutor(1)
+        threads.submit(time.sleep, 60)
+        print("before", flush=False)
+        with one_sentence("infer", full=FULL):
+            raise RuntimeError("CUDA error: unspecified launch failure")
+    """.replace("FULL", str(full))
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert time.monotonic() - started < 40
+    assert done.returncode == 1 and done.stdout == "before\n"
+    assert "error: the GPU failed (unspecified launch failure), and every file" in done.stderr
+    assert ("Traceback" in done.stderr) == full

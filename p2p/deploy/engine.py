@@ -15,7 +15,7 @@ import torch
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.artifact import recover
 from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
-from p2p.gpu_faults import of_gpu
+from p2p.gpu_faults import TooSmall, failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
 
@@ -153,15 +153,21 @@ def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Ca
     """What `backend.load` returns.
 
     Raises:
-        ValueError: it raises anything, for whatever reason the libraries below it have, but the GPU's own.
+        ValueError: it raises anything, for whatever reason the libraries below it have.
+        TooSmall: the GPU's memory does not hold it.
     """
     try:
         return backend.load(path, device=device)
     except ValueError:
         raise
     except Exception as error:  # of six libraries, each with classes of its own
-        if of_gpu(error):
-            raise  # exporting again would not help
+        if (said := memory_full(error)) is not None:
+            raise TooSmall(
+                f"the GPU's memory does not hold {path}{in_numbers(said)}: end other programs that use this GPU, or"
+                " export again with a smaller backend.max_batch or another backend"
+            ) from error
+        if failure(error) is not None:
+            raise
         reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
 

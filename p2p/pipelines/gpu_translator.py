@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from types import TracebackType
 
 import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
+from p2p.gpu_faults import failure
 from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import GpuLoader, put
 from p2p.pipelines.slots import CODED
@@ -221,10 +223,14 @@ class OnGpu:
         for loader in self._loaders:
             loader.finish()
 
-    def end(self) -> None:
-        """Wait for what the threads have in hand, and for copies from and to the slots, whose memory goes next."""
-        self._threads.shutdown(cancel_futures=True)
-        with suppress(RuntimeError):  # of a GPU that failed, which was said before
+    def end(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Wait for what the threads have in hand, and for copies from and to the slots, whose memory goes next.
+
+        After a GPU that failed for nothing: nvImageCodec was seen to wait for it for ever.
+        """
+        failed = error is not None and failure(error) is not None
+        self._threads.shutdown(wait=not failed, cancel_futures=True)
+        if not failed:
             torch.cuda.synchronize(self._stages.engine.device)
 
 

@@ -128,7 +128,7 @@ def run(
             arrays["output"].pin()
         # Before the warm-up, which leaves no more memory than it has to where there is little.
         translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
-        stack.callback(translator.end)
+        stack.push(translator.end)
         stages.warmup(batch_size, images=len(pairs))
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):

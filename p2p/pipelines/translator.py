@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -97,5 +98,5 @@ class OnCpu:
     def close(self) -> None:
         """Nothing is left to measure."""
 
-    def end(self) -> None:
+    def end(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Nothing is to be ended."""

@@ -9,6 +9,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.deploy import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
 from p2p.deploy.manifest import Manifest, Program, versions
+from p2p.gpu_faults import TooSmall
 
 CPU = torch.device("cpu")
 PATH = Path("runs/x/export/generator.pt2")
@@ -183,3 +184,13 @@ def test_a_program_that_does_not_load_is_refused_in_one_sentence():
     broken.unavailable = lambda: "there is no onnxruntime"
     with pytest.raises(ValueError, match="cannot be loaded, because there is no onnxruntime: run"):
         load_program(broken, PATH, device=CPU)
+
+
+def test_a_program_that_the_gpus_memory_does_not_hold_is_not_called_damaged():
+    def load(path, *, device):
+        raise RuntimeError("Unable to create TensorRT execution context")
+
+    with pytest.raises(
+        TooSmall, match=r"generator\.pt2: end other programs that use this GPU, or export again with a sm"
+    ):
+        load_program(backend(load=load, unavailable=lambda: None), PATH, device=CPU)

@@ -178,7 +178,11 @@ def test_two_processes_on_one_gpu(small, tmp_path):
 
 
 def test_damaged_jpegs_in_a_batch_that_the_gpu_decodes(small, tmp_path):
-    """The other images are what they are without them, and both pipelines say the same of the damaged ones."""
+    """The other images are what they are without them.
+
+    What of a damaged one becomes is the decoder's: data that are wrong, and end as they should, it was seen to decode
+    to pixels that differ from batch to batch, without a word.
+    """
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     rng = np.random.default_rng(0)
@@ -200,16 +204,14 @@ def test_damaged_jpegs_in_a_batch_that_the_gpu_decodes(small, tmp_path):
         }
         if index in damaged:
             (mixed / f"{index:03d}x.jpg").write_bytes(damaged[index])
-    outs, more = {}, ["batch_size=8", "codec=nvimgcodec"]
-    for name in ("sequential", "overlap"):
-        outs[name] = run(*infer(mixed, small / "plain", tmp_path / name, f"+pipeline={name}", *more), code=1)
-        assert " images failed: " in outs[name]
+    more = ["batch_size=8", "codec=nvimgcodec"]
     run(*infer(small / "in", small / "plain", tmp_path / "good", "+pipeline=overlap", *more))
-    expected, written = files(tmp_path / "good"), files(tmp_path / "overlap")
-    assert files(tmp_path / "sequential") == written
-    others = {name: data for name, data in written.items() if "x" not in name}
-    assert len(others) == 60 and all(expected[name] == data for name, data in others.items())
-    assert outs["sequential"].rpartition("error: ")[2] == outs["overlap"].rpartition("error: ")[2]
+    expected = files(tmp_path / "good")
+    for name in ("sequential", "overlap"):
+        out = run(*infer(mixed, small / "plain", tmp_path / name, f"+pipeline={name}", *more), code=1)
+        assert " images failed: " in out
+        others = {name: data for name, data in files(tmp_path / name).items() if "x" not in name}
+        assert len(others) == 60 and all(expected[name] == data for name, data in others.items())
 
 
 @pytest.mark.parametrize(

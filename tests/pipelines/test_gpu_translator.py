@@ -1,6 +1,8 @@
 """The GPU's half of the pipeline with stand-ins for CUDA and nvImageCodec: no image takes another's place."""
 
 import itertools
+import threading
+import time
 from collections import defaultdict
 from contextlib import nullcontext
 
@@ -121,3 +123,21 @@ def test_the_translator_of_a_gpu_keeps_images_apart(engine, pairs, tmp_path, cod
         assert stages.clock.images["generate"] == len(files(tmp_path / "one"))
         lanes = {lane.rstrip("0123456789 ") for lane in stages.clock.lanes["preprocess"]}
         assert ("decoder stream" in lanes) == (codec is NvImgCodec)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_decoder_that_hangs_after_the_gpu_failed_does_not_hold_up_the_end(engine, pairs, tmp_path, monkeypatch):
+    go_on = threading.Event()
+
+    def fails(self, *_):
+        self._threads.submit(go_on.wait, 60)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(OnGpu, "start", fails)
+    started = time.monotonic()
+    try:
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            overlap.run(pairs, stages_for(engine, tmp_path / "out", codec=NvImgCodec()), batch_size=4, workers=2)
+        assert time.monotonic() - started < 30
+    finally:
+        go_on.set()

@@ -19,6 +19,12 @@ FULL = (
 )
 
 
+@pytest.fixture(autouse=True)
+def without_collecting_garbage(monkeypatch):
+    """Which takes half a second after many tests, and there is no GPU to free."""
+    monkeypatch.setattr("p2p.pipelines.parts.free_memory", lambda: None)
+
+
 def limited(engine, most, *, after=0):
     """The engine on a GPU that holds so many images, from a call on."""
     calls = []
