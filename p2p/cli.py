@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import threading
 import traceback
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -25,6 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from p2p import gpu_faults, signals
+from p2p.arguments import check_arguments, home_in_quotes, without_value
+from p2p.pasteable import hydra_value
+from p2p.paths import settle_paths
 from p2p.record import CONF
 from p2p.resume.settings import as_hydra_takes_them, resumed_settings
 from p2p.settings import check_settings
@@ -51,6 +56,9 @@ def run_command(name: str) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
     # Hydra takes -m before or behind the overrides, and not among them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    with one_sentence(name, full=full):
+        check_arguments(name, sys.argv[1:])
+    sys.argv[1:] = home_in_quotes(sys.argv[1:])
     typed, deletions = sys.argv[1:], []
     if (
         name == "train"
@@ -65,6 +73,7 @@ def run_command(name: str) -> None:
         try:
             with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job
                 quiet_libraries()
+                settle_paths(cfg)  # of which resumed_settings reads the checkpoint's
                 overrides = list(HydraConfig.get().overrides.task)
                 if name == "train" and cfg.ckpt_path is not None:
                     cfg = resumed_settings(cfg, [*overrides, *deletions])
@@ -187,14 +196,24 @@ def explain(error: Exception, config_name: str) -> str | None:
     if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
         return sentence
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
+        group, _, option = error.missing_cfg_file.partition("/")
+        if (group == "data" and "/" in option) or Path(option).is_dir():
+            return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
         return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: put quotes around special characters, as in 'key=\"a b\"'"
+        key, equals, value = error.override.partition("=")
+        if not equals and not key.startswith("~"):
+            return without_value(key, command=config_name, keys=_all_keys(config_name))
+        quoted = shlex.quote(f"{key}={hydra_value(value)}") if value and value[0] not in "[{" else "'key=\"a b\"'"
+        return f"{error.override} cannot be read: put quotes around special characters, as in {quoted}"
     if isinstance(error, HydraException) and (match := re.match(r"Could not override '([^']+)'", str(error))):
         return _unknown_key(match[1], config_name)
+    if match := re.match(r"Ambiguous value for argument '(.*?)'\n", str(error)):
+        key, _, value = match[1].partition("=")
+        word = shlex.quote(f"{key}={hydra_value(value)}")
+        return f"{match[1]} has several values: for a run with each of them add -m; for one word write {word}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
@@ -214,11 +233,14 @@ def _unknown_key(key: str, config_name: str) -> str:
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     if key in groups:
         return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
+    hint = _nearest(key, list(dict.fromkeys([*_all_keys(config_name), *groups])))
+    return f"{key} is not in the config{hint}; see all of it with python {config_name}.py --cfg job"
+
+
+def _all_keys(config_name: str) -> list[str]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        keys = list(_keys(hydra.compose(config_name)))
-    hint = _nearest(key, list(dict.fromkeys([*keys, *groups])))
-    return f"{key} is not in the config{hint}; see all of it with python {config_name}.py --cfg job"
+        return list(_keys(hydra.compose(config_name)))
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -14,18 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p.paths import settle_paths, shown
+from p2p.ranges import ranges_of
+from p2p.record import leaves
+
 if TYPE_CHECKING:  # importing it takes seconds, which p2p.cli would add to every command
     from lightning import LightningModule, Trainer
 
-# Of whole numbers at the root, which belong to no class that could check them: the smallest and the largest.
-RANGES = {
-    "seed": (0, 2**32 - 1),  # what NumPy takes
-    "epochs": (1, None),
-    "batch_size": (1, None),
-    "image_size": (None, 8192),  # an image of this side has a first feature map of 4 GB; the networks know the smallest
-    "images": (1, None),
-    "gallery": (0, 1000),  # all of them are in one page, and in memory while it is made
-}
 WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -35,6 +31,7 @@ WORDS = {
     NoneType: "null",
 }
 NUMBERS = {bool, int, float}
+MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
 
 def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -> None:
@@ -46,8 +43,9 @@ def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -
         overrides: of the command line, of which those that choose an option of a group also shape the defaults.
 
     Raises:
-        ValueError: a value is of another type than its default, or out of range.
+        ValueError: a value is of another type than its default, out of range, or an empty word.
     """
+    settle_paths(cfg)
     groups = GlobalHydra.instance().config_loader().list_groups("")
     choices = [override for override in overrides if re.match(r"[+~]*([^@=]+)", override)[1] in groups]
     check_types(cfg, hydra.compose(config_name, overrides=choices))
@@ -58,45 +56,50 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
     """Compare every number and switch with the type of its default, and with the annotation where it is an argument.
 
     A whole number will do for a fraction, and null where the argument of the node's `_target_` may be None. Of a
-    default that is null the annotation alone decides. Words are left to the code that knows which it takes.
+    default that is null the annotation alone decides. Which words there are is left to the code that takes them.
 
     Raises:
         ValueError: the first value that is of another type, and what would do.
     """
-    for path, value in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+    for path, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if isinstance(value, str) and "${" in value:
+            continue
         default = _resolved(defaults, path)
-        if (type(value), value) == (type(default), default) or (isinstance(value, str) and "${" in value):
+        if (type(value), value) == (type(default), default):
             continue
         kinds = _argument(cfg, path)
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:
             inner = {type(each) for each in default}
             if not isinstance(value, list) or not all(_fits(each, inner) for each in value):
-                raise ValueError(f"{path}={_shown(value)} cannot be: use a list of numbers, such as {_shown(default)}")
+                raise ValueError(f"{path}={shown(value)} cannot be: use a list of numbers, such as {shown(default)}")
         if default is not None:
             kinds = kinds | {type(default)}
-        if kinds & NUMBERS and Any not in kinds and not _fits(value, kinds):
+        no_word = isinstance(default, str) and isinstance(value, (NoneType, bool, list, dict))
+        if (kinds & NUMBERS or (no_word and path not in MAY_BE_NULL)) and Any not in kinds and not _fits(value, kinds):
             words = [word for kind, word in WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
-            example = "" if default is None else f", such as the default, {_shown(default)}"
-            raise ValueError(f"{path}={_shown(value)} cannot be: use {' or '.join(words)}{example}")
+            example = "" if default is None else f", such as the default, {shown(default)}"
+            raise ValueError(f"{path}={shown(value)} cannot be: use {' or '.join(words)}{example}")
 
 
 def check_ranges(cfg: DictConfig) -> None:
-    """Compare the whole numbers at the root with RANGES; null is what it may be.
+    """Compare every number with `p2p.ranges`; NaN and infinity are out of every range.
 
     Raises:
         ValueError: the first that is out of range.
     """
-    for key, (least, most) in RANGES.items():
-        value = cfg.get(key)
-        if value is None:
-            continue
-        if type(value) is not int:
-            raise ValueError(f"{key}={_shown(value)} cannot be: use a whole number")
-        if (least is not None and value < least) or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{most} or less"
-            raise ValueError(
-                f"{key}={value} is out of range: use {allowed if None in (least, most) else f'{least} to {most}'}"
-            )
+    found = leaves(OmegaConf.to_container(cfg, resolve=False))
+    for path, value in sorted(found, key=lambda leaf: isinstance(leaf[1], str)):  # what is referred to comes first
+        ranges = list(ranges_of(path))
+        if ranges and isinstance(value, str):  # a reference, or a word where the default is null
+            value = _resolved(cfg, path)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{path}={shown(value)} cannot be: use a finite number")
+            for allowed in ranges:
+                if isinstance(number, (str, bool)):
+                    raise ValueError(f"{path}={shown(value)} cannot be: use a whole number")
+                if number is not None and not allowed.holds(number):
+                    raise ValueError(f"{path}={shown(value)} is out of range: use {allowed.words()}")
 
 
 def check_strategy(trainer: Trainer, model: LightningModule) -> None:
@@ -128,14 +131,6 @@ def check_output(folder: Path, *, key: str = "output") -> None:
         raise ValueError(f"{key}={folder} cannot be made ({error.strerror}): name another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{key}={folder} may not be written to: name another folder, or change its permissions")
-
-
-def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _resolved(cfg: DictConfig, path: str) -> object:
@@ -175,12 +170,3 @@ def _kinds(hint: object) -> Iterator[type]:
 
 def _fits(value: object, kinds: set[type]) -> bool:
     return type(value) in kinds or (type(value) is int and float in kinds)
-
-
-def _shown(value: object) -> str:
-    """As on a command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from p2p.arguments import check_arguments, home_in_quotes
 from p2p.cli import CONF
 from p2p.settings import check_output, check_settings, check_strategy
 from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
@@ -14,6 +15,7 @@ def check(command, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(command, overrides=["run_dir=unused", *overrides])
         check_settings(cfg, config_name=command, overrides=[*overrides])
+    return cfg
 
 
 MISTAKES = {
@@ -22,9 +24,36 @@ MISTAKES = {
     ("train", "epochs=true"): "epochs=true cannot be: use a whole number, such as the default, 12",
     ("train", "epochs=null"): "epochs=null cannot be: use a whole number, such as the default, 12",
     ("train", "epochs=0"): "epochs=0 is out of range: use 1 or more",
+    ("train", "optimizer.lr=inf"): "optimizer.lr=inf cannot be: use a finite number",
+    ("train", "optimizer.lr=-1"): "optimizer.lr=-1 is out of range: use 0 or more",
+    ("train", "optimizer.betas=[0.5,1]"): "optimizer.betas=[0.5,1] is out of range: use 0 or more and less than 1",
+    ("train", "+optimizer.eps=nan"): "optimizer.eps=nan cannot be: use a finite number",
+    ("train", "generator.dropout=2"): "generator.dropout=2 is out of range: use 0 or more and less than 1",
+    ("train", "model.clip_norm=0"): "model.clip_norm=0 is out of range: use more than 0",
+    ("train", "transform.multiple=0"): "transform.multiple=0 is out of range: use 1 to 8192",
+    ("train", "trainer.check_val_every_n_epoch=0"): "trainer.check_val_every_n_epoch=0 is out of range: use 1 or more",
+    ("train", "generator.width=${seed}"): "generator.width=0 is out of range: use 1 to 4096",
+    ("train", "data.val=null"): "data.val=null cannot be: use a word, such as the default, val",
+    ("train", "ckpt_path=true"): "ckpt_path=true cannot be: use last, best or the path of a checkpoint",
+    ("train", "name=[a,b]"): "name=[a,b] cannot be: use a word",
+    ("train", "name=.."): "name=.. names no run: use a word, of which the run's folder is runs/<name>",
+    ("train", "name=a/../.."): "name=a/../.. names no run: use a word, of which the run's folder is runs/<name>",
+    ("train", "name=/x"): "name=/x is no name of a folder in runs/: for a folder elsewhere use run_dir=/x",
+    ("train", "callbacks.samples.folder=' '"): (
+        "callbacks.samples.folder= is empty: give it a value, or leave it out; is a shell variable not set?"
+    ),
+    ("export", "output="): "output= is empty: give it a value, or leave it out; is a shell variable not set?",
+    ("infer", "input=[a,b]"): (
+        "input=[a,b] cannot be: use the path of a file or folder; for several paths write them into a file, and use"
+        " input=@file"
+    ),
+    ("train", "init_from=~nobody-of-that-name/x"): (
+        "init_from=~nobody-of-that-name/x: there is no user nobody-of-that-name, whose folder that would be"
+    ),
+    ("export", "min_psnr=nan"): "min_psnr=nan cannot be: use a finite number",
     ("train", "seed=-5"): "seed=-5 is out of range: use 0 to 4294967295",
-    ("train", "image_size=100000"): "image_size=100000 is out of range: use 8192 or less",
-    ("train", "batch_size=0"): "batch_size=0 is out of range: use 1 or more",
+    ("train", "image_size=100000"): "image_size=100000 is out of range: use 1 to 8192",
+    ("train", "batch_size=0"): "batch_size=0 is out of range: use 1 to 65536",
     ("train", "data.batch_size=x"): "data.batch_size=x cannot be: use a whole number, such as the default, 1",
     ("train", "model.lambda_l1=abc"): "model.lambda_l1=abc cannot be: use a number, such as the default, 100",
     ("train", "model.lambda_l1=null"): "model.lambda_l1=null cannot be: use a number, such as the default, 100",
@@ -90,6 +119,14 @@ def test_the_defaults_fit_themselves(command):
     check(command)
 
 
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_set(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    cfg = check("train", *home_in_quotes(["data.root=~/my pairs", "init_from=~/G.pth", "name=~x"]))
+    assert (cfg.data.root, cfg.init_from, cfg.name) == ("/home/me/my pairs", "/home/me/G.pth", "~x")
+    assert check("infer", *home_in_quotes(["input=@~/list.txt"])).input == "@/home/me/list.txt"
+    assert check("infer", "input=2024").input == "2024"
+
+
 def test_an_output_that_cannot_be(tmp_path, monkeypatch):
     check_output(tmp_path / "new/folder")
     check_output(tmp_path / "new/folder")
@@ -121,3 +158,27 @@ def test_several_processes_need_a_strategy_for_two_networks(overrides, networks,
     model = pix2pix(TinyGenerator(), TinyDiscriminator(), **({} if networks == 2 else {"adversarial": None}))
     with nullcontext() if fine else pytest.raises(ValueError, match=r"^trainer.devices=2 needs trainer=ddp, which"):
         check_strategy(trainer, model)
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "here"),
+    [
+        ("train", "--name x --dataroot y --model pix2pix", "as in name=x data=folder data.root=y;"),
+        ("train", "--epochs=3", "as in epochs=3;"),
+        ("infer", "--dataroot photos -q", "as in input=photos;"),
+        ("train", "-x", "as in key=value;"),
+    ],
+)
+def test_options_with_dashes_are_answered_with_settings(command, typed, here):
+    with pytest.raises(ValueError, match="is not known: settings are written without dashes") as raised:
+        check_arguments(command, typed.split())
+    assert here in str(raised.value)
+
+
+def test_what_hydra_knows_and_values_with_dashes_pass():
+    check_arguments(
+        "train", ["--cfg", "job", "-m", "--multirun", "--help", "--hydra-help", "seed=-1", "name=-x", "--mult"]
+    )
+    for word in ("name=", "+x.y=", "input=''", 'output=" "'):
+        with pytest.raises(ValueError, match=r"= is empty: give it a value"):
+            check_arguments("train", [word])
