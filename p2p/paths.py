@@ -51,7 +51,7 @@ def _expanded(key: str, value: object) -> str:
 
 def _check_name(name: object) -> None:
     """Raise a ValueError if runs/<name> is runs/ itself, or a folder that holds it."""
-    if isinstance(name, (list, dict)) or name is None:
+    if OmegaConf.is_config(name) or name is None:
         raise ValueError(f"name={shown(name)} cannot be: use a word")
     name = str(name)
     parts = Path(os.path.normpath(name)).parts

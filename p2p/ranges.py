@@ -37,10 +37,10 @@ PROCESSES = Range(0, max(128, 4 * (os.cpu_count() or 1)))  # more of them can en
 RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "seed": Range(0, 2**32 - 1),  # what NumPy takes
     "epochs": COUNT,
-    "*batch_size": Range(1, 65536),
+    "*batch_size": COUNT,
     "*image_size": SIZE,  # an image of this side has a first feature map of 4 GB; the networks know the smallest
     "images": COUNT,
-    "gallery": NOT_NEGATIVE,
+    "gallery": Range(0, 1000),  # all of them are in one page, and in memory while it is made
     "data.*_channels": Range(1, 4096),
     "*.workers": PROCESSES,
     "transform.load_size": Range(1, 2 * 8192),
@@ -76,7 +76,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "callbacks.progress.refresh_rate": COUNT,
     "callbacks.*.patience": NOT_NEGATIVE,
     "callbacks.*.save_top_k": Range(-1),
-    "backend.*_batch": Range(1, 65536),
+    "backend.*_batch": COUNT,
     "profile.batches": COUNT,
 }
 

@@ -47,13 +47,13 @@ MISTAKES = {
         "input=[a,b] cannot be: use the path of a file or folder; for several paths write them into a file, and use"
         " input=@file"
     ),
-    ("train", "init_from=~nobody-of-that-name/x"): (
+    ("train", "init_from='~nobody-of-that-name/x'"): (
         "init_from=~nobody-of-that-name/x: there is no user nobody-of-that-name, whose folder that would be"
     ),
     ("export", "min_psnr=nan"): "min_psnr=nan cannot be: use a finite number",
     ("train", "seed=-5"): "seed=-5 is out of range: use 0 to 4294967295",
     ("train", "image_size=100000"): "image_size=100000 is out of range: use 1 to 8192",
-    ("train", "batch_size=0"): "batch_size=0 is out of range: use 1 to 65536",
+    ("train", "batch_size=0"): "batch_size=0 is out of range: use 1 or more",
     ("train", "data.batch_size=x"): "data.batch_size=x cannot be: use a whole number, such as the default, 1",
     ("train", "model.lambda_l1=abc"): "model.lambda_l1=abc cannot be: use a number, such as the default, 100",
     ("train", "model.lambda_l1=null"): "model.lambda_l1=null cannot be: use a number, such as the default, 100",
