@@ -30,7 +30,7 @@ def settle_paths(cfg: DictConfig) -> None:
                 raise ValueError(f"{key}={word!r} holds a zero byte, which no path and no name can")
         if key.rpartition(".")[2] in PATHS and value not in (None, "???"):
             OmegaConf.update(cfg, key, _expanded(key, value))
-    _check_name(cfg.name)
+    _check_name(OmegaConf.to_container(cfg, resolve=False)["name"])
 
 
 def _expanded(key: str, value: object) -> str:
@@ -51,7 +51,7 @@ def _expanded(key: str, value: object) -> str:
 
 def _check_name(name: object) -> None:
     """Raise a ValueError if runs/<name> is runs/ itself, or a folder that holds it."""
-    if OmegaConf.is_config(name) or name is None:
+    if isinstance(name, (list, dict)) or name is None:
         raise ValueError(f"name={shown(name)} cannot be: use a word")
     name = str(name)
     parts = Path(os.path.normpath(name)).parts
