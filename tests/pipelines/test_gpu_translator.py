@@ -127,10 +127,15 @@ def test_the_translator_of_a_gpu_keeps_images_apart(engine, pairs, tmp_path, cod
 
 @pytest.mark.usefixtures("cuda")
 def test_a_decoder_that_hangs_after_the_gpu_failed_does_not_hold_up_the_end(engine, pairs, tmp_path, monkeypatch):
-    go_on = threading.Event()
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def hang():
+        hanging.set()
+        go_on.wait(60)
 
     def fails(self, *_):
-        self._threads.submit(go_on.wait, 60)
+        self._threads.submit(hang)
+        assert hanging.wait(20)
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(OnGpu, "start", fails)
