@@ -156,7 +156,7 @@ def test_another_error_of_a_trial_is_not_hidden():
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_command_whose_gpu_failed_waits_for_no_thread(full):
-    """Of nvImageCodec, say, which was seen to wait for ever; Python joins threads when it ends."""
+    """Python joins them when it ends, and one may wait for the GPU."""
     script = """if True:
         import time
         from concurrent.futures import ThreadPoolExecutor

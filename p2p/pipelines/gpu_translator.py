@@ -226,7 +226,7 @@ class OnGpu:
     def end(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Wait for what the threads have in hand, and for copies from and to the slots, whose memory goes next.
 
-        After a GPU that failed for nothing: nvImageCodec was seen to wait for it for ever.
+        For nothing after a GPU that failed: two of four such processes did not end, probably those with nvImageCodec.
         """
         failed = error is not None and failure(error) is not None
         self._threads.shutdown(wait=not failed, cancel_futures=True)
