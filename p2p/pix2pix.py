@@ -96,6 +96,7 @@ class Pix2Pix(LightningModule):
                 f"model.compile={compile} records CUDA graphs of its own: use model.compile=true, or"
                 " model.capture=false"
             )
+        _check_optimization(optimizer, scheduler)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator if adversarial is not None else None
@@ -310,6 +311,23 @@ class Pix2Pix(LightningModule):
         networks = [network for network in (self.generator, self.discriminator) if network is not None]
         optimizers = [self.make_optimizer(network.parameters()) for network in networks]
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+
+def _check_optimization(optimizer: Callable[..., Optimizer], scheduler: Callable[[Optimizer], LRScheduler]) -> None:
+    """Make both for a weight of no network: what they refuse is said before any work.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    try:
+        made = optimizer([nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise ValueError(f"optimizer: {error}") from error
+    try:
+        scheduler(made)
+    except ValueError as error:
+        words = str(error)
+        raise ValueError(words if words.startswith("scheduler.") else f"scheduler: {words}") from error
 
 
 def _shares(batches: list[Batch]) -> list[tuple[Batch, float]]:
