@@ -103,6 +103,7 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
     """Translate all pairs as the rung says, and add to its measurements; a rung that cannot run gets its reason."""
     overrides = [override.replace("BATCH", str(batch)) for override in rung.overrides]
     shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
     clock = Clock()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
