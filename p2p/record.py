@@ -15,9 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from p2p.checkpoint import newest_checkpoint, origin_of
-from p2p.trust import check_record
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
+from p2p.trust import CONF, check_record
 
 
 def read_record(run_dir: Path, checkpoint: Path | None = None, *, instead: str = "") -> DictConfig:

@@ -10,19 +10,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from p2p.batch import Batch
 from p2p.checkpoint import find_checkpoint
 from p2p.data.dataset import PairDataset
+from p2p.deploy import rewrite
+from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
 from p2p.deploy.export import export, load_weights
+from p2p.deploy.exported_program import check_batches
+from p2p.deploy.precision import EIGHT_BITS, dtype_of
 from p2p.deploy.rewrite import resolve_norm_stats
+from p2p.deploy.stale import facts_of
 from p2p.device import pick_device
 from p2p.gpu_faults import or_say_what_fits
 from p2p.interop.config import reference_record
 from p2p.pasteable import command_line, run_settings
-from p2p.record import read_record
+from p2p.record import CONF, read_record
 from p2p.report.tables import show_considered
 from p2p.run import validated_weights
 
@@ -38,11 +43,12 @@ def main(cfg: DictConfig) -> None:
     """Export, or say which largest batch the GPU's memory holds."""
     backend = cfg.backend
     fastest = "batch_size" in backend
+    size = cfg.batch_size or 8 if fastest else backend.get("max_batch")
     compiled = backend._target_.split(".")[-2] in ("auto", "triton", "torch_tensorrt")  # for 32, if not told otherwise
     or_say_what_fits(
         partial(export_program, cfg),
         setting="batch_size" if fastest else "backend.max_batch",
-        size=cfg.batch_size if fastest else backend.get("max_batch") or max(backend.get("min_batch", 1), 32 * compiled),
+        size=size or max(backend.get("min_batch", 1), 32 * compiled),
         attempt=partial(try_export, cfg),
     )
 
@@ -50,7 +56,8 @@ def main(cfg: DictConfig) -> None:
 def try_export(cfg: DictConfig, largest: int) -> None:
     """Export a program of smaller batches, and keep nothing; the build cache may."""
     cfg = copy.deepcopy(cfg)
-    cfg.batch_size = largest
+    if "batch_size" in cfg.backend:
+        cfg.batch_size = largest
     for name in {"max_batch", "opt_batch"}.intersection(cfg.backend):
         cfg.backend[name] = largest
     if "min_batch" in cfg.backend:
@@ -60,16 +67,55 @@ def try_export(cfg: DictConfig, largest: int) -> None:
         export_program(cfg)
 
 
+def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None:
+    """Refuse what an export would not heed, before any work; the backends' own arguments as far as all have them.
+
+    Args:
+        record: the settings of the run, or what stands for it of a .pth.
+        of_a_run: its generator is that of a run, which has settings of its own.
+
+    Raises:
+        ValueError: the first setting that is of something else, and where it belongs.
+    """
+    known = {"backend"}.union(*(OmegaConf.load(CONF / f"{name}.yaml") for name in ("base", "export")))
+    strangers = sorted(set(cfg) - known)
+    if strangers:
+        raise ValueError(
+            f"{strangers[0]}= is not a setting of export.py: leave it out; what images are brought to is the run's,"
+            " and infer.py has transform="
+        )
+    for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
+        if of_a_run and cfg[key] not in (None, own):
+            raise ValueError(f"{key}={cfg[key]} is of a .pth alone, and this run has {key}={own}: leave it out")
+    backend = cfg.backend
+    if cfg.batch_size is not None and "batch_size" not in backend:
+        raise ValueError(
+            f"batch_size={cfg.batch_size} is of backend=fastest alone: use backend.max_batch={cfg.batch_size}"
+        )
+    if not 0 <= cfg.min_psnr <= PSNR_CEILING:
+        raise ValueError(f"min_psnr={cfg.min_psnr:g} is out of range: use 0 to {PSNR_CEILING:g} dB")
+    precision = backend.get("precision")
+    if precision not in (None, *EIGHT_BITS):
+        dtype_of(precision)
+    if "min_batch" in backend:
+        check_batches(backend.min_batch, backend.max_batch)
+    rewrite.check_names(backend.get("rewrites", ()))
+    if backend.get("tf32") and precision != "fp32":
+        raise ValueError(f"backend.tf32=true is of backend.precision=fp32 alone, not of {precision}: leave one out")
+
+
 def export_program(cfg: DictConfig) -> None:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     place_for(Path(cfg.output))  # before any work
     run_dir = Path(cfg.run_dir)
     checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)
     if checkpoint.suffix == ".pth":
-        record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction)
+        record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction or "AtoB")
     else:
         record = read_record(run_dir, checkpoint, instead=", or export a .pth of the reference with ckpt_path=")
+    check_export(cfg, record, of_a_run=checkpoint.suffix != ".pth")
     generator = instantiate(record.generator, _convert_="all")
+    facts = facts_of(checkpoint) if checkpoint.is_file() else None  # `load_weights` says that there is none
     load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
@@ -88,6 +134,7 @@ def export_program(cfg: DictConfig) -> None:
         multiple=sizing.multiple,
         image_size=sizing.size,
         checkpoint=checkpoint,
+        checkpoint_facts=facts,
         device=pick_device(cfg.device),
         names=images.names,
         example_NCHW=inputs_of(data.dataset("train", augment=False), cfg.images).input_NCHW if fitted else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from p2p.cli import some_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine, load_engine
+from p2p.deploy.stale import replaced_checkpoint
 from p2p.device import pick_device
+from p2p.pasteable import command_line, run_settings
 from p2p.pipelines.outputs import add_to_record, blocked, read_record, source_of, sweep, to_do
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
@@ -55,10 +58,31 @@ def transform_for(engine: Engine, options: DictConfig) -> Torchvision:
     return instantiate(options, image_size=engine.image_size, preprocess=preprocess, multiple=multiple, flip=False)
 
 
+def check_fresh(cfg: DictConfig) -> None:
+    """Refuse a program whose checkpoint a later training has replaced, or say so where cfg.stale allows it."""
+    if cfg.stale not in ("refuse", "use"):
+        raise ValueError(f"stale={cfg.stale} is not known: use refuse or use")
+    checkpoint = replaced_checkpoint(Path(cfg.export))
+    if checkpoint is None:
+        return
+    path = os.path.relpath(checkpoint)
+    fact = f"{cfg.export} is of earlier weights than {path} now has"
+    if cfg.stale == "use":
+        print(f"{fact}, and is used as stale=use says")
+        return
+    options = run_settings(cfg.run_dir)
+    if checkpoint.name != "last.ckpt":
+        options["ckpt_path"] = "best" if checkpoint.name == "best.ckpt" else path
+    if Path(cfg.export) != Path(cfg.run_dir) / "export":
+        options["output"] = cfg.export
+    raise ValueError(f"{fact}: export them with {command_line('export', **options)}, or add stale=use for the old ones")
+
+
 def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
     with clock("init"):
+        check_fresh(cfg)
         engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)

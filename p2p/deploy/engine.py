@@ -36,6 +36,8 @@ class Engine:
         self.device = device
         self._program = program
         self._dtype = getattr(torch, manifest.program.dtype)
+        channels, *size = manifest.output_shape
+        self._output = (*size, channels) if self.takes_frames else (channels, *size)
 
     @property
     def takes_frames(self) -> bool:
@@ -97,7 +99,10 @@ class Engine:
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, self._dtype, non_blocking=True)
-        return run_padded(self._program, images, min_batch=self.manifest.program.min_batch)
+        outputs = run_padded(self._program, images, min_batch=self.manifest.program.min_batch)
+        if outputs.shape[1:] != self._output:
+            raise ValueError(f"the program gives images of {tuple(outputs.shape[1:])}, not of {self._output}: {AGAIN}")
+        return outputs
 
 
 def run_padded(

@@ -15,6 +15,8 @@ from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest, Program, sha256
+from p2p.deploy.stale import facts_of, seen_from
+from p2p.finite import first_not_finite
 from p2p.interop import reference
 
 
@@ -29,7 +31,8 @@ def load_weights(
         weights: "trained", or "ema" for their average (`p2p.callbacks.ema`).
 
     Raises:
-        ValueError: no such file, not a checkpoint of this project, one of another network, or one without average.
+        ValueError: no such file, not a checkpoint of this project, one of another network, one without average, or
+            weights that are not finite.
     """
     if weights not in ("trained", "ema"):
         raise ValueError(f"weights={weights} is not known: use trained or ema")
@@ -37,6 +40,7 @@ def load_weights(
         if weights == "ema":
             raise ValueError(f"{checkpoint} holds no averaged weights: use weights=trained")
         reference.load(network, reference.read(checkpoint), checkpoint)
+        check_finite(network, checkpoint)
         return
     try:
         record = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
@@ -52,6 +56,17 @@ def load_weights(
         network.load_state_dict(record["ema"][part] if weights == "ema" else trained)
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} holds another {part} than the run's train.yaml describes") from error
+    check_finite(network, checkpoint)
+
+
+def check_finite(network: nn.Module, checkpoint: Path) -> None:
+    """Raise a ValueError if a weight or a buffer is NaN or infinite."""
+    bad = first_not_finite(network.state_dict())
+    if bad is not None:
+        raise ValueError(
+            f"{checkpoint} holds weights that are not finite ({bad}), from a training that has failed: use an earlier"
+            " checkpoint, such as ckpt_path=best, or train again with a lower optimizer.lr"
+        )
 
 
 def export(
@@ -66,6 +81,7 @@ def export(
     multiple: int | None = None,
     image_size: int | None = None,
     checkpoint: Path,
+    checkpoint_facts: dict[str, str | int] | None = None,
     device: torch.device,
     names: list[str] | None = None,
     example_NCHW: torch.Tensor | None = None,
@@ -82,6 +98,7 @@ def export(
         backend: writes the program, see `p2p.deploy.exported_program.export`.
         norm_stats: "instance" or "running".
         direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
+        checkpoint_facts: `facts_of` it from before its weights were read; None: as it is now.
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
         example_NCHW: other real inputs, for a backend that fits its program to some; None: the same.
@@ -118,8 +135,8 @@ def export(
             "preprocess": preprocess,
             "multiple": multiple,
             "image_size": image_size or images_NCHW.shape[-1],
-            "checkpoint": str(checkpoint),
-            "checkpoint_sha256": sha256(checkpoint),
+            "checkpoint": seen_from(folder, checkpoint),
+            **(checkpoint_facts or facts_of(checkpoint)),
             "built": made.built,
             "build_seconds": made.seconds,
         }

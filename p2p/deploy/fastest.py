@@ -57,7 +57,7 @@ def export(
     example: torch.Tensor,
     folder: Path,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     min_psnr: float = 40.0,
     precision: Precision | None = None,
     backends: tuple[str, ...] | list[str] = BACKENDS,
@@ -70,7 +70,7 @@ def export(
         example: float32 (N, C, H, W) in [-1, 1], of `rewrite.Frames` uint8 (N, H, W, C), real images: every program is
             judged by all of them.
         folder: receives the file of the fastest.
-        batch_size: each program takes batches of exactly this size.
+        batch_size: each program takes batches of exactly this size; None: 8.
         min_psnr: dB that the worst image must reach.
         precision: "fp32", "bf16" or "fp16" for all; None: each backend's own.
         backends: modules of `p2p.deploy` to try.
@@ -83,6 +83,7 @@ def export(
         ValueError: a batch_size below 1, or no backend is left; with each one's reason.
         OutOfMemoryError: none is left, and the memory of the GPU did not hold one of them.
     """
+    batch_size = 8 if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small: use 1 or more")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -54,6 +54,7 @@ def shape(value: object) -> bool:
 
 
 text = matching(r"(?s).{0,4096}")
+line = matching(r"[^\n]{0,200}")
 figure = optional(lambda value: number(value) or text(value))
 digest = matching("[0-9a-f]{64}")
 bare_name = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -64,10 +65,10 @@ PROGRAM: dict[str, Rule] = {
     "dtype": one_of("float32", "float16", "bfloat16", "uint8"),
     "max_batch": optional(whole(1, MOST_IMAGES)),
     "versions": rows_of(matching(r"[0-9A-Za-z.+_-]{1,99}")),
-    "gpu": optional(text),
+    "gpu": optional(line),
     "min_batch": whole(1, MOST_IMAGES),
-    "architecture": optional(text),
-    "driver": optional(text),
+    "architecture": optional(line),
+    "driver": optional(line),
     "considered": optional(lambda value: isinstance(value, list) and all(map(rows_of(figure), value))),
     "precision": optional(one_of("fp32", "bf16", "fp16", "int8", "fp8")),
 }

@@ -73,8 +73,8 @@ def export(
     if reason:
         raise ValueError(f"backend=torch_tensorrt cannot be used, because {reason}: use backend=auto")
     torch_tensorrt = _import()
-    max_batch = max_batch or max(32, min_batch)
-    opt_batch = opt_batch or max_batch
+    max_batch = max(32, min_batch) if max_batch is None else max_batch
+    opt_batch = max_batch if opt_batch is None else opt_batch
     if not min_batch <= opt_batch <= max_batch:
         raise ValueError(
             f"backend.opt_batch={opt_batch} is not from min_batch={min_batch} to max_batch={max_batch}: choose others"

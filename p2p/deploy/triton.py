@@ -70,7 +70,7 @@ def export(
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=triton cannot be used, because {reason}: use backend=auto")
-    precision, max_batch = precision or "fp16", max_batch or max(32, min_batch)
+    precision, max_batch = precision or "fp16", max(32, min_batch) if max_batch is None else max_batch
     check_batches(min_batch, max_batch)
     if precision not in ("fp16", "bf16", *EIGHT_BITS):
         raise ValueError(

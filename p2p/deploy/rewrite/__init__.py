@@ -23,6 +23,7 @@ __all__ = [
     "SpaceToDepthConv2d",
     "SubPixelConv2d",
     "apply",
+    "check_names",
     "drop_dead_taps",
     "fold_batch_norm",
     "inference_view",
@@ -39,6 +40,13 @@ CHOICES = {  # in the order in which they suit each other
 }
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise a ValueError for a rewrite that `apply` does not have."""
+    for name in names:
+        if name not in CHOICES:
+            raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
+
+
 def apply(network: nn.Module, names: Sequence[str], example: torch.Tensor) -> nn.Module:
     """The network after the rewrites that its backend runs faster.
 
@@ -50,9 +58,7 @@ def apply(network: nn.Module, names: Sequence[str], example: torch.Tensor) -> nn
     Raises:
         ValueError: another name.
     """
-    for name in names:
-        if name not in CHOICES:
-            raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
+    check_names(names)
     if isinstance(network, Frames):
         return Frames(apply(network.network, names, from_frames(example[:1])))
     for name, rewrite in CHOICES.items():
