@@ -82,8 +82,9 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
     with clock("init"):
+        device = pick_device(cfg.device)
         check_fresh(cfg)
-        engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
+        engine = load_engine(Path(cfg.export), device=device)
         engine.check_batch_size(cfg.batch_size)
         codec = instantiate(cfg.codec)
         codec.check_channels(engine.manifest.output_shape[0])
