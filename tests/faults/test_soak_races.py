@@ -50,7 +50,7 @@ def test_two_infer_into_one_folder(commands, run_dir, tmp_path):
     def judge(path, data):
         return None if data == whole.get(path.name, data) else "other bytes"
 
-    began, rounds, stopped = time.monotonic(), 0, 0
+    rounds, stopped = 0, 0
     with Reader(output, judge=judge, pause_s=0) as reader:
         while (reader.reads < READS or rounds < ROUNDS) and not reader.wrong:
             lives = [commands.start(*command)]
@@ -68,10 +68,7 @@ def test_two_infer_into_one_folder(commands, run_dir, tmp_path):
     assert not reader.wrong
     assert partials_in(run_dir) == []
     assert stopped > 1
-    print(
-        f"two infer.py, {rounds} times, of which one was stopped while it wrote {stopped} times: {reader.reads} reads"
-    )
-    print(f"none of a part, {time.monotonic() - began:.0f} s")
+    print(f"two infer.py, {rounds} times, in {stopped} one stood still while it wrote: {reader.reads} reads, all whole")
 
 
 def stop_while_writing(life, folder):
@@ -88,8 +85,9 @@ def stop_while_writing(life, folder):
 
 def test_a_second_train_of_one_name_is_refused(commands, elsewhere, options):
     alone, shared = elsewhere / "alone", elsewhere / "shared"
+    options = [*options, "epochs=20"]
     commands.succeed("train.py", f"hydra.run.dir={alone}", *options)
-    for together in (False, True, True, True):
+    for together in (False, True, True):
         lives = [commands.start("train.py", f"hydra.run.dir={shared}", *options)]
         while not together and "training on" not in lives[0].said():
             time.sleep(0.01)
@@ -100,6 +98,7 @@ def test_a_second_train_of_one_name_is_refused(commands, elsewhere, options):
         assert "Traceback" not in said and str(shared) in said.splitlines()[-1], said
         one, other = (torch.load(run / "checkpoints/last.ckpt")["state_dict"] for run in (alone, shared))
         assert all(torch.equal(one[name], other[name]) for name in one)
+    print("two train.py: one of them refused 3 times, the other's weights as without it")
 
 
 def test_two_export_to_one_folder(commands, run_dir):
