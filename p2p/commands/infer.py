@@ -110,7 +110,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
             "codec": OmegaConf.to_container(cfg.codec, resolve=True),
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
-        sweep(outputs)
+        sweep(folder, outputs)
     with recorded(folder / FAILURES) as stages.on_failure:
         add_to_record(folder, settings)
         try:
@@ -119,7 +119,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
                 batch_size = min(cfg.batch_size, max(1, len(todo)))
                 pipeline(fail_blocked(todo, outputs, stages), stages, batch_size=batch_size)
         except BaseException:
-            sweep(outputs)
+            sweep(folder, outputs)
             if stages.failures:
                 print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
             raise

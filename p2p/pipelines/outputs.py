@@ -103,7 +103,7 @@ def blocked(outputs: list[Path]) -> dict[Path, Path]:
     return {folder: file for folder, file in found.items() if file is not None}
 
 
-def sweep(outputs: list[Path]) -> None:
-    """Remove the temporary files that dead runs have left in the folders of outputs."""
-    for folder in {path.parent for path in outputs}:
-        atomic.sweep(folder)
+def sweep(folder: Path, outputs: list[Path]) -> None:
+    """Remove the temporary files that dead runs have left in a folder, of its record, and where its outputs lie."""
+    for each in {folder, *(path.parent for path in outputs)}:
+        atomic.sweep(each)
