@@ -21,6 +21,7 @@ from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.failures import recorded
+from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
 from p2p.run import inputs_to_translate, keep_apart
 from p2p.settings import check_output
@@ -124,7 +125,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
                 print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
             raise
         finally:
-            show_stages(clock, format=cfg.codec.format)
+            show_stages(clock, format=cfg.codec.format, done=settings_done(cfg, engine, images=len(todo)))
     failed = len(stages.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
     print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
@@ -132,6 +133,16 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     if failed:
         reasons = some_of(list(stages.failures.values()))
         raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
+
+
+def settings_done(cfg: DictConfig, engine: Engine, *, images: int) -> set[str]:
+    """What need not be recommended after a run, because it could do no more."""
+    overlaps = (cfg.get("pipeline") or SEQUENTIAL)["_target_"] == "p2p.pipelines.overlap.run"
+    return {
+        *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
+        *(["backend=fastest"] if engine.manifest.program.considered is not None else []),
+        *([OVERLAP] if overlaps else []),
+    }
 
 
 def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dict) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +29,8 @@ MORE_ADVICE = {
         "png": ", or codec.format=jpg, whose files are smaller than png",
     },
 }
+NOTHING_LEFT = "a faster machine"
+OVERLAP = "+pipeline=overlap"
 IDLE = 0.7  # where nothing is busier than this, no stage is the limit
 SATURATED = 0.9  # of the cores
 
@@ -65,30 +68,34 @@ def pools(clock: Clock) -> list[Pool]:
     return list(found.values())
 
 
-def advice(stage: str, clock: Clock, *, format: str | None) -> str:
-    """What to do about a stage, where files of that format are written."""
+def advice(stage: str, clock: Clock, *, format: str | None, done: Collection[str]) -> str:
+    """What to do about a stage, where files of that format are written, but for what was done."""
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
         return "codec=fast, which decodes on all cores, or a larger batch_size"
-    return ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format, "")
+    choices = (ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format, "")).split(", or ")
+    return ", or ".join(each for each in choices if not any(setting in each for setting in done)) or NOTHING_LEFT
 
 
-def limit(clock: Clock, *, format: str | None = None) -> tuple[str, str] | None:
+def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()) -> tuple[str, str] | None:
     """The stage that limited the run and a sentence about it; None where nothing was translated.
 
     Args:
         format: codec.format of the run, so that it is not recommended.
+        done: other settings that need no recommendation, such as "batch_size", because all is in one batch.
     """
     if not clock.seconds.get("e2e") or not (groups := pools(clock)):
         return None
-    what_to_do = partial(advice, clock=clock, format=format)
+    what_to_do = partial(advice, clock=clock, format=format, done=done)
     most = max(groups, key=lambda group: group.busy)
     stage = most.slowest
     wall, count = clock.seconds["e2e"], len(most.lanes)
     if len(groups) == 1 and count == 1:
         share = clock.seconds[stage] / wall
+        at_once = "+pipeline=overlap works at all of them at once, with more than 64 images"
+        if OVERLAP in done:
+            at_once = "overlap works at all of them at once with more than 64 images, unless pipeline.workers=0"
         return stage, (
-            f"one stage after another, {stage} takes {share:.0%} of the time:"
-            f" +pipeline=overlap works at all of them at once, with more than 64 images; then {what_to_do(stage)}"
+            f"one stage after another, {stage} takes {share:.0%} of the time: {at_once}; then {what_to_do(stage)}"
         )
     used = clock.cpu_seconds / (wall * available_cores())
     if used > SATURATED:
@@ -100,7 +107,7 @@ def limit(clock: Clock, *, format: str | None = None) -> tuple[str, str] | None:
     if most.busy < IDLE:
         return stage, (
             f"no stage is the limit ({stage} is the busiest, {_of(most)}): start-up and hand-over take the rest;"
-            " more images, a larger batch_size or pipeline.slots"
+            f" more images{'' if 'batch_size' in done else ', a larger batch_size or pipeline.slots'}"
         )
     return stage, f"{stage} is the limit ({_of(most)}): {what_to_do(stage)}"
 

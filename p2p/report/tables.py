@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.table import Table
 
@@ -25,11 +27,12 @@ def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
     show("validation, images in [-1, 1]", ["", "L1", "PSNR dB", "SSIM"], rows)
 
 
-def show_stages(clock: Clock, *, format: str | None = None) -> None:
+def show_stages(clock: Clock, *, format: str | None = None, done: Collection[str] = ()) -> None:
     """Print what each stage that ran has done, end to end last, and what limited the run that wrote such files.
 
     A stage's seconds are added up over its workers, so where stages overlap they exceed the total. `busy` is their
     share of the workers' time; `images/s` what one worker reaches while it works, `of all` what they reach together.
+    `format` and `done`: see `p2p.report.limit.limit`.
     """
     wall = clock.seconds.get("e2e", 0.0)
     rows = []
@@ -44,7 +47,7 @@ def show_stages(clock: Clock, *, format: str | None = None) -> None:
         elif stage == "e2e":
             cells = [str(images), cells[1], "", "", "", _speed(images, seconds)]
         rows.append([stage, *cells])
-    stage, sentence = limit(clock, format=format) or (None, "")
+    stage, sentence = limit(clock, format=format, done=done) or (None, "")
     show("stages", ["", "images", "seconds", "workers", "busy", "images/s", "of all"], rows, bold=stage)
     if sentence:
         Console(highlight=False, markup=False).print(sentence)

@@ -27,6 +27,7 @@ class Engine(Negative):
 
     def __init__(self, program="1"):
         facts = {"direction": "AtoB", "preprocess": "resize_and_crop", "multiple": None, "program_sha256": program}
+        facts["program"] = SimpleNamespace(considered=None)
         self.manifest = SimpleNamespace(**vars(Negative.manifest), **facts)
 
     def check_batch_size(self, batch_size):

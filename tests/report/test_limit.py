@@ -149,3 +149,18 @@ def test_the_table_fits_a_terminal_and_a_pipe(capsys):
     assert max(map(len, out.splitlines())) <= 80
     assert "\x1b" not in out
     assert "…" not in out and "128000000" in out
+
+
+def test_what_was_done_is_not_recommended():
+    alone = clock_of(10, ("generate", "main", 9, 96))
+    assert "+pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or export.py" in limit(alone)[1]
+    done = {"+pipeline=overlap", "batch_size", "pipeline.slots", "backend=fastest"}
+    sentence = limit(alone, done=done)[1]
+    assert not any(setting in sentence for setting in done) and sentence.endswith("then a faster machine")
+    idle = clock_of(10, ("generate", "engine stream", 1, 96), *encoders(5))
+    assert limit(idle)[1].endswith("more images, a larger batch_size or pipeline.slots")
+    assert limit(idle, done=done)[1].endswith("more images")
+    encoding = clock_of(10, *encoders(76))
+    assert limit(encoding, format="png", done=done)[1].endswith(
+        "more cores, or codec.format=jpg, which encodes faster than png"
+    )
