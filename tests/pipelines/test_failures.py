@@ -129,19 +129,23 @@ def test_an_exception_of_the_engine(hang, many, tmp_path):
     ends_with(RuntimeError, "the engine broke", stages, many(500), slots=6)
 
 
-def test_ctrl_c(many, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(number, many, tmp_path):
+    """Also one that all processes of a job get."""
     stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "slow", at=None), image_size=16)
 
     def press():
         until(lambda: any((tmp_path / "out").glob("*.npy")), seconds=LIMIT_S)
-        signal.raise_signal(signal.SIGINT)
+        for worker in children(os.getpid()):
+            os.kill(worker, number)
+        signal.raise_signal(number)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    before = signal.signal(number, signal.default_int_handler)  # a shell's background ignores it
     try:
         threading.Thread(target=press).start()
         ends_with(KeyboardInterrupt, None, stages, many(5000))
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     assert 0 < len(files(tmp_path / "out")) < 5000
 
 
