@@ -48,6 +48,7 @@ def translate(tmp_path, photos, capsys, monkeypatch):
     """`translate("codec=pillow")`: what infer.py prints, with the sentence that it ends with, if there is one."""
 
     def run(*overrides, program="1", gallery=0):
+        monkeypatch.setattr(infer, "check_fresh", lambda cfg: None)
         monkeypatch.setattr(infer, "load_engine", lambda *_, **__: Engine(program))
         given = [f"input={photos}", f"output={tmp_path}/out", f"run_dir={tmp_path}/run", "batch_size=2"]
         given += [f"gallery={gallery}", *overrides]
