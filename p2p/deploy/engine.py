@@ -20,6 +20,7 @@ from p2p.gpu_faults import TooSmall, failure, in_numbers, memory_full
 log = logging.getLogger(__name__)
 
 AGAIN = "run export.py again on this machine"
+SHORT = 0.1  # of a GPU's memory: with less of it free, a program that does not load has probably found too little
 
 
 class Engine:
@@ -174,6 +175,14 @@ def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Ca
         if failure(error) is not None:
             raise
         reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            if free < SHORT * total:  # TensorRT prints that it was the memory, and raises something else
+                raise TooSmall(
+                    f"the GPU's memory is probably too full for {path}, with {free / 2**30:.1f} of"
+                    f" {total / 2**30:.1f} GiB free (its library says {reason!r}): end other programs on this GPU,"
+                    " or export again with a smaller backend.max_batch"
+                ) from error
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
 
 

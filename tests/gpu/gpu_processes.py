@@ -90,9 +90,14 @@ def infer(inputs, program, out, *overrides):
     return ["infer.py", *places, "gallery=0", *overrides]
 
 
+def pictures(folder):
+    """The bytes of each picture by its name, without the records that infer.py keeps beside them."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
 def whole(folder):
-    """How many pictures are in a folder, where nothing else is and each is whole."""
-    paths = list(folder.glob("*"))
+    """How many pictures are in a folder, where nothing else of a run is but its records, and each is whole."""
+    paths = [path for path in folder.glob("*") if path.name not in (".p2p.json", "failures.csv")]
     for path in paths:
         assert path.suffix == ".png"
         with Image.open(path) as image:

@@ -59,8 +59,8 @@ def test_the_batches_are_those_of_the_files(pairs, preprocess, channels, augment
 @pytest.mark.parametrize("preprocess", ["scale_width", "none"])
 def test_images_of_their_own_size_one_at_a_time(pairs, preprocess, augmentation):
     expected, found = (
-        two_epochs(loader(pairs, cache, preprocess=preprocess, batch_size=1, augmentation=augmentation, workers=0))
-        for cache in ("none", "gpu")
+        two_epochs(loader(pairs, cache, preprocess=preprocess, batch_size=1, augmentation=by, workers=0))
+        for cache, by in (("none", "auto"), ("gpu", augmentation))
     )
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.target_NCHW, theirs.target_NCHW, rtol=0, atol=EXACT[augmentation])

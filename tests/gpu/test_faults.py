@@ -14,7 +14,18 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.gpu.gpu_processes import OVERLAP, SMALL, ended, infer, run, start, until_memory_is_back, used, whole
+from tests.gpu.gpu_processes import (
+    OVERLAP,
+    SMALL,
+    ended,
+    infer,
+    pictures,
+    run,
+    start,
+    until_memory_is_back,
+    used,
+    whole,
+)
 from tests.pipelines.conftest import files
 
 pytestmark = pytest.mark.gpu
@@ -164,7 +175,7 @@ def test_the_second_of_two_gpus(small, tmp_path):
         for device in ("cuda:0", "cuda:1"):
             more = [*OVERLAP, f"codec={codec}", f"device={device}"]
             run(*infer(small / "in", small / "plain", tmp_path / codec / device[-1], *more))
-        assert files(tmp_path / codec / "0") == files(tmp_path / codec / "1")
+        assert pictures(tmp_path / codec / "0") == pictures(tmp_path / codec / "1")
     name = f"name={os.path.relpath(tmp_path / 'run', ROOT / 'runs')}"
     assert "training on cuda:1" in run("train.py", name, *SMALL, "epochs=1", "batch_size=8", "trainer.devices=[1]")
 
@@ -174,7 +185,7 @@ def test_two_processes_on_one_gpu(small, tmp_path):
     two = [start(*infer(small / "in", small / "plain", tmp_path / name, *more)) for name in ("one", "other")]
     for process in two:
         assert "400 images written" in ended(process) and process.returncode == 0
-    assert files(tmp_path / "one") == files(tmp_path / "other")
+    assert pictures(tmp_path / "one") == pictures(tmp_path / "other")
 
 
 def test_damaged_jpegs_in_a_batch_that_the_gpu_decodes(small, tmp_path):
@@ -206,11 +217,11 @@ def test_damaged_jpegs_in_a_batch_that_the_gpu_decodes(small, tmp_path):
             (mixed / f"{index:03d}x.jpg").write_bytes(damaged[index])
     more = ["batch_size=8", "codec=nvimgcodec"]
     run(*infer(small / "in", small / "plain", tmp_path / "good", "+pipeline=overlap", *more))
-    expected = files(tmp_path / "good")
+    expected = pictures(tmp_path / "good")
     for name in ("sequential", "overlap"):
         out = run(*infer(mixed, small / "plain", tmp_path / name, f"+pipeline={name}", *more), code=1)
         assert " images failed: " in out
-        others = {name: data for name, data in files(tmp_path / name).items() if "x" not in name}
+        others = {name: data for name, data in pictures(tmp_path / name).items() if "x" not in name}
         assert len(others) == 60 and all(expected[name] == data for name, data in others.items())
 
 
