@@ -31,7 +31,7 @@ OPERATOR = r"torch\.ops\.aten\.(?!from_file)_?[a-z]\w*\.[A-Za-z]\w*|_operator\.(
 TREE = r'([][{}\s,:\d]|null|"(|type|context|children_spec|null|\[\]|builtins\.(tuple|dict|list))")*'
 RULES = {  # by key, at any depth; all other text is a NAME
     "target": re.compile(OPERATOR),
-    "expr_str": re.compile(rf"({SYMBOL}|{FUNCTION}|[-\d\s,)])*"),
+    "expr_str": re.compile(rf"({SYMBOL}|{FUNCTION}|[su]\d+|[-+*/\d\s,()])*"),
     "in_spec": re.compile(TREE),
     "out_spec": re.compile(TREE),
     "torch_version": re.compile(r"[\w.+-]*"),
