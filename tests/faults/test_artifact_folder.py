@@ -8,10 +8,15 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
 
 from p2p.atomic import folder_beside, sweep
-from p2p.deploy import artifact
+from p2p.commands import export as command
+from p2p.deploy import artifact, exported_program
 from p2p.deploy.artifact import place_for, put, recover
+from p2p.deploy.export import export as export_program
 from p2p.deploy.manifest import FILE, Manifest, Program, sha256
 
 
@@ -222,3 +227,26 @@ def test_a_full_disk_is_one_sentence_and_the_old_artifact_stays(small_disk):
     assert content(folder) == b"old" and names(small_disk) == ["export"]
     with pytest.raises(ValueError, match="is a mount point"):
         place_for(small_disk)
+
+
+def test_a_program_that_the_disk_does_not_hold_is_one_sentence(small_disk, tmp_path):
+    """Where torch writes to a file that it cannot write, it ends the process."""
+    (tmp_path / "last.ckpt").touch()
+    facts = {"norm_stats": "running", "direction": "AtoB", "checkpoint": tmp_path / "last.ckpt"}
+    network, images = nn.Conv2d(3, 3, 81, padding=40).eval(), torch.zeros(1, 3, 8, 8)
+    folder = small_disk / "export"
+    for filled in (0, 60_000, 120_000):  # the disk ends within the weights, or before them
+        (small_disk / "users").write_bytes(b"x" * filled)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            export_program(
+                network, images, folder, backend=exported_program.export, device=torch.device("cpu"), **facts
+            )
+        assert raised.value.filename == str(folder) and names(small_disk) == ["users"]
+
+
+def test_the_place_is_looked_at_before_anything_else(tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    for output in (tmp_path, tmp_path / "thesis.txt"):
+        cfg = OmegaConf.create({"output": str(output)})  # whatever it would look up next is not there
+        with pytest.raises(ValueError, match=f"^output={output} "):
+            command.export_program(cfg)
