@@ -21,6 +21,11 @@ from tests.conftest import ROOT, picture
 SMALL = ["trainer=cpu", "image_size=32", "generator.width=8", "discriminator=pixel", "discriminator.width=8"]
 
 
+def as_in_a_terminal():
+    """Take Ctrl-C, which shells have the programs ignore that they start in the background, such as these tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command:
     """One of the three commands, running or ended; `pid` stays its own until `ended` has said that it is over."""
 
@@ -72,6 +77,7 @@ class Commands:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=as_in_a_terminal,
         )
         self.pid = self._process.pid
         self._count = 0

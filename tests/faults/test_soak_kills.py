@@ -16,7 +16,17 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.faults.conftest import SMALL, Reader, files_in, flaw, listing, make_pairs, partials_in, processes_of
+from tests.faults.conftest import (
+    SMALL,
+    Reader,
+    as_in_a_terminal,
+    files_in,
+    flaw,
+    listing,
+    make_pairs,
+    partials_in,
+    processes_of,
+)
 
 pytestmark = pytest.mark.soak
 
@@ -294,6 +304,7 @@ def test_python_while_it_starts(commands, run_dir, number):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=as_in_a_terminal,
         )
         time.sleep(draw.uniform(0.05, 3))
         process.send_signal(number)
