@@ -67,7 +67,7 @@ class Decoding(OnCpu):
     def release(self, batch):
         self._held.remove(batch.slot)
 
-    def end(self):
+    def end(self, *_):
         self._threads.shutdown(cancel_futures=True)
 
 
