@@ -41,6 +41,7 @@ GO_ON = {  # of a command that failed
     "train": " with ckpt_path=last to go on from the last checkpoint",
     "infer": " with skip_existing=true to go on from here",
 }
+DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
 
 
@@ -224,6 +225,8 @@ def explain(error: Exception, config_name: str) -> str | None:
             return f"{path}: {error.strerror}" if path else str(error)
         where = f"{path} cannot be written" if path else str(error)
         return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
+    if isinstance(error, TypeError) and traceback.extract_tb(error.__traceback__)[-1].filename.endswith(DEFAULTS):
+        return "a group takes the names of its options, such as generator=unet: see --help"
     if isinstance(error, ValueError):
         # A loader process wraps its exception in a whole stack trace, which ends with the message.
         message = str(error).strip()

@@ -41,7 +41,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "*image_size": SIZE,  # an image of this side has a first feature map of 4 GB; the networks know the smallest
     "images": COUNT,
     "gallery": Range(0, 1000),  # all of them are in one page, and in memory while it is made
-    "data.*_channels": Range(1, 4096),
+    "*_channels": Range(1, 4096),
     "*.workers": PROCESSES,
     "transform.load_size": Range(1, 2 * 8192),
     "transform.multiple": SIZE,
@@ -57,7 +57,8 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.momentum": PART,
     "scheduler.*_fraction": SHARE,
-    "scheduler.*epochs": NOT_NEGATIVE,
+    "scheduler.*_epochs": NOT_NEGATIVE,
+    "scheduler.epochs": COUNT,
     "scheduler.step_size": COUNT,
     "scheduler.gamma": POSITIVE,
     "scheduler.factor": Range(above=0, most=1),
@@ -67,6 +68,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "model.init_gain": POSITIVE,
     "model.accumulate": COUNT,
     "model.clip_norm": POSITIVE,
+    "trainer.max_epochs": COUNT,
     "trainer.check_val_every_n_epoch": COUNT,
     "trainer.log_every_n_steps": NOT_NEGATIVE,
     "trainer.limit_train_batches": POSITIVE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -31,6 +31,7 @@ WORDS = {
     NoneType: "null",
 }
 NUMBERS = {bool, int, float}
+WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
 
@@ -67,15 +68,27 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
         default = _resolved(defaults, path)
         if (type(value), value) == (type(default), default):
             continue
-        kinds = _argument(cfg, path)
+        if isinstance(default, dict) and default and not isinstance(value, dict):
+            raise ValueError(
+                f"{path}={shown(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it out"
+            )
+        kinds = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
+        if Callable in kinds:
+            raise ValueError(f"{path}={shown(value)} cannot be: give it a _target_, as the options in conf/ have")
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:
             inner = {type(each) for each in default}
             if not isinstance(value, list) or not all(_fits(each, inner) for each in value):
                 raise ValueError(f"{path}={shown(value)} cannot be: use a list of numbers, such as {shown(default)}")
         if default is not None:
             kinds = kinds | {type(default)}
+        # 0 and false would count as null; loggers take numbers for words.
+        no_number = default is None and kinds == {str, NoneType} and not path.startswith("logger.")
         no_word = isinstance(default, str) and isinstance(value, (NoneType, bool, list, dict))
-        if (kinds & NUMBERS or (no_word and path not in MAY_BE_NULL)) and Any not in kinds and not _fits(value, kinds):
+        if (
+            (kinds & NUMBERS or no_number or (no_word and path not in MAY_BE_NULL))
+            and Any not in kinds
+            and not _fits(value, kinds)
+        ):
             words = [word for kind, word in WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
             example = "" if default is None else f", such as the default, {shown(default)}"
             raise ValueError(f"{path}={shown(value)} cannot be: use {' or '.join(words)}{example}")
@@ -92,6 +105,8 @@ def check_ranges(cfg: DictConfig) -> None:
         ranges = list(ranges_of(path))
         if ranges and isinstance(value, str):  # a reference, or a word where the default is null
             value = _resolved(cfg, path)
+        if isinstance(value, list) and ranges and path != "optimizer.betas":
+            raise ValueError(f"{path}={shown(value)} cannot be: use a number")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{path}={shown(value)} cannot be: use a finite number")

@@ -35,6 +35,16 @@ MISTAKES = {
     ("train", "generator.width=${seed}"): "generator.width=0 is out of range: use 1 to 4096",
     ("train", "data.val=null"): "data.val=null cannot be: use a word, such as the default, val",
     ("train", "ckpt_path=true"): "ckpt_path=true cannot be: use last, best or the path of a checkpoint",
+    ("train", "model.generator=5"): (
+        "model.generator=5 cannot be: write model.generator.key=value for what is in it, or ~model.generator to leave"
+        " it out"
+    ),
+    ("train", "generator.in_channels=0"): "generator.in_channels=0 is out of range: use 1 to 4096",
+    ("train", "data.source=5"): "data.source=5 cannot be: give it a _target_, as the options in conf/ have",
+    ("train", "trainer.max_epochs=0"): "trainer.max_epochs=0 is out of range: use 1 or more",
+    ("export", "backend.precision=0"): "backend.precision=0 cannot be: use a word or null",
+    ("export", "weights=false"): "weights=false cannot be: use a word or null",
+    ("export", "image_size=[1,2]"): "image_size=[1,2] cannot be: use a number",
     ("train", "name=[a,b]"): "name=[a,b] cannot be: use a word",
     ("train", "name=.."): "name=.. names no run: use a word, of which the run's folder is runs/<name>",
     ("train", "name=a/../.."): "name=a/../.. names no run: use a word, of which the run's folder is runs/<name>",
@@ -125,6 +135,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_set(monkeypatch):
     assert (cfg.data.root, cfg.init_from, cfg.name) == ("/home/me/my pairs", "/home/me/G.pth", "~x")
     assert check("infer", *home_in_quotes(["input=@~/list.txt"])).input == "@/home/me/list.txt"
     assert check("infer", "input=2024").input == "2024"
+    assert check("train", "data.val=0").data.val == "0"
 
 
 def test_an_output_that_cannot_be(tmp_path, monkeypatch):

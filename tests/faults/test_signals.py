@@ -87,7 +87,7 @@ TRAINING = {
 
 
 SOAK = pytest.mark.soak  # the others are of the same kind
-QUICK = ["the first validation", "a later step", "while a checkpoint is written", "the last validation"]
+QUICK = ["the first validation", "a later step", "while a checkpoint is written"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,7 @@ def test_a_sweep_stops_and_not_only_its_job(signalled, tmp_path):
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
 
 
+@SOAK
 def test_export_and_infer_end_in_every_phase(signalled, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", *FAST, "~logger", f"name={os.path.relpath(tmp_path, 'runs')}"])
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
