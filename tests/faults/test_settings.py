@@ -14,7 +14,7 @@ from tests.faults.conftest import make_pairs
 SMALL = ["image_size=32", "generator.width=4", "generator.depth=2", "discriminator=pixel", "discriminator.width=4"]
 SMALL += ["trainer=cpu", "data=folder", "epochs=1", "~logger", "~callbacks.samples"]
 VALUES = ["nan", "-inf", "-1", "0", "1e9", "true", "null", "word", "[1,2]", "'  '"]
-ANYTHING = ("name", "run_dir", "output", "export", "cache_dir")  # any word is a folder's name
+ANYTHING = ("name", "run_dir", "output", "export", "cache_dir", "trainer.max_epochs")  # a folder; a thousand epochs
 
 
 @pytest.fixture
