@@ -61,11 +61,7 @@ def run_command(name: str) -> None:
         check_arguments(name, sys.argv[1:])
     sys.argv[1:] = home_in_quotes(sys.argv[1:])
     typed, deletions = sys.argv[1:], []
-    if (
-        name == "train"
-        and any(argument.startswith("ckpt_path=") for argument in typed)
-        and not {"-m", "--multirun"} & {*typed}
-    ):
+    if name == "train":
         sys.argv[1:], deletions = as_hydra_takes_them(typed)
 
     def job(cfg: DictConfig) -> None:

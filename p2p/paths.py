@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.record import leaves
+from p2p.shown import as_typed
 
 EMPTY = "{key}= is empty: give it a value, or leave it out; is a shell variable not set?"
 PATHS = {  # the last part of a setting's name
@@ -39,7 +40,7 @@ def _expanded(key: str, value: object) -> str:
     if not isinstance(value, str):
         several = "; for several paths write them into a file, and use input=@file" if key == "input" else ""
         what = "last, best or the path of a checkpoint" if key == "ckpt_path" else "the path of a file or folder"
-        raise ValueError(f"{key}={shown(value)} cannot be: use {what}{several}")
+        raise ValueError(f"{key}={as_typed(value)} cannot be: use {what}{several}")
     of_a_list = "@" if value.startswith("@~") else ""  # input=@list.txt
     path = value.removeprefix(of_a_list)
     try:
@@ -52,19 +53,10 @@ def _expanded(key: str, value: object) -> str:
 def _check_name(name: object) -> None:
     """Raise a ValueError if runs/<name> is runs/ itself, or a folder that holds it."""
     if isinstance(name, (list, dict)) or name is None:
-        raise ValueError(f"name={shown(name)} cannot be: use a word")
+        raise ValueError(f"name={as_typed(name)} cannot be: use a word")
     name = str(name)
     parts = Path(os.path.normpath(name)).parts
     if name.startswith("/"):
         raise ValueError(f"name={name} is no name of a folder in runs/: for a folder elsewhere use run_dir={name}")
     if all(part in (".", "..") for part in parts):
         raise ValueError(f"name={name} names no run: use a word, of which the run's folder is runs/<name>")
-
-
-def shown(value: object) -> str:
-    """As on a command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,9 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from p2p.paths import settle_paths, shown
+from p2p.paths import settle_paths
 from p2p.ranges import ranges_of
 from p2p.record import leaves
+from p2p.shown import as_typed
 
 if TYPE_CHECKING:  # importing it takes seconds, which p2p.cli would add to every command
     from lightning import LightningModule, Trainer
@@ -70,15 +71,18 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
             continue
         if isinstance(default, dict) and default and not isinstance(value, dict):
             raise ValueError(
-                f"{path}={shown(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it out"
+                f"{path}={as_typed(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it"
+                " out"
             )
         kinds = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
         if Callable in kinds:
-            raise ValueError(f"{path}={shown(value)} cannot be: give it a _target_, as the options in conf/ have")
+            raise ValueError(f"{path}={as_typed(value)} cannot be: give it a _target_, as the options in conf/ have")
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:
             inner = {type(each) for each in default}
             if not isinstance(value, list) or not all(_fits(each, inner) for each in value):
-                raise ValueError(f"{path}={shown(value)} cannot be: use a list of numbers, such as {shown(default)}")
+                raise ValueError(
+                    f"{path}={as_typed(value)} cannot be: use a list of numbers, such as {as_typed(default)}"
+                )
         if default is not None:
             kinds = kinds | {type(default)}
         # 0 and false would count as null; loggers take numbers for words.
@@ -90,8 +94,8 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
             and not _fits(value, kinds)
         ):
             words = [word for kind, word in WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
-            example = "" if default is None else f", such as the default, {shown(default)}"
-            raise ValueError(f"{path}={shown(value)} cannot be: use {' or '.join(words)}{example}")
+            example = "" if default is None else f", such as the default, {as_typed(default)}"
+            raise ValueError(f"{path}={as_typed(value)} cannot be: use {' or '.join(words)}{example}")
 
 
 def check_ranges(cfg: DictConfig) -> None:
@@ -106,15 +110,15 @@ def check_ranges(cfg: DictConfig) -> None:
         if ranges and isinstance(value, str):  # a reference, or a word where the default is null
             value = _resolved(cfg, path)
         if isinstance(value, list) and ranges and path != "optimizer.betas":
-            raise ValueError(f"{path}={shown(value)} cannot be: use a number")
+            raise ValueError(f"{path}={as_typed(value)} cannot be: use a number")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"{path}={shown(value)} cannot be: use a finite number")
+                raise ValueError(f"{path}={as_typed(value)} cannot be: use a finite number")
             for allowed in ranges:
                 if isinstance(number, (str, bool)):
-                    raise ValueError(f"{path}={shown(value)} cannot be: use a whole number")
+                    raise ValueError(f"{path}={as_typed(value)} cannot be: use a whole number")
                 if number is not None and not allowed.holds(number):
-                    raise ValueError(f"{path}={shown(value)} is out of range: use {allowed.words()}")
+                    raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")
 
 
 def check_strategy(trainer: Trainer, model: LightningModule) -> None:

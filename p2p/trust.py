@@ -65,8 +65,8 @@ def targets() -> dict[str, set[str]]:
     found = {}
     for path in CONF.glob("*/*.yaml"):
         if path.parent.name not in OF_NO_RECORD:
-            names = {value for key, value in _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
-                     if key.rpartition(".")[2] == "_target_"}  # fmt: skip
+            values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+            names = (value for key, value in values if key.rpartition(".")[2] == "_target_")
             found.setdefault(path.parent.name, set()).update(names)
     return found
 

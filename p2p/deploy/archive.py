@@ -38,7 +38,7 @@ RULES = {  # by key, at any depth; all other text is a NAME
 }
 NEVER_RUN = {"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom", "guards_code"}
 FOREIGN = "which export.py does not write and which could run code: do not use it"
-DAMAGE = (RuntimeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError, zipfile.BadZipFile)
+DAMAGE = (OSError, RuntimeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError, zipfile.BadZipFile)
 
 
 def check_archive(path: Path) -> None:
@@ -57,14 +57,7 @@ def check_archive(path: Path) -> None:
             for key, value in _texts(json.loads(reader.get_record(name))):
                 if not RULES.get(key, NAME).fullmatch(value):
                     raise ValueError(f"{path} has {key}={value[:80]!r} in {name}")
-    except (
-        OSError,
-        RuntimeError,
-        RecursionError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is no program of torch.export, or is damaged: run export.py again") from error
     except ValueError as error:
         raise ValueError(f"{error}, {FOREIGN}") from None

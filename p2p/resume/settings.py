@@ -12,11 +12,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from p2p.checkpoint import find_checkpoint
 from p2p.pasteable import command_line, run_settings
 from p2p.record import leaves, load_record, record_of
+from p2p.shown import as_typed
 
 TODAYS = ("name", "run_dir", "ckpt_path")  # of the command line alone
 STARTS = ("init_from", "init_discriminator_from")  # of a run that starts anew
@@ -84,8 +85,8 @@ def differences(record: DictConfig, cfg: DictConfig) -> list[str]:
     for key in dict.fromkeys([*before, *now]):
         if key in TODAYS or (key in before and key in now and before[key] == now[key]):
             continue
-        old = _shown(OmegaConf.select(record, key)) if key in before else "not set"
-        new = _shown(OmegaConf.select(cfg, key)) if key in now else "not set"
+        old = as_typed(OmegaConf.select(record, key)) if key in before else "not set"
+        new = as_typed(OmegaConf.select(cfg, key)) if key in now else "not set"
         if old != new:
             lines.append(f"{key}: {old} -> {new}")
     return lines
@@ -200,12 +201,3 @@ def _delete(record: DictConfig, key: str) -> None:
     if _has(OmegaConf.to_container(record, resolve=False), key):
         parent, _, name = key.rpartition(".")
         del (OmegaConf.select(record, parent) if parent else record)[name]
-
-
-def _shown(value: object) -> str:
-    """As on a command line."""
-    if isinstance(value, ListConfig):
-        return f"[{','.join(map(_shown, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
