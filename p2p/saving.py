@@ -8,7 +8,9 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
+from lightning import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from p2p import atomic
@@ -64,3 +66,25 @@ class Checkpoints(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove it, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def check_savers(callbacks: dict[str, Callback], run_dir: Path) -> None:
+    """Raise a ValueError where nothing would be saved, or the last and the best not where the commands look for them.
+
+    Args:
+        callbacks: by their names in the config.
+        run_dir: runs/<name>.
+    """
+    savers = {name: each for name, each in callbacks.items() if isinstance(each, ModelCheckpoint)}
+    if not savers:
+        raise ValueError("no callback saves checkpoints, and the training would be lost: leave callbacks.last in")
+    for name in ("last", "best"):
+        expected = run_dir / "checkpoints" / f"{name}.ckpt"
+        if name not in savers:
+            continue
+        saved = Path(savers[name].dirpath or ".", f"{savers[name].filename}.ckpt")
+        if os.path.realpath(saved) != os.path.realpath(expected):
+            raise ValueError(
+                f"callbacks.{name} saves {expected}, where the other commands look for it: leave its filename and"
+                " dirpath as they are, and add another callback for other files"
+            )

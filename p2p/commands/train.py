@@ -27,7 +27,7 @@ from p2p.resume.checkpoint import check_networks, check_that_something_is_left, 
 from p2p.resume.logs import going_on
 from p2p.resume.settings import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
 from p2p.run import settle_norm_stats
-from p2p.saving import Checkpoints
+from p2p.saving import Checkpoints, check_savers
 from p2p.settings import check_strategy
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
@@ -75,8 +75,7 @@ def train(cfg: DictConfig) -> None:
     ordered = sorted(callbacks.values(), key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
     why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
     trainer = made(cfg, "trainer", callbacks=ordered, logger=list(loggers.values()))
-    if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks.values()):
-        raise ValueError("no callback saves checkpoints, and the training would be lost: leave callbacks.last in")
+    check_savers(callbacks, run_dir)
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)

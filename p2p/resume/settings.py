@@ -108,7 +108,7 @@ def what_is_kept(cfg: DictConfig, checkpoint: Path | None) -> list[str]:
                 f" such as data.root={cfg.data.root}"
             )
         else:
-            lines.append(f"going on from {checkpoint} with the settings of {os.path.relpath(path)}")
+            lines.append(f"going on from {os.path.relpath(checkpoint)} with the settings of {os.path.relpath(path)}")
             lines += differences(load_record(path), cfg)
         if is_in_place(cfg, checkpoint):
             return lines

@@ -119,3 +119,11 @@ def test_a_training_that_would_save_nothing_is_refused(tmp_path, pair_folder):
     options = [*QUICK, f"data.root={pair_folder}", "~callbacks.last", "~callbacks.best"]
     with pytest.raises(ValueError, match=r"no callback saves checkpoints.*leave callbacks\.last in"):
         train.main(compose_command("train", options, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("setting", ["last.filename=null", "best.filename=other", "last.dirpath=elsewhere"])
+def test_the_last_and_the_best_are_saved_where_the_commands_look_for_them(setting, tmp_path, pair_folder):
+    options = [*QUICK, f"data.root={pair_folder}", f"callbacks.{setting}"]
+    with pytest.raises(ValueError, match=rf"callbacks\.{setting[:4]} saves .*{setting[:4]}\.ckpt, where the other"):
+        train.main(compose_command("train", options, tmp_path / "run"))
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
