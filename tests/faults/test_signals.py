@@ -236,6 +236,9 @@ def test_thirty_moments_of_each_command(command, number, tmp_path):
         if process.returncode == 0:  # it had ended
             assert moment > 20
             continue
+        last_line = {"train": "next:", "export": "next:", "infer": "look at"}[command]
+        if process.returncode == -number and last_line in out:  # Python itself was ending; a shell sees the same status
+            continue
         assert process.returncode == code, (moment, out, err)
         assert "Traceback" not in err and sentence in err and "Exception ignored" not in err, (moment, err)
     process = start(command, name, *arguments[command])
