@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.cores import available_cores
 from p2p.data.pairs import Pair
 from p2p.pipelines.gpu_translator import DECODERS
 from p2p.pipelines.overlap import CODED_BYTES, plan
@@ -19,6 +18,7 @@ from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.tickets import LOAD, SAVE, Task
 from p2p.pipelines.workers import Workers
+from p2p.system.cores import available_cores
 
 
 def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:

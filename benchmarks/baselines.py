@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from p2p import atomic
 from p2p.batch import to_frames
 from p2p.data.dataset import PairDataset
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.system import atomic
 
 LEVELS = 16
 

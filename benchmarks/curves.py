@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from p2p.atomic import replacing
+from p2p.system.atomic import replacing
 
 Curve = list[tuple[float, float]]
 

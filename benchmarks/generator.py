@@ -25,18 +25,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.candidate import Candidate, burst, synchronize
 from benchmarks.record import ROOT, commit, head
-from p2p import atomic
-from p2p.cli import quiet_libraries
 from p2p.codecs.pillow import Pillow
+from p2p.config.cli import quiet_libraries
 from p2p.data.images import read_input
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import rewrite
 from p2p.deploy.precision import DTYPES
-from p2p.deploy.rewrite import fold_batch_norm, inference_view
-from p2p.device import pick_device
+from p2p.deploy.rewrite import fold_batch_norm
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
+from p2p.system import atomic
+from p2p.system.device import pick_device
 
 PACKAGES = (
     "triton",

@@ -27,11 +27,9 @@ from hydra.utils import instantiate
 from benchmarks.pipeline import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
-from p2p import atomic
-from p2p.cli import CONF, explain, quiet_libraries
 from p2p.codecs.pillow import decode
 from p2p.commands.infer import transform_for
-from p2p.cores import available_cores
+from p2p.config.cli import CONF, explain, quiet_libraries
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine
 from p2p.pipelines import sequential
@@ -39,6 +37,8 @@ from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
 from p2p.report.limit import limit
 from p2p.report.tables import show
+from p2p.system import atomic
+from p2p.system.cores import available_cores
 
 
 def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:

@@ -17,10 +17,10 @@ import torch
 from benchmarks import inputs
 from benchmarks.pipeline import CODECS, make_engine, make_network, stages_for
 from benchmarks.record import ROOT, commit, head
-from p2p import atomic
-from p2p.cli import quiet_libraries
+from p2p.config.cli import quiet_libraries
 from p2p.data.pairs import Pair, find_inputs
 from p2p.pipelines import overlap
+from p2p.system import atomic
 
 SHARES = (0.1, 0.5, 0.9, 1.0)
 

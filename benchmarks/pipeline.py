@@ -26,11 +26,10 @@ import torch
 
 from benchmarks import alone, inputs
 from benchmarks.record import ROOT, commit, head
-from p2p import atomic
-from p2p.cli import quiet_libraries
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.codecs.pillow import Pillow, decode
+from p2p.config.cli import quiet_libraries
 from p2p.data.images import read_input
 from p2p.data.pairs import Pair, find_inputs
 from p2p.data.transforms.cvcuda import CvCuda
@@ -45,6 +44,7 @@ from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import WORK, Clock
 from p2p.report import timeline
 from p2p.report.limit import limit
+from p2p.system import atomic
 
 CODECS = {"pillow": (Pillow, Torchvision), "fast": (Fast, Torchvision), "nvimgcodec": (NvImgCodec, CvCuda)}
 ROWS_GPU = ",".join(

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from p2p.batch import Batch
-from p2p.capture import beside
 from p2p.models.init import initialize
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
+from p2p.training.capture import beside
 
 LR, BETAS = 2e-4, (0.5, 0.999)
 

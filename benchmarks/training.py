@@ -27,13 +27,13 @@ from PIL import Image
 
 from benchmarks.plain_step import plain_step
 from benchmarks.record import ROOT, commit, head
-from p2p import atomic
 from p2p.batch import Batch
-from p2p.capture import CapturedStep
-from p2p.cli import quiet_libraries
+from p2p.config.cli import quiet_libraries
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.device import pick_device
+from p2p.system import atomic
+from p2p.system.device import pick_device
+from p2p.training.capture import CapturedStep
 
 PAIRS = 1280  # 20 batches of 64
 BASE = ["trainer.precision=32-true", "optimizer.fused=false", "model.capture=false", "data.cache=none"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from p2p import signals
 from p2p.data.pairs import Pair, Source
+from p2p.system import signals
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # tests/kernels; read when Triton is imported, which Lightning does

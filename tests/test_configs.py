@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from p2p.cli import CONF, explain
+from p2p.config.cli import CONF, explain
 
 COMMANDS = ("train", "export", "infer")
 HOME = {

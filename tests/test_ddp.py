@@ -18,18 +18,18 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from p2p.batch import Batch
-from p2p.callbacks.ema import EMA
-from p2p.cli import CONF
+from p2p.commands.run import settle_norm_stats
+from p2p.config.cli import CONF
 from p2p.data.datamodule import EpochLoader, PairedImages
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.losses.adversarial import WassersteinGP
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
-from p2p.run import settle_norm_stats
+from p2p.training.callbacks.ema import EMA
 from tests.conftest import ROOT, picture
 from tests.test_commands import SMALL, run
-from tests.test_pix2pix import TinyDiscriminator, parameters_of, pix2pix, small_networks
 from tests.test_resume import train
+from tests.training.test_pix2pix import TinyDiscriminator, parameters_of, pix2pix, small_networks
 
 
 class Pairs(Dataset):

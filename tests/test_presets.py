@@ -4,7 +4,7 @@ import pytest
 from hydra.utils import instantiate
 from torch import nn
 
-from p2p.cli import CONF
+from p2p.config.cli import CONF
 from p2p.models.patchgan import PixelGAN
 from tests.test_configs import compose_command
 

@@ -6,7 +6,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from p2p.cli import CONF
+from p2p.config.cli import CONF
 
 # 64 pixels: the smallest side at which the U-Net has a block with dropout.
 TINY = ["image_size=64", "generator.width=4", "discriminator.width=4", "discriminator.layers=1"]

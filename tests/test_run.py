@@ -4,12 +4,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from p2p.batch import Batch
-from p2p.cli import short
+from p2p.commands.run import keep_apart
+from p2p.config.cli import short
 from p2p.data.pairs import find_inputs
-from p2p.run import keep_apart
-from p2p.saving import Checkpoints
+from p2p.training.saving import Checkpoints
 from tests.conftest import picture
-from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
+from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 
 def test_a_sweeps_folder_fits_a_file_system_and_stays_different():

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from p2p.memory import check_room
+from p2p.system.memory import check_room
 
 # What is read: formats of pixels. Pillow would also start Ghostscript, of a page description in a file named x.png.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "QOI", "TGA")

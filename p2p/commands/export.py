@@ -13,23 +13,23 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.batch import Batch
-from p2p.checkpoint import find_checkpoint
+from p2p.commands.run import validated_weights
+from p2p.config.pasteable import command_line, run_settings
 from p2p.data.dataset import PairDataset
 from p2p.deploy import rewrite
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
+from p2p.deploy.backends.exported_program import check_batches
 from p2p.deploy.export import export, load_weights
-from p2p.deploy.exported_program import check_batches
 from p2p.deploy.precision import EIGHT_BITS, dtype_of
-from p2p.deploy.rewrite import resolve_norm_stats
 from p2p.deploy.stale import facts_of
-from p2p.device import pick_device
-from p2p.gpu_faults import or_say_what_fits
 from p2p.interop.config import reference_record
-from p2p.pasteable import command_line, run_settings
-from p2p.record import CONF, read_record
+from p2p.models.inference_view import resolve_norm_stats
 from p2p.report.tables import show_considered
-from p2p.run import validated_weights
+from p2p.run.checkpoint import find_checkpoint
+from p2p.run.record import CONF, read_record
+from p2p.system.device import pick_device
+from p2p.system.gpu_faults import or_say_what_fits
 
 
 def inputs_of(dataset: PairDataset, count: int) -> Batch:

@@ -9,13 +9,14 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.cli import some_of
+from p2p.commands.run import inputs_to_translate, keep_apart
+from p2p.config.cli import some_of
+from p2p.config.pasteable import command_line, run_settings
+from p2p.config.shown import shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine, load_engine
 from p2p.deploy.stale import replaced_checkpoint
-from p2p.device import pick_device
-from p2p.pasteable import command_line, run_settings
 from p2p.pipelines.outputs import add_to_record, blocked, read_record, source_of, sweep, to_do
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
@@ -23,9 +24,8 @@ from p2p.report import gallery
 from p2p.report.failures import recorded
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
-from p2p.run import inputs_to_translate, keep_apart
-from p2p.settings import check_output
-from p2p.shown import shown
+from p2p.system.device import pick_device
+from p2p.system.folders import check_output
 
 FAILURES = "failures.csv"
 SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list

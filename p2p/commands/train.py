@@ -14,21 +14,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.atomic import disk_of
-from p2p.callbacks.resume import resume_callback
-from p2p.device import check_trainer_device
-from p2p.gpu_faults import alone, or_say_what_fits
+from p2p.commands.run import settle_norm_stats
+from p2p.config.pasteable import command_line, run_settings
+from p2p.config.resume import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
+from p2p.config.settings import check_strategy
 from p2p.interop.config import load_start, start_from_reference
-from p2p.lock import held
-from p2p.memory import keep_freed_memory
-from p2p.pasteable import command_line, run_settings
 from p2p.report.tables import scores_of, show_scores
-from p2p.resume.checkpoint import check_networks, check_that_something_is_left, read_checkpoint
-from p2p.resume.logs import going_on
-from p2p.resume.settings import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
-from p2p.run import settle_norm_stats
-from p2p.saving import Checkpoints, check_savers
-from p2p.settings import check_strategy
+from p2p.system.atomic import disk_of
+from p2p.system.device import check_trainer_device
+from p2p.system.gpu_faults import alone, or_say_what_fits
+from p2p.system.lock import held
+from p2p.system.memory import keep_freed_memory
+from p2p.training.callbacks.resume import resume_callback
+from p2p.training.logs import going_on
+from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint
+from p2p.training.saving import Checkpoints, check_savers
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> None:
     say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-    except SystemExit:  # what Lightning makes of a signal, see p2p.signals
+    except SystemExit:  # what Lightning makes of a signal, see p2p.system.signals
         if trainer.global_step and (last := run_dir / "checkpoints/last.ckpt").is_file():
             say(f"{os.path.relpath(last)} can be exported, or resumed: {to_resume(cfg)}")
         raise

@@ -22,7 +22,7 @@ from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_l
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.lock import turn_to_make
+from p2p.system.lock import turn_to_make
 
 MAX_WORKERS = 8
 # Of whole numbers: the smallest and the largest. Each worker is a process of half a gigabyte.

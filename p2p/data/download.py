@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from p2p.deploy.manifest import sha256 as sha256_of
+from p2p.system.digest import sha256 as sha256_of
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte

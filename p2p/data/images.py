@@ -10,7 +10,7 @@ import numpy as np
 
 from p2p.data.halves import check_half
 from p2p.data.pairs import Pair, Source
-from p2p.memory import check_room
+from p2p.system.memory import check_room
 
 Decode = Callable[..., np.ndarray]
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from p2p.atomic import PREFIX, flush_folder
 from p2p.deploy.manifest import files_of
+from p2p.system.atomic import PREFIX, flush_folder
 
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2(2)
 

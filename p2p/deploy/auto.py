@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from p2p.deploy import eager, exported_program, torch_tensorrt
+from p2p.deploy.backends import eager, exported_program, torch_tensorrt
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision
 

@@ -25,12 +25,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import p2p
-from p2p.atomic import folder_beside, sweep
 from p2p.deploy import fields
 from p2p.deploy.instructions import instructions
-from p2p.deploy.manifest import Program, gpu_facts, now, sha256, versions
+from p2p.deploy.manifest import Program, gpu_facts, now, versions
 from p2p.deploy.precision import EIGHT_BITS
+from p2p.system.atomic import folder_beside, sweep
+from p2p.system.digest import sha256
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def build(
     """Let the backend write its program into the empty `folder`, or copy what it wrote for the same key before.
 
     Args:
-        backend, network, images, folder: see `p2p.deploy.exported_program.export`.
+        backend, network, images, folder: see `p2p.deploy.backends.exported_program.export`.
         device: where the program is to run.
         cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be read or written
             costs a warning, not the export.
@@ -108,7 +108,7 @@ def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: 
         "cpu": instructions(),
         "gpu": gpu_facts(device),
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
-        "sources": [sources(Path(p2p.__file__).parent / folder) for folder in ("deploy", "kernels")],
+        "sources": sources(Path(__file__).parent),
     }
     if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
         facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import torch
 
-from p2p.gpu_faults import of_gpu
+from p2p.system.gpu_faults import of_gpu
 
 MAX_GRAPHS = 16  # input shapes; each graph holds an input, an output and its kernels' arguments
 PAUSES_S = 0.5, 1.0, 2.0, 4.0  # before another trial to record

@@ -14,8 +14,9 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.artifact import recover
-from p2p.deploy.manifest import Manifest, Program, gpu_facts, sha256, versions
-from p2p.gpu_faults import TooSmall, failure, in_numbers, memory_full
+from p2p.deploy.manifest import Manifest, Program, gpu_facts, versions
+from p2p.system.digest import sha256
+from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def _load(manifest: Manifest, folder: Path, *, device: torch.device) -> Engine:
     if not path.is_file() or sha256(path) != manifest.program_sha256:
         raise ValueError(f"{path} is missing, damaged or was replaced: {AGAIN}")
     try:
-        backend = importlib.import_module(f"p2p.deploy.{program.backend}")
+        backend = importlib.import_module(f"p2p.deploy.backends.{program.backend}")
         assert callable(backend.load)
     except (ModuleNotFoundError, AttributeError) as error:  # other modules of that package load nothing
         raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}") from error

@@ -9,15 +9,17 @@ from typing import Literal
 import torch
 from torch import nn
 
-from p2p.atomic import folder_beside, sweep
 from p2p.batch import from_frames, to_frames
 from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.engine import load_engine
-from p2p.deploy.manifest import Manifest, Program, sha256
+from p2p.deploy.manifest import Manifest, Program
 from p2p.deploy.stale import facts_of, seen_from
-from p2p.finite import first_not_finite
 from p2p.interop import reference
+from p2p.models.finite import first_not_finite
+from p2p.models.inference_view import inference_view
+from p2p.system.atomic import folder_beside, sweep
+from p2p.system.digest import sha256
 
 
 def load_weights(
@@ -28,7 +30,7 @@ def load_weights(
     A checkpoint is one of train.py or, by its suffix .pth, a file of the reference.
 
     Args:
-        weights: "trained", or "ema" for their average (`p2p.callbacks.ema`).
+        weights: "trained", or "ema" for their average (`p2p.training.callbacks.ema`).
 
     Raises:
         ValueError: no such file, not a checkpoint of this project, one of another network, one without average, or
@@ -95,7 +97,7 @@ def export(
         generator: float32, on the CPU.
         images_NCHW: real inputs, float32 (N, C, H, W) in [-1, 1], to compare with.
         folder: the artifact; one that is there is replaced at the very end, see `p2p.deploy.artifact`.
-        backend: writes the program, see `p2p.deploy.exported_program.export`.
+        backend: writes the program, see `p2p.deploy.backends.exported_program.export`.
         norm_stats: "instance" or "running".
         direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
         checkpoint_facts: `facts_of` it from before its weights were read; None: as it is now.
@@ -114,7 +116,7 @@ def export(
     folder = artifact.place_for(folder)
     if frames:
         images_NCHW = from_frames(to_frames(images_NCHW))
-    view = rewrite.inference_view(generator, norm_stats=norm_stats)
+    view = inference_view(generator, norm_stats=norm_stats)
     expected = reference_outputs(view, images_NCHW)
     network = rewrite.fold_batch_norm(view)
     folder.parent.mkdir(parents=True, exist_ok=True)

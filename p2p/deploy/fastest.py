@@ -21,7 +21,7 @@ from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.rewrite import Frames
-from p2p.gpu_faults import failure, in_numbers, memory_full
+from p2p.system.gpu_faults import failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _build(
     device: torch.device,
 ) -> tuple[Program, Callable[[torch.Tensor], torch.Tensor]]:
     """Build one candidate into `folder`, note in its row how long that took, and load it."""
-    backend = importlib.import_module(f"p2p.deploy.{row.backend}")
+    backend = importlib.import_module(f"p2p.deploy.backends.{row.backend}")
     if reason := backend.unavailable():
         raise ValueError(reason)
     log.info("%s: building", row.backend)

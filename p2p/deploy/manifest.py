@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import platform
 import re
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from p2p import atomic
 from p2p.deploy import fields
+from p2p.system import atomic
 
 FILE = "manifest.json"
 KEPT = (".kernels", ".kernels.lock", ".kernels.tmp")  # files beside a program, of its name: see `Program`
@@ -33,15 +32,6 @@ def versions(*packages: str) -> dict[str, str]:
     # torch itself says more than its metadata: "2.14.1+cu130".
     others = [package for package in packages if package in installed and package not in found]
     return found | {package: metadata.version(package) for package in others}
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def gpu_facts(device: torch.device) -> dict[str, str]:

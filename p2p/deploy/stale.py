@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from p2p.deploy.manifest import Manifest, sha256
+from p2p.deploy.manifest import Manifest
+from p2p.system.digest import sha256
 
 
 def facts_of(checkpoint: Path) -> dict[str, str | int]:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from p2p import atomic
 from p2p.codecs import jpeg
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
@@ -19,6 +18,7 @@ from p2p.data.halves import alike
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Pair
 from p2p.data.transforms.sizing import Sizing, resize
+from p2p.system import atomic
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
 Size = tuple[int, int]  # height and width, in pixels

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.gpu_faults import failure
 from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import GpuLoader, put
 from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import Rows, gather
 from p2p.profiling.streams import StreamClock
+from p2p.system.gpu_faults import failure
 
 DECODERS = 2  # threads: while one hands a batch to the GPU's decoder, it decodes the other's
 

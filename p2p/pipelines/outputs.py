@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 
-from p2p import atomic
 from p2p.data.pairs import Pair
+from p2p.system import atomic
 
 RECORD = ".p2p.json"
 KEPT = 100  # changes of settings

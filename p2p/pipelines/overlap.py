@@ -31,9 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from p2p.cores import available_cores
 from p2p.data.pairs import Pair
-from p2p.memory import check_room
 from p2p.pipelines import sequential
 from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
@@ -41,6 +39,8 @@ from p2p.pipelines.stages import Stages
 from p2p.pipelines.tickets import LOAD, SAVE, Task
 from p2p.pipelines.translator import OnCpu, Rows
 from p2p.pipelines.workers import QUEUED, Workers
+from p2p.system.cores import available_cores
+from p2p.system.memory import check_room
 
 PART = 4  # images of a task, at least, where a batch has them
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from p2p.gpu_faults import TooSmall, free_memory, in_numbers, memory_full
+from p2p.system.gpu_faults import TooSmall, free_memory, in_numbers, memory_full
 
 T = TypeVar("T")
 

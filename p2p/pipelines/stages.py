@@ -19,11 +19,11 @@ from p2p.data.pairs import Pair
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
-from p2p.memory import check_room
 from p2p.pipelines.files import Failure, Files
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
+from p2p.system.memory import check_room
 
 FLOAT_BYTES = 4
 KEPT = 1000  # failures whose reasons are kept

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2p import atomic
 from p2p.batch import to_frames
 from p2p.codecs.pillow import decode
+from p2p.config.shown import shown
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
 from p2p.deploy.export import psnr_db
 from p2p.pipelines.files import to_size
 from p2p.pipelines.stages import Stages
 from p2p.report.picture import as_picture, contact_sheet, spread
-from p2p.shown import shown
+from p2p.system import atomic
 
 log = logging.getLogger(__name__)
 

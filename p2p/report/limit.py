@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
-from p2p.cores import available_cores
 from p2p.profiling.clock import WORK, Clock
+from p2p.system.cores import available_cores
 
 # What to do about a stage that the others wait for; about one that is at its best already, `advice` has other words.
 ADVICE = {

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from p2p import atomic
 from p2p.profiling.clock import WORK, Clock, Span
 from p2p.report import timeline_page, timeline_picture
+from p2p.system import atomic
 
 WHOLE = "run"  # the lane of init, warmup and e2e, which contain or precede all others
 

@@ -15,8 +15,8 @@ from benchmarks import baselines, curves, plain_step, training
 from benchmarks.pace import Pace
 from p2p.batch import Batch
 from p2p.losses.adversarial import Vanilla
-from p2p.pix2pix import Pix2Pix
-from p2p.schedules import linear
+from p2p.training.pix2pix import Pix2Pix
+from p2p.training.schedules import linear
 
 
 def test_the_pace_of_each_epoch(tmp_path):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
-from p2p import memory
 from p2p.codecs import pillow, png, turbo
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import Pillow
+from p2p.system import memory
 from tests.conftest import picture
 
 

@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
-from p2p.callbacks.samples import Samples
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.training.callbacks.samples import Samples
 from tests.conftest import picture
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from p2p.cli import CONF
 from p2p.codecs.pillow import SUFFIXES
+from p2p.config.cli import CONF
 from p2p.data.pairs import Source, find_inputs, find_pairs
 
 

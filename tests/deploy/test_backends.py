@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import aot_inductor, eager, exported_program, onnx, rewrite
+from p2p.deploy import rewrite
+from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.takes import Takes
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -22,9 +23,9 @@ RUNNABLE = [exported_program, eager, aot_inductor, *([onnx] if onnx.unavailable(
 FRESH = """
 import importlib, pathlib, sys, torch
 name, path, inputs, outputs = sys.argv[1:]
-program = importlib.import_module(f"p2p.deploy.{name}").load(pathlib.Path(path), device=torch.device("cpu"))
+program = importlib.import_module(f"p2p.deploy.backends.{name}").load(pathlib.Path(path), device=torch.device("cpu"))
 torch.save(program(torch.load(inputs)), outputs)
-assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.pix2pix", "p2p.interop"))]
+assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.training", "p2p.interop"))]
 """
 
 

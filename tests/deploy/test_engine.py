@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import aot_inductor, eager, exported_program, onnx
+from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
 from p2p.deploy.manifest import Manifest, Program, versions
-from p2p.gpu_faults import TooSmall
+from p2p.system.gpu_faults import TooSmall
 
 CPU = torch.device("cpu")
 PATH = Path("runs/x/export/generator.pt2")
@@ -120,7 +120,7 @@ def test_gpus(caplog):
 
 
 def backend(**constants):
-    module = ModuleType("p2p.deploy.other")
+    module = ModuleType("p2p.deploy.backends.other")
     for name, value in constants.items():
         setattr(module, name, value)
     return module

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import auto, exported_program, fastest, torch_tensorrt
+from p2p.deploy import auto, fastest
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
+from p2p.deploy.backends import exported_program, torch_tensorrt
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export, load_weights
-from p2p.deploy.manifest import sha256
-from p2p.deploy.rewrite import inference_view
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
+from p2p.system.digest import sha256
 
 CPU = torch.device("cpu")
 

@@ -59,7 +59,7 @@ def backends(monkeypatch):
 
             return run
 
-        module = ModuleType(f"p2p.deploy.{name}")
+        module = ModuleType(f"p2p.deploy.backends.{name}")
         module.export, module.load, module.unavailable = export, load, lambda: missing
         monkeypatch.setitem(sys.modules, module.__name__, module)
 

@@ -12,10 +12,10 @@ from p2p.deploy.rewrite import (
     SubPixelConv2d,
     drop_dead_taps,
     fold_batch_norm,
-    inference_view,
     space_to_depth,
     sub_pixel,
 )
+from p2p.models.inference_view import inference_view
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 from tests.deploy.networks import count, randomized

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import torch
 
-from p2p.deploy import torch_tensorrt
+from p2p.deploy.backends import torch_tensorrt
+from p2p.deploy.backends.torch_tensorrt import keep_kernels
 from p2p.deploy.rewrite import Frames
-from p2p.deploy.torch_tensorrt import keep_kernels
 
 
 class RuntimeCache:

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from hydra import compose, initialize_config_dir
 
-from p2p.cli import CONF
+from p2p.config.cli import CONF
 from tests.conftest import ROOT
 
 # add_argument() of options/*.py, models/pix2pix_model.py and models/test_model.py, in copies of 2024 and before; the

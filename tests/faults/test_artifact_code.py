@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.export.pt2_archive import constants
 
-from p2p.deploy import exported_program
+from p2p.deploy.backends import exported_program
+from p2p.deploy.backends.exported_program import export, load
 from p2p.deploy.engine import load_program
-from p2p.deploy.exported_program import export, load
-from p2p.deploy.quiet import quiet
-from p2p.record import load_record
-from p2p.trust import allowed, targets
+from p2p.run.record import load_record
+from p2p.run.trust import allowed, targets
+from p2p.system.quiet import quiet
 
 CPU = torch.device("cpu")
 INPUTS = ((torch.zeros(2, 3, 8, 8),), {})
@@ -172,13 +172,21 @@ image_size: 32
 generator: {_target_: p2p.models.unet.UNet, image_size: "${image_size}", layers: [1, 2]}
 data: {_target_: p2p.data.datamodule.PairedImages, transform: {_target_: p2p.data.transforms.torchvision.Torchvision},
        source: {_target_: p2p.data.download.fetch_archive, _partial_: true}}
-model: {_target_: p2p.pix2pix.Pix2Pix, optimizer: {_target_: torch.optim.SGD, _partial_: true}}
+model: {_target_: p2p.training.pix2pix.Pix2Pix, optimizer: {_target_: torch.optim.SGD, _partial_: true}}
 scheduler: {_target_: torch.optim.lr_scheduler.ExponentialLR, _partial_: true}
 callbacks: {mine: {_target_: lightning.pytorch.callbacks.Timer}}
 norm_stats: instance
 """
 EVIL = {
-    "generator._target_": ["os.system", "builtins.eval", "torch.load", "subprocess.run", "p2p.atomic.write", "a b", ""],
+    "generator._target_": [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "subprocess.run",
+        "p2p.system.atomic.write",
+        "a b",
+        "",
+    ],
     "generator.block": [{"_target_": "torch.hub.load"}, [{"_target_": "os.system", "_partial_": True}]],
     "generator.in_channels": ["${oc.env:HOME}", "${oc.decode:x}", "${hydra:job.name}", "${auto_precision:cuda}"],
     "generator.layers": [
@@ -189,7 +197,10 @@ EVIL = {
     "data._target_": ["p2p.data.download.fetch_archive.__globals__", "p2p.data.datamodule.os.system"],
     "generator.source": [{"_target_": "p2p.data.download.fetch_archive", "root": "x"}],
     "model.optimizer._target_": ["torch.nn.functional.torch.hub.load", "torch.optim.lr_scheduler.types.FunctionType"],
-    "anything.at.all": [{"_target_": "lightning.pytorch.callbacks.os.system"}, {"_target_": "p2p.cli.run_command"}],
+    "anything.at.all": [
+        {"_target_": "lightning.pytorch.callbacks.os.system"},
+        {"_target_": "p2p.config.cli.run_command"},
+    ],
     "trainer": [{"_target_": "torch.utils.cpp_extension.load"}, {"_target_": "${generator._target_}"}],
 }
 

@@ -12,12 +12,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from p2p.atomic import folder_beside, sweep
 from p2p.commands import export as command
-from p2p.deploy import artifact, exported_program
+from p2p.deploy import artifact
 from p2p.deploy.artifact import place_for, put, recover
+from p2p.deploy.backends import exported_program
 from p2p.deploy.export import export as export_program
-from p2p.deploy.manifest import FILE, Manifest, Program, sha256
+from p2p.deploy.manifest import FILE, Manifest, Program
+from p2p.system.atomic import folder_beside, sweep
+from p2p.system.digest import sha256
 
 
 @pytest.fixture(params=["one step", "two steps"])

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from p2p.deploy import exported_program
+from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
-from p2p.deploy.manifest import FILE, sha256
+from p2p.deploy.manifest import FILE
+from p2p.system.digest import sha256
 
 CPU = torch.device("cpu")
 VALUES = [None, "", "a\nb", "../x", "x" * 5000, -1, 0, 3, 2**63, 1e300, math.nan, math.inf, True, [], [3, 8], [1, 2, 3]]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from p2p.cli import CONF
 from p2p.commands.export import check_export
 from p2p.commands.infer import check_fresh
-from p2p.deploy import exported_program
+from p2p.config.cli import CONF
+from p2p.deploy.backends import exported_program
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.stale import facts_of, replaced_checkpoint
 from p2p.interop.reference import to_reference

@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from p2p import atomic
 from p2p.batch import Batch
-from p2p.checkpoint import find_checkpoint, origin_of
 from p2p.commands import train
-from p2p.lock import held
-from p2p.record import read_record
-from p2p.saving import Checkpoints
+from p2p.run.checkpoint import find_checkpoint, origin_of
+from p2p.run.record import read_record
+from p2p.system import atomic
+from p2p.system.lock import held
+from p2p.training.saving import Checkpoints
 from tests.test_configs import compose_command
-from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
+from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 TINY = ["image_size=32", "generator.width=8", "discriminator=pixel", "trainer=cpu", "~logger", "data=folder"]
 QUICK = [*TINY, "~callbacks.learning_rate", "~callbacks.progress", "batch_size=4"]

@@ -8,20 +8,19 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from p2p.callbacks.samples import Samples
-from p2p.checkpoint import write_checkpoint
 from p2p.codecs.pillow import Pillow
-from p2p.commands import train
-from p2p.data import pair
+from p2p.commands import pair, train
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.pix2pix import Pix2Pix
 from p2p.report import gallery, timeline
+from p2p.run.checkpoint import write_checkpoint
+from p2p.training.callbacks.samples import Samples
+from p2p.training.pix2pix import Pix2Pix
 from tests.conftest import picture
 from tests.faults.test_checkpoints import QUICK
 from tests.report.test_timeline import overlapped, timeline_of
 from tests.test_configs import compose_command
-from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
+from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
 
 
 def draw_samples(folder, root, *, epoch=1, samples=None):

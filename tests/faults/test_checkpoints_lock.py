@@ -7,10 +7,10 @@ import time
 import pytest
 from lightning.fabric.utilities import rank_zero_only
 
-from p2p.atomic import PREFIX, SUFFIX
 from p2p.commands import train
 from p2p.data.datamodule import PairedImages
-from p2p.lock import FILE, held
+from p2p.system.atomic import PREFIX, SUFFIX
+from p2p.system.lock import FILE, held
 from tests.faults.test_checkpoints import forked
 from tests.test_configs import compose_command
 

@@ -14,14 +14,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image, features
 
-from p2p import memory
-from p2p.cli import CONF
 from p2p.codecs.fast import Fast
 from p2p.codecs.pillow import SUFFIXES, decode
+from p2p.commands.run import inputs_to_translate
+from p2p.config.cli import CONF
 from p2p.data.images import MOST, read_file, read_input
 from p2p.data.pairs import Pair, Source, find_inputs
 from p2p.data.walk import summary
-from p2p.run import inputs_to_translate
+from p2p.system import memory
 from tests.conftest import picture
 
 

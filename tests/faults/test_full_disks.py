@@ -5,8 +5,8 @@ import threading
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from p2p.atomic import disk_of
-from p2p.cli import explain, quiet_libraries
+from p2p.config.cli import explain, quiet_libraries
+from p2p.system.atomic import disk_of
 
 
 def test_a_log_that_cannot_be_written(tmp_path, monkeypatch, capfd):

@@ -8,7 +8,7 @@ from functools import wraps
 import pytest
 import torch
 
-from p2p.deploy import exported_program
+from p2p.deploy.backends import exported_program
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
 

@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau, StepLR
 
 from p2p.batch import Batch
-from p2p.callbacks.resume import Resume, best_here, go_on_within_epoch
-from p2p.resume.checkpoint import read_checkpoint
-from p2p.schedules import cosine, linear
+from p2p.training.callbacks.resume import Resume, best_here, go_on_within_epoch
+from p2p.training.resume import read_checkpoint
+from p2p.training.schedules import cosine, linear
 from tests.faults.test_resume_exact import TINY, best_score, pairs, run  # noqa: F401
-from tests.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
+from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from p2p.callbacks.interrupt import Interrupt
-from p2p.cli import CONF
 from p2p.commands import train
-from p2p.resume.settings import as_hydra_takes_them, resumed_settings
+from p2p.config.cli import CONF
+from p2p.config.resume import as_hydra_takes_them, resumed_settings
+from p2p.training.callbacks.interrupt import Interrupt
 from tests.conftest import picture
 from tests.test_resume import assert_same
 

@@ -4,9 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from p2p.cli import CONF
-from p2p.record import as_record, load_record, read_record
-from p2p.resume.settings import as_hydra_takes_them, resumed_settings, what_is_kept
+from p2p.config.cli import CONF
+from p2p.config.resume import as_hydra_takes_them, resumed_settings, what_is_kept
+from p2p.run.record import as_record, load_record, read_record
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def resume(folder, *typed):
         cfg = compose("train", [f"run_dir={folder}", *arguments])
         cfg = resumed_settings(cfg, [f"run_dir={folder}", *arguments, *deletions])
         return cfg, what_is_kept(cfg, folder / "checkpoints/last.ckpt")[1:]
+
+
+def test_a_record_of_before_the_modules_moved(run):
+    folder = run("callbacks=ema")
+    expected, path = load_record(folder / "train.yaml"), folder / "train.yaml"
+    path.write_text(path.read_text().replace("p2p.training.", "p2p."))
+    assert "_target_: p2p.pix2pix.Pix2Pix" in path.read_text() and "_target_: p2p.callbacks.ema" in path.read_text()
+    assert load_record(path) == expected
 
 
 OWN = ["data=folder", "data.root=pairs", "data.val=test", "image_size=64", "batch_size=3", "epochs=7", "optimizer.lr=1"]
@@ -74,7 +82,7 @@ def test_a_typed_option_replaces_the_runs_node_and_nothing_else(run):
     folder = run(*OWN)
     cfg, said = resume(folder, "scheduler=linear", "scheduler.decay_fraction=0.2", "data=facades")
     assert cfg.model.scheduler == {
-        "_target_": "p2p.schedules.linear",
+        "_target_": "p2p.training.schedules.linear",
         "_partial_": True,
         "epochs": 7,
         "decay_fraction": 0.2,

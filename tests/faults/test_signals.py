@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 
-from p2p import signals
+from p2p.system import signals
 from tests.conftest import ROOT
 
 SMALL = [
@@ -74,14 +74,14 @@ def last_of(folder):
 
 TRAINING = {
     "what it imports late": ("lightning/pytorch/trainer/trainer.py:__init__", 1, None),
-    "the first validation": ("p2p/pix2pix.py:validation_step", 1, None),
+    "the first validation": ("p2p/training/pix2pix.py:validation_step", 1, None),
     "before the first step": ("lightning/pytorch/loops/fit_loop.py:setup_data", 1, None),
-    "the first step": ("p2p/pix2pix.py:_generator_step", 1, 1),
-    "a later step": ("p2p/pix2pix.py:_discriminator_step", 3, 3),
-    "the validation after an epoch": ("p2p/pix2pix.py:validation_step", 3, 4),
+    "the first step": ("p2p/training/pix2pix.py:_generator_step", 1, 1),
+    "a later step": ("p2p/training/pix2pix.py:_discriminator_step", 3, 3),
+    "the validation after an epoch": ("p2p/training/pix2pix.py:validation_step", 3, 4),
     "while a checkpoint is written": ("lightning/pytorch/callbacks/model_checkpoint.py:_save_checkpoint", 2, 4),
-    "the second epoch": ("p2p/pix2pix.py:_generator_step", 6, 6),
-    "the last validation": ("p2p/pix2pix.py:validation_step", 7, 8),
+    "the second epoch": ("p2p/training/pix2pix.py:_generator_step", 6, 6),
+    "the last validation": ("p2p/training/pix2pix.py:validation_step", 7, 8),
     "the table": ("p2p/report/tables.py:show_scores", 1, 8),
 }
 
@@ -106,7 +106,7 @@ def test_training_ends_in_every_phase_and_keeps_what_it_has_learnt(phase, signal
 
 
 def test_a_sweep_stops_and_not_only_its_job(signalled, tmp_path):
-    at = "p2p/pix2pix.py:_generator_step"
+    at = "p2p/training/pix2pix.py:_generator_step"
     signalled("train", "-m", *FAST, "~logger", "seed=0,1", number=signal.SIGTERM, at=at, call=3)
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
 
@@ -247,7 +247,7 @@ def test_thirty_moments_of_each_command(command, number, tmp_path):
 
 
 def test_a_second_signal_ends_a_command_that_does_not_come_to_its_end():
-    code = "from p2p.signals import *; import time\nwith stoppable():\n work()\n try:\n  print(flush=True)\n"
+    code = "from p2p.system.signals import *; import time\nwith stoppable():\n work()\n try:\n  print(flush=True)\n"
     code += "  time.sleep(60)\n finally:\n  time.sleep(60)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from p2p import atomic
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import lightning, overlap, sequential
 from p2p.pipelines.files import write
+from p2p.system import atomic
 from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, files, stages_for

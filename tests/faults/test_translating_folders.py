@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from p2p import atomic
-from p2p.cli import CONF, one_sentence, run_command
 from p2p.commands import infer
+from p2p.config.cli import CONF, one_sentence, run_command
 from p2p.data.pairs import Pair, Source
 from p2p.report.failures import HEADER, recorded
+from p2p.system import atomic
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from p2p.deploy import eager, exported_program
+from p2p.deploy.backends import eager, exported_program
 from p2p.deploy.export import export
 from p2p.models.init import initialize
 from p2p.models.unet import UNet

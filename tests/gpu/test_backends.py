@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import aot_inductor, auto, cuda_graph, eager, exported_program, onnx, rewrite, torch_tensorrt
+from p2p.deploy import auto, cuda_graph, rewrite
 from p2p.deploy.accuracy import psnr_db
+from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx, torch_tensorrt
 from p2p.deploy.cuda_graph import capture
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
@@ -24,9 +26,9 @@ CUDA = torch.device("cuda")
 FRESH = """
 import importlib, pathlib, sys, torch
 name, path, inputs, outputs = sys.argv[1:]
-program = importlib.import_module(f"p2p.deploy.{name}").load(pathlib.Path(path), device=torch.device("cuda"))
+program = importlib.import_module(f"p2p.deploy.backends.{name}").load(pathlib.Path(path), device=torch.device("cuda"))
 torch.save(program(torch.load(inputs).cuda()).cpu(), outputs)
-assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.pix2pix", "p2p.interop"))]
+assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.training", "p2p.interop"))]
 """
 
 
@@ -42,7 +44,7 @@ def view(norm_stats):
     initialize(network, gain=0.05)
     for _ in range(50):
         network.train()(torch.randn(4, 3, 128, 128))
-    return rewrite.inference_view(network, norm_stats=norm_stats)
+    return inference_view(network, norm_stats=norm_stats)
 
 
 def rewritten(norm_stats):

@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
-from p2p.callbacks.ema import EMA
 from p2p.losses.adversarial import LeastSquares, Vanilla, WassersteinGP
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
-from p2p.pix2pix import Pix2Pix
-from p2p.schedules import linear
+from p2p.training.callbacks.ema import EMA
+from p2p.training.pix2pix import Pix2Pix
+from p2p.training.schedules import linear
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.gpu

@@ -37,9 +37,9 @@ WILD_WRITE = (
 )
 COMMAND = """
 import time, torch
-from p2p.signals import stoppable
+from p2p.system.signals import stoppable
 with stoppable():
-    from p2p.cli import run_command
+    from p2p.config.cli import run_command
     {change}
     run_command("{command}")
 """
@@ -54,7 +54,7 @@ FAILS_IN_INFER = """
     Engine._run = fails
 """
 FAILS_IN_TRAINING = """
-    from p2p.pix2pix import Pix2Pix
+    from p2p.training.pix2pix import Pix2Pix
     step = Pix2Pix.training_step
     def fails(self, batch, batch_idx):
         if self.trainer.current_epoch == 1 and batch_idx == 5:

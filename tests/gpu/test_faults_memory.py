@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p.deploy import torch_tensorrt, triton
+from p2p.deploy.backends import torch_tensorrt, triton
 from tests.conftest import ROOT
 from tests.gpu.gpu_processes import OVERLAP, another_process_holds_all_but, ended, infer, run, start, whole
 

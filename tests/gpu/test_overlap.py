@@ -15,7 +15,8 @@ from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import Pair, find_inputs
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy import cuda_graph, exported_program
+from p2p.deploy import cuda_graph
+from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
 from p2p.models.init import initialize

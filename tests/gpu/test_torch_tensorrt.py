@@ -11,11 +11,12 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy import auto, torch_tensorrt
+from p2p.deploy import auto
 from p2p.deploy.accuracy import psnr_db
+from p2p.deploy.backends import torch_tensorrt
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
-from p2p.deploy.rewrite import inference_view
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy import triton
 from p2p.deploy.accuracy import psnr_db
-from p2p.deploy.rewrite import Frames, fold_batch_norm, inference_view
+from p2p.deploy.backends import triton
+from p2p.deploy.kernels.tiles import candidates
+from p2p.deploy.kernels.weights import weights_of
+from p2p.deploy.rewrite import Frames, fold_batch_norm
 from p2p.deploy.takes import Takes
-from p2p.kernels.tiles import candidates
-from p2p.kernels.weights import weights_of
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
@@ -90,7 +91,7 @@ def test_a_program_of_frames_is_one_of_floats_between_conversions(precision, lea
 
 def test_whichever_tiles_were_fastest_the_bits_are_the_same_each_time(images):
     """Also those whose sums are shared among programs, in which the last to come adds them up."""
-    from p2p.kernels.unet import UNetKernels
+    from p2p.deploy.kernels.unet import UNetKernels
 
     weights = weights_of(fold_batch_norm(view("running")), dtype=torch.float16).to(CUDA)
     kernels = UNetKernels(weights, batch=8, height=128, width=128, device=CUDA)

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from p2p.deploy.rewrite import inference_view
-from p2p.interop import __main__ as interop
+from p2p.commands import to_reference as interop
 from p2p.interop.config import load_start, reference_record
+from p2p.models.inference_view import inference_view
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture

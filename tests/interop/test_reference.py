@@ -8,8 +8,8 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from p2p.deploy.rewrite import inference_view
 from p2p.interop.reference import load, read, recognize_discriminator, recognize_generator, to_reference
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.patchgan import PatchGAN
 from p2p.models.resnet import ResNet

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from p2p.deploy import exported_program
-from p2p.deploy.rewrite import inference_view
+from p2p.deploy.backends import exported_program
+from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.resnet import Block, ResNet
 

@@ -10,7 +10,7 @@ from PIL import Image
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_inputs
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy import exported_program
+from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
 from p2p.models.init import initialize

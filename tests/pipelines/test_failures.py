@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from p2p import atomic
 from p2p.pipelines import overlap
+from p2p.system import atomic
 from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec, Cropping, NotHere
 from tests.pipelines.conftest import Negative, children, files, shared_memory, stages_for
@@ -152,7 +152,7 @@ def test_a_signal(number, many, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from p2p.signals import stoppable, work
+from p2p.system.signals import stoppable, work
 from p2p.data.pairs import Pair, Source
 from p2p.data.pairs import Pair
 from p2p.pipelines import overlap

@@ -7,10 +7,10 @@ import torch
 
 from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.deploy.engine import Engine
-from p2p.gpu_faults import TooSmall
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import OnGpu
 from p2p.pipelines.parts import Parts
+from p2p.system.gpu_faults import TooSmall
 from tests.pipelines.conftest import files, stages_for
 from tests.pipelines.test_gpu_translator import ByPillow, cuda  # noqa: F401 - a fixture
 

@@ -177,7 +177,7 @@ class Stopped(KeyboardInterrupt):
 @pytest.mark.parametrize("run", ONE_BY_ONE)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_run_at_once(engine, inputs, tmp_path, run, number):
-    """As p2p.cli has them: an exception wherever the program is; of the overlapped run: test_failures.py."""
+    """As p2p.config.cli has them: an exception wherever the program is; of the overlapped run: test_failures.py."""
 
     def stop(number, frame):
         raise Stopped(number)

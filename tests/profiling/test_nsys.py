@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from p2p.cli import CONF
+from p2p.config.cli import CONF
 from p2p.profiling import nsys
 from p2p.profiling.clock import Clock
 

@@ -3,7 +3,7 @@ import re
 import pytest
 from hydra import compose, initialize_config_dir
 
-from p2p.cli import CONF
+from p2p.config.cli import CONF
 from p2p.profiling.clock import WORK, Clock, Span
 from p2p.report import limit as limits
 from p2p.report.limit import ADVICE, limit, pools

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from p2p.codecs.pillow import BYTES, LARGE
-from p2p.memory import check_room
+from p2p.system.memory import check_room
 
 if TYPE_CHECKING:
     import torch

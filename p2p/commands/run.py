@@ -1,0 +1,75 @@
+"""What the commands find in a run's folder.
+
+Export and inference go by the record of the training, its resolved config, so that they never disagree with it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from p2p.data.pairs import Pair, check_outside, find_inputs, looks_side_by_side, sides_of
+from p2p.data.splits import find_split
+from p2p.data.walk import summary
+from p2p.models.inference_view import resolve_norm_stats
+from p2p.run.record import read_record
+
+
+def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
+    """Put in the place of norm_stats=auto what it stands for, so that the record tells it to export.py, too.
+
+    It goes by the images of which BatchNorm takes the statistics together: a batch, or with trainer.sync_batchnorm the
+    batches of all processes that train.
+    """
+    together = cfg.batch_size * (processes if cfg.trainer.get("sync_batchnorm") else 1)
+    cfg.norm_stats = resolve_norm_stats(cfg.norm_stats, batch_size=together)
+
+
+def validated_weights(record: DictConfig) -> Literal["trained", "ema"]:
+    """The weights of the generator that the run was validated with, which are those to deploy."""
+    return "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
+
+
+def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
+    """What `infer.py` is asked to translate: cfg.input, or else the validation inputs of cfg's run.
+
+    Raises:
+        ValueError: there is nothing, or neither an input nor a run.
+    """
+    if cfg.input is None:
+        data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
+        layout = data.get("layout")  # absent from records of earlier versions
+        pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, layout=layout)
+        if said is not None:
+            print(said)
+        return pairs
+    skipped = {}
+    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, skipped=skipped)
+    if skipped:
+        print(f"{len(pairs):,} images in {cfg.input}{summary(skipped)}")
+    if cfg.layout is None and pairs[0].target is not None:
+        a, b = sides_of(Path(cfg.input))
+        print(f"{a} and {b} are taken as pairs: layout=inputs translates the images of both")
+    if cfg.layout is None and looks_side_by_side(pairs[0]):
+        print(f"{pairs[0].input.path} is twice as wide as high: for A|B pairs add layout=side_by_side")
+    return pairs
+
+
+def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, output: Path) -> None:
+    """Raise a ValueError where outputs would replace inputs, or be found among them the next time.
+
+    Args:
+        pairs: what is to be translated.
+        outputs: of each the file that is to be written.
+        source: the folder, file, pattern or list that they were found by.
+        output: the folder of the outputs.
+    """
+    if source is not None and Path(source).is_dir():
+        check_outside(output, Path(source))
+    inputs = {os.path.realpath(pair.input.path) for pair in pairs}
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise ValueError(f"{path} is an input, and output={output} would replace it: use another output")

@@ -1,0 +1,113 @@
+"""`python -m p2p.commands.to_reference CKPT OUT`: a checkpoint of train.py as the reference's .pth files."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from p2p.commands.run import validated_weights
+from p2p.config.cli import one_sentence
+from p2p.deploy.export import load_weights
+from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
+from p2p.models.inference_view import resolve_norm_stats
+from p2p.run.checkpoint import write_checkpoint
+from p2p.run.record import read_record
+from p2p.system.signals import stoppable, work
+
+NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that the reference's --netG knows
+CROP_SIZE = 256  # default of its --crop_size and, in test.py, of its --load_size
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the command line says; a user's mistake is one sentence on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m p2p.commands.to_reference",
+        description="Weights for pytorch-CycleGAN-and-pix2pix, the reference.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    what = "Write latest_net_G.pth and latest_net_D.pth of a checkpoint, and print the command that tests them there."
+    command = commands.add_parser("to-reference", help="the .pth files of a checkpoint", description=what)
+    command.add_argument(
+        "checkpoint", metavar="CKPT", type=Path, help="in its run's folder: runs/<name>/checkpoints/last.ckpt"
+    )
+    command.add_argument(
+        "folder", metavar="OUT", type=Path, help="where the files go, such as the reference's checkpoints/<name>"
+    )
+    command.add_argument(
+        "--weights",
+        choices=("trained", "ema"),
+        help="the generator's: as trained, or their average (callbacks=ema); left out, as the run was validated",
+    )
+    chosen = parser.parse_args(arguments)
+    with stoppable(), one_sentence("train", full=False):
+        work()
+        write_reference(chosen.checkpoint, chosen.folder, weights=chosen.weights)
+
+
+def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained", "ema"] | None = None) -> None:
+    """Write both files, and print the command with which the reference tests them.
+
+    A discriminator that the reference does not have is left out: translating needs none. A U-Net or ResNet of a
+    size that no --netG of the reference makes is written and said to be one: its classes make it, its options do not.
+
+    Args:
+        weights: of the generator; None for those that the run was validated with.
+
+    Raises:
+        ValueError: no checkpoint of train.py in its run's folder, one without such weights, or a generator that the
+            reference does not have.
+    """
+    record = read_record(checkpoint.resolve().parent.parent, checkpoint)
+    generator = instantiate(record.generator, _convert_="all")
+    weights = weights or validated_weights(record)
+    load_weights(generator, checkpoint, weights=weights)
+    state = to_reference(generator)
+    found = recognize_generator(state, checkpoint)
+    into, out, width, norm = (found.arguments[key] for key in ("in_channels", "out_channels", "width", "norm"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / "latest_net_G.pth", state)
+    print(f"{folder}/latest_net_G.pth: {found}, the {weights} weights")
+    options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
+    options += [] if record.generator.get("dropout") else ["--no_dropout"]
+
+    try:
+        if record.adversarial is None:
+            raise ValueError("the run has no discriminator")
+        discriminator = instantiate(record.discriminator, _convert_="all")
+        load_weights(discriminator, checkpoint, part="discriminator")
+        state = to_reference(discriminator)
+        judge = recognize_discriminator(state, checkpoint, input_channels=into, target_channels=out).arguments
+        if not judge["conditional"] or judge["norm"] != norm:
+            raise ValueError("the reference's is conditional and has the generator's norm")
+        write_checkpoint(folder / "latest_net_D.pth", state)
+        kind = f"n_layers --n_layers_D {judge['layers']}" if "layers" in judge else "pixel"
+        options.append(f"--netD {kind} --ndf {judge['width']}")
+    except ValueError as error:
+        print(f"no latest_net_D.pth: {error}")
+    options += _of_the_data(record, norm)
+
+    if found.name not in NET_G:
+        print(f"the reference makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a line for it")
+    where = shlex.join(["--checkpoints_dir", str(folder.parent), "--name", folder.name])
+    print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
+
+
+def _of_the_data(record: DictConfig, norm: str) -> list[str]:
+    """What the reference's test.py has to know beside the networks; defaults are left out."""
+    options = [f"--direction {record.data.direction}"]
+    if record.image_size != CROP_SIZE:
+        options.append(f"--load_size {record.image_size} --crop_size {record.image_size}")
+    if record.transform.preprocess != "resize_and_crop":
+        options.append(f"--preprocess {record.transform.preprocess}")
+    # Without --eval it takes the statistics of each image, and leaves dropout on.
+    running = resolve_norm_stats(record.norm_stats, batch_size=record.batch_size) == "running"
+    return [*options, "--eval"] if norm != "batch" or running else options
+
+
+if __name__ == "__main__":
+    main()

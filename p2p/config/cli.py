@@ -1,0 +1,259 @@
+"""What a command does around its work: compose the config, and turn a user's mistake into one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import hashlib
+import importlib
+import logging
+import os
+import re
+import shlex
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from p2p.config.arguments import check_arguments, home_in_quotes, without_value
+from p2p.config.pasteable import hydra_value
+from p2p.config.paths import settle_paths
+from p2p.config.resume import as_hydra_takes_them, resumed_settings
+from p2p.config.settings import check_settings
+from p2p.config.shown import shown
+from p2p.run.record import CONF
+from p2p.system import gpu_faults, signals
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
+
+GO_ON = {  # of a command that failed
+    "train": " with ckpt_path=last to go on from the last checkpoint",
+    "infer": " with skip_existing=true to go on from here",
+}
+DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
+EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
+
+
+def run_command(name: str) -> None:
+    """Run `p2p.commands.<name>.main(cfg)`, configured by `conf/<name>.yaml` and the command line.
+
+    The command's module, and with it torch, is imported when its config has been checked. What a user can do wrong
+    ends the program with one sentence on stderr and exit status 1: a ValueError, which this project raises for that
+    alone, an error of the operating system, or anything that Hydra has to say about the command line. Any other
+    exception is a bug and keeps its stack trace.
+    """
+    full = os.environ.get(FULL_ERROR) == "1"
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
+    # Hydra takes -m before or behind the overrides, and not among them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    with one_sentence(name, full=full):
+        check_arguments(name, sys.argv[1:])
+    sys.argv[1:] = home_in_quotes(sys.argv[1:])
+    typed, deletions = sys.argv[1:], []
+    if name == "train":
+        sys.argv[1:], deletions = as_hydra_takes_them(typed)
+
+    def job(cfg: DictConfig) -> None:
+        sys.argv[1:] = typed  # for processes that main starts
+        os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
+        try:
+            with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job
+                quiet_libraries()
+                settle_paths(cfg)  # of which resumed_settings reads the checkpoint's
+                overrides = list(HydraConfig.get().overrides.task)
+                if name == "train" and cfg.ckpt_path is not None:
+                    cfg = resumed_settings(cfg, [*overrides, *deletions])
+                check_settings(cfg, config_name=name, overrides=overrides)
+                main = importlib.import_module(f"p2p.commands.{name}").main
+                signals.work()
+                main(cfg)
+        finally:
+            os.environ[FULL_ERROR] = "1"
+
+    with one_sentence(name, full=full), hydra_raises():
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+
+
+def auto_precision(accelerator: str) -> str:
+    """Lightning's name for the precision to train in: bfloat16 on an NVIDIA GPU, else float32."""
+    import torch  # where it is needed: it takes seconds
+
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def short(name: str) -> str:
+    """A folder's name, of which all but the first 200 characters become a hash: file systems take 255."""
+    return name if len(name) <= 200 else f"{name[:200]}_{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+
+
+OmegaConf.register_new_resolver("auto_precision", auto_precision, replace=True)
+OmegaConf.register_new_resolver("short", short, replace=True)
+
+
+def some_of(reasons: list[str], *, most: int = 5) -> str:
+    """The first few, for one sentence."""
+    more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
+    return "; ".join(reasons[:most]) + more
+
+
+def quiet_libraries() -> None:
+    """Keep from the user what he can do nothing about: greetings, tips and warnings of the libraries."""
+    # Filters, not levels, which Lightning sets anew when it is imported.
+    for module in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.accelerators.cuda",
+        "pytorch.trainer.connectors.signal_connector",
+        "fabric.utilities.rank_zero",
+        "fabric.utilities.distributed",
+    ):
+        logging.getLogger(f"lightning.{module}").addFilter(lambda record: record.levelno >= logging.WARNING)
+    for message in (
+        r".*CUDA initialization.*",  # p2p.system.device says it
+        r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*callbacks used to create the checkpoint need to be provided.*",  # the user left one out
+        r".*Found .* module\(s\) in eval mode at the start of training.*",
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",  # the discriminator's is not Lightning's
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch 2.14 on Lightning 2.6
+        r".*predict.* returned None.*",
+        r".*The AccumulateGrad node's stream does not match.*",  # a captured step has a second one
+    ):
+        warnings.filterwarnings("ignore", message)
+    threading.excepthook = partial(_of_a_thread, threading.excepthook)
+
+
+def _of_a_thread(hook: Callable[[threading.ExceptHookArgs], None], args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer tells the main thread, which raises it again, of a disk that is full."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        hook(args)
+
+
+@contextmanager
+def hydra_raises() -> Iterator[None]:
+    """Let Hydra raise what it would otherwise print in several lines before it exits by itself."""
+    before = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        os.environ[FULL_ERROR] = before
+
+
+@contextmanager
+def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
+    """Leave the program with a sentence where one can be said; `full` keeps the stack trace as well."""
+    try:
+        yield
+    except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
+        message = explain(error, config_name)
+        if gpu_faults.failure(error) is not None:
+            if full:
+                traceback.print_exception(error)
+            # Without cleaning up any more: threads and destructors of its libraries may wait for the GPU for ever.
+            signals.end(f"error: {shown(message)}")
+        if full or message is None:
+            raise
+        sys.exit(f"error: {shown(message)}")
+
+
+def explain(error: Exception, config_name: str) -> str | None:
+    """The sentence for a user's mistake; None for a bug."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        key = str(error).rpartition("full_key: ")[2]
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            for package, extra in EXTRAS.items():
+                if package in str(cause).lower():
+                    return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
+            return None
+        return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds
+        return " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        how = re.search(r"killed by signal: ([\w ]+)", str(error))
+        return (
+            f"a loader process died ({how[1].strip() if how else 'it was killed'}): the machine's memory or /dev/shm is"
+            " full, use fewer data.workers or a smaller batch_size"
+        )
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+        return "the machine's memory is full: use a smaller batch_size or image_size, or end other programs"
+    if isinstance(error, RuntimeError) and "more than one stateful callback" in str(error):
+        return "two callbacks of one type have the same settings: give one of them another monitor, mode or every_n_..."
+    if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
+        return sentence
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = error.missing_cfg_file.partition("/")
+        if (group == "data" and "/" in option) or Path(option).is_dir():
+            return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
+        return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if not equals and not key.startswith("~"):
+            return without_value(key, command=config_name, keys=_all_keys(config_name))
+        quoted = shlex.quote(f"{key}={hydra_value(value)}") if value and value[0] not in "[{" else "'key=\"a b\"'"
+        return f"{error.override} cannot be read: put quotes around special characters, as in {quoted}"
+    if isinstance(error, HydraException) and (match := re.match(r"Could not override '([^']+)'", str(error))):
+        return _unknown_key(match[1], config_name)
+    if match := re.match(r"Ambiguous value for argument '(.*?)'\n", str(error)):
+        key, _, value = match[1].partition("=")
+        word = shlex.quote(f"{key}={hydra_value(value)}")
+        return f"{match[1]} has several values: for a run with each of them add -m; for one word write {word}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return f"{path}: {error.strerror}" if path else str(error)
+        where = f"{path} cannot be written" if path else str(error)
+        return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
+    if isinstance(error, TypeError) and traceback.extract_tb(error.__traceback__)[-1].filename.endswith(DEFAULTS):
+        return "a group takes the names of its options, such as generator=unet: see --help"
+    if isinstance(error, ValueError):
+        # A loader process wraps its exception in a whole stack trace, which ends with the message.
+        message = str(error).strip()
+        return message.rpartition("\nValueError: ")[2] if message.startswith("Caught ") else message
+    return None
+
+
+def _unknown_key(key: str, config_name: str) -> str:
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    if key in groups:
+        return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
+    hint = _nearest(key, list(dict.fromkeys([*_all_keys(config_name), *groups])))
+    return f"{key} is not in the config{hint}; see all of it with python {config_name}.py --cfg job"
+
+
+def _all_keys(config_name: str) -> list[str]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return list(_keys(hydra.compose(config_name)))
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of a config, dotted, interpolations left alone."""
+    for name in cfg:
+        yield prefix + name
+        if OmegaConf.is_dict(node := cfg._get_node(name)) and not OmegaConf.is_interpolation(cfg, name):
+            yield from _keys(node, f"{prefix}{name}.")
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    """ ", did you mean ..." with up to two of the words, those first that differ only in what stands before the dot."""
+    last = word.rpartition(".")[2]
+    near = [w for w in words if w.rpartition(".")[2] == last] + difflib.get_close_matches(word, words, n=2, cutoff=0.7)
+    return f", did you mean {' or '.join(dict.fromkeys(near[:2]))}" if near else ""

@@ -1,0 +1,173 @@
+"""What can be seen to be wrong with a command's settings before it does any work."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from p2p.config.paths import settle_paths
+from p2p.config.ranges import ranges_of
+from p2p.config.shown import as_typed
+from p2p.run.record import leaves
+
+if TYPE_CHECKING:  # importing it takes seconds, which p2p.config.cli would add to every command
+    from lightning import LightningModule, Trainer
+
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    list: "a list",
+    NoneType: "null",
+}
+NUMBERS = {bool, int, float}
+WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
+MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
+
+
+def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -> None:
+    """Check a command's config, inside the command, where Hydra can compose.
+
+    Args:
+        cfg: as composed.
+        config_name: the command's primary config.
+        overrides: of the command line, of which those that choose an option of a group also shape the defaults.
+
+    Raises:
+        ValueError: a value is of another type than its default, out of range, or an empty word.
+    """
+    settle_paths(cfg)
+    groups = GlobalHydra.instance().config_loader().list_groups("")
+    choices = [override for override in overrides if re.match(r"[+~]*([^@=]+)", override)[1] in groups]
+    check_types(cfg, hydra.compose(config_name, overrides=choices))
+    check_ranges(cfg)
+
+
+def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
+    """Compare every number and switch with the type of its default, and with the annotation where it is an argument.
+
+    A whole number will do for a fraction, and null where the argument of the node's `_target_` may be None. Of a
+    default that is null the annotation alone decides. Which words there are is left to the code that takes them.
+
+    Raises:
+        ValueError: the first value that is of another type, and what would do.
+    """
+    for path, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if isinstance(value, str) and "${" in value:
+            continue
+        default = _resolved(defaults, path)
+        if (type(value), value) == (type(default), default):
+            continue
+        if isinstance(default, dict) and default and not isinstance(value, dict):
+            raise ValueError(
+                f"{path}={as_typed(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it"
+                " out"
+            )
+        kinds = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
+        if Callable in kinds:
+            raise ValueError(f"{path}={as_typed(value)} cannot be: give it a _target_, as the options in conf/ have")
+        if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:
+            inner = {type(each) for each in default}
+            if not isinstance(value, list) or not all(_fits(each, inner) for each in value):
+                raise ValueError(
+                    f"{path}={as_typed(value)} cannot be: use a list of numbers, such as {as_typed(default)}"
+                )
+        if default is not None:
+            kinds = kinds | {type(default)}
+        # 0 and false would count as null; loggers take numbers for words.
+        no_number = default is None and kinds == {str, NoneType} and not path.startswith("logger.")
+        no_word = isinstance(default, str) and isinstance(value, (NoneType, bool, list, dict))
+        if (
+            (kinds & NUMBERS or no_number or (no_word and path not in MAY_BE_NULL))
+            and Any not in kinds
+            and not _fits(value, kinds)
+        ):
+            words = [word for kind, word in WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
+            example = "" if default is None else f", such as the default, {as_typed(default)}"
+            raise ValueError(f"{path}={as_typed(value)} cannot be: use {' or '.join(words)}{example}")
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Compare every number with `p2p.config.ranges`; NaN and infinity are out of every range.
+
+    Raises:
+        ValueError: the first that is out of range.
+    """
+    found = leaves(OmegaConf.to_container(cfg, resolve=False))
+    for path, value in sorted(found, key=lambda leaf: isinstance(leaf[1], str)):  # what is referred to comes first
+        ranges = list(ranges_of(path))
+        if ranges and isinstance(value, str):  # a reference, or a word where the default is null
+            value = _resolved(cfg, path)
+        if isinstance(value, list) and ranges and path != "optimizer.betas":
+            raise ValueError(f"{path}={as_typed(value)} cannot be: use a number")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{path}={as_typed(value)} cannot be: use a finite number")
+            for allowed in ranges:
+                if isinstance(number, (str, bool)):
+                    raise ValueError(f"{path}={as_typed(value)} cannot be: use a whole number")
+                if number is not None and not allowed.holds(number):
+                    raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")
+
+
+def check_strategy(trainer: Trainer, model: LightningModule) -> None:
+    """Refuse several processes that would wait for gradients that a step of one network leaves out.
+
+    Raises:
+        ValueError: it is DDP as Lightning has it by itself, and there are two networks.
+    """
+    options = getattr(trainer.strategy, "_ddp_kwargs", None)  # of Lightning's DDPStrategy
+    if options is None or options.get("find_unused_parameters") or model.discriminator is None:
+        return
+    raise ValueError(
+        f"trainer.devices={trainer.num_devices} needs trainer=ddp, which knows that each step moves one of the two"
+        f" networks: use trainer=ddp trainer.devices={trainer.num_devices}, or trainer.devices=1"
+    )
+
+
+def _resolved(cfg: DictConfig, path: str) -> object:
+    """The plain value at a path; None where there is none, or it cannot be known yet."""
+    try:
+        value = OmegaConf.select(cfg, path)
+    except OmegaConfBaseException:
+        return None
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+
+
+def _argument(cfg: DictConfig, path: str) -> set[type]:
+    """The types that an argument of a node's `_target_` is annotated with; none where they cannot be told."""
+    parent, _, name = path.rpartition(".")
+    node = _resolved(cfg, parent) if parent else None
+    if not isinstance(node, dict) or "_target_" not in node:
+        return set()
+    try:
+        target = hydra.utils.get_object(node["_target_"])
+        hint = get_type_hints(target.__init__ if isinstance(target, type) else target).get(name)
+    except Exception:  # of whatever library that is; what is wrong with it is said when it is made
+        return set()
+    return set(_kinds(hint)) if hint is not None else set()
+
+
+def _kinds(hint: object) -> Iterator[type]:
+    """int, str and NoneType of `int | Literal["auto"] | None`."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        for each in get_args(hint):
+            yield from _kinds(each)
+    elif origin is Literal:
+        yield from map(type, get_args(hint))
+    else:
+        yield origin or hint
+
+
+def _fits(value: object, kinds: set[type]) -> bool:
+    return type(value) in kinds or (type(value) is int and float in kinds)

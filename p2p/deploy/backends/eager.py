@@ -1,0 +1,78 @@
+"""PyTorch's own kernels in a CUDA graph: nothing is compiled, so that exporting takes seconds.
+
+The program is the graph of torch.export, as in `p2p.deploy.backends.exported_program`. What makes it fast is how it is
+run: weights in the memory order of NHWC, which convolutions on tensor cores read without reordering; cuDNN's trial of
+all its kernels for each convolution; and one launch for the whole network in place of one a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export.passes import move_to_device_pass
+
+from p2p.deploy.backends.exported_program import checked, read, taken, trace, write
+from p2p.deploy.cuda_graph import capture
+from p2p.deploy.manifest import Program, versions
+from p2p.deploy.precision import Precision, described, dtype_of
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here, as half a sentence; None if it can."""
+    return None if torch.cuda.is_available() else "there is no CUDA GPU"
+
+
+def export(
+    generator: nn.Module,
+    example: torch.Tensor,
+    folder: Path,
+    *,
+    precision: Precision | None = None,
+    min_batch: int = 1,
+    max_batch: int | None = None,
+    rewrites: Sequence[str] = ("last",),
+) -> Program:
+    """Write `generator.pt2`, which `torch.export.load` reads without any of this project's code.
+
+    Args:
+        generator: in eval mode, float32, on the CPU.
+        example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
+        precision: "fp16" (the default), "bf16" or "fp32", which GPUs since Ampere round to TF32 in convolutions.
+        min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
+
+    Raises:
+        ValueError: there is no GPU, or min_batch and max_batch contradict each other.
+    """
+    reason = unavailable()
+    if reason:
+        raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
+    dtype = dtype_of(precision or "fp16")
+    # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    write(program, folder / "generator.pt2")
+    return Program(
+        backend="eager",
+        file="generator.pt2",
+        **described(dtype, example),
+        min_batch=min_batch,
+        max_batch=max_batch,
+        versions=versions(),
+    )
+
+
+def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+
+    Raises:
+        ValueError: see `p2p.deploy.backends.exported_program.load`.
+    """
+    program = read(path)
+    takes = taken(program)
+    if device.type == "cpu":
+        return checked(program.module(), takes)
+    network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
+    return capture(checked(network, takes), device=device, dtype=getattr(torch, takes.dtype))

@@ -1,0 +1,80 @@
+"""What a run's record may name. A run can come from anyone, and Hydra calls whatever a `_target_` names.
+
+Allowed are the targets of conf/, each in its own group, and classes of the libraries that p2p is configured with. What
+else a user's own runs need is named in the environment variable P2P_TRUST.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+VARIABLE = "P2P_TRUST"  # names of modules, with commas between
+OF_NO_RECORD = ("backend", "codec", "pipeline", "profile", "hydra")  # groups that only export.py and infer.py have
+# A class, and one step below the package: with more steps a path leads out of it, as in torch.nn.functional.torch.hub.
+LIBRARIES = re.compile(
+    r"torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"
+    r"|lightning(\.pytorch)?\.Trainer|lightning\.pytorch\.(callbacks|loggers|strategies|profilers)\.[A-Z]\w*"
+)
+# ${epochs} and ${oc.select:image_size,null} are other settings of the record; resolvers ask or run what they like.
+REFERENCES = re.compile(r"\$\{(oc\.select:)?[\w.\[\]-]+(,[^${}:]*)?\}")
+
+
+def check_record(record: DictConfig, path: Path) -> None:
+    """Raise a ValueError if a record names what it may not. It was read from `path`, and not yet resolved."""
+    for key, value in _values(OmegaConf.to_container(record, resolve=False)):
+        if isinstance(value, str) and "${" in REFERENCES.sub("", value):
+            raise ValueError(
+                f"{path} has {key}={value}, which would ask more than the record itself when it is read: replace it by"
+                " its value"
+            )
+        *group, name = key.split(".")
+        if (name == "_target_" and not allowed(value, group)) or "_target_" in group:
+            raise ValueError(
+                f"{path} has {key}={value}, which is not of p2p and would be called: if you trust it, set"
+                f" {VARIABLE}={value} in the environment"
+            )
+
+
+def allowed(target: object, group: list[str]) -> bool:
+    """Whether a node may name this target.
+
+    Args:
+        target: the value of its `_target_`.
+        group: the keys that lead to the node; the last one that is a group of conf/ counts.
+    """
+    if not isinstance(target, str):
+        return False
+    trusted = filter(None, os.environ.get(VARIABLE, "").split(","))
+    if any(target == name or target.startswith(f"{name}.") for name in trusted):
+        return True
+    known = targets()
+    nearest = next((key for key in reversed(group) if key in known), None)
+    return LIBRARIES.fullmatch(target) is not None or target in known.get(nearest, ())
+
+
+@cache
+def targets() -> dict[str, set[str]]:
+    """Of each group that a record can have what its files in conf/ name."""
+    found = {}
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name not in OF_NO_RECORD:
+            values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+            names = (value for key, value in values if key.rpartition(".")[2] == "_target_")
+            found.setdefault(path.parent.name, set()).update(names)
+    return found
+
+
+def _values(node: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every value in nested dicts and lists, with its dotted path."""
+    if not isinstance(node, (dict, list)):
+        yield path, node
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        yield from _values(value, f"{path}.{key}" if path else str(key))

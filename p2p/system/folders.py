@@ -1,0 +1,22 @@
+"""Folders that are written to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def check_output(folder: Path, *, key: str = "output") -> None:
+    """Make the folder that files are to be written to, before there are any.
+
+    Raises:
+        ValueError: there is a file of that name, or the folder cannot be made or written to; `key` names the setting.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{key}={folder} is a file: name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{key}={folder} cannot be made ({error.strerror}): name another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{key}={folder} may not be written to: name another folder, or change its permissions")

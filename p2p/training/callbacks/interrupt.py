@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM between two batches."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from p2p.batch import Batch
+from p2p.system import signals
+
+
+class Interrupt(Callback):
+    """Lets the step finish that a signal meets, so that the checkpoint it leaves holds whole steps.
+
+    Otherwise there is an exception wherever the program happens to be: between the weights of a step and the count of
+    it, which a resumed run would then repeat, or in a destructor, where it is lost. The same signal again is that
+    exception, and a third one ends the process.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over until training ends, however it ends: Lightning has noted by now whose they were.
+
+        Any earlier, and that would be what Lightning gives the signals back to.
+        """
+        signals.answer(self._remember)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Stop here, before anything of this batch is done; of several processes all stop before the same.
+
+        Raises:
+            Stop: a signal was received, by this process or another.
+        """
+        if trainer.strategy.reduce_boolean_decision(signals.received is not None, all=False):
+            raise signals.Stop
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Outside of training take SIGTERM back from Lightning, which would only count it, or wait for others."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            signals.answer(signals.stop)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Stop here, too, unless other processes would wait: each has its own number of validation batches.
+
+        Raises:
+            Stop: a signal was received.
+        """
+        if trainer.world_size == 1:
+            signals.check()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what the signal says, which is answered as before again.
+
+        Raises:
+            Stop: a signal was received after the last batch.
+        """
+        signals.check()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if signals.received == number:  # again
+            signals.answer(signals.stop)
+            raise signals.Stop
+        if signals.note(number):
+            again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+            os.write(2, f"\nstopping after this step{again}\n".encode())  # print is not reentrant

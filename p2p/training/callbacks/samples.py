@@ -1,0 +1,78 @@
+"""Pictures of how far the generator is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from p2p.batch import Batch, to_frames
+from p2p.report.picture import contact_sheet, spread
+from p2p.system.atomic import replacing
+
+
+class Samples(Callback):
+    """After validation, a picture of input, output and target for the same few validation pairs.
+
+    Of images with many channels it shows the first three, of two channels the first, as grey.
+    Written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard, Weights & Biases, MLflow. With
+    the first one, pictures that an earlier run left in the folder are removed.
+
+    Args:
+        folder: where the pictures go.
+        count: pairs in a picture.
+        every_n_epochs: epochs between two pictures.
+    """
+
+    def __init__(self, *, folder: str, count: int = 4, every_n_epochs: int = 1):
+        self._folder = Path(folder)
+        self._count = count
+        self._every_n_epochs = every_n_epochs
+        self._drawn = False
+        self._resumed: Path | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the run goes on from."""
+        self._resumed = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Translate, draw, write."""
+        epoch = trainer.current_epoch + 1
+        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
+            return
+        dataset = trainer.datamodule.dataset("val")
+        shown = spread(range(len(dataset)), self._count)
+        rows = [self._row(dataset[index].to(pl_module.device), pl_module) for index in shown]
+        sheet = contact_sheet(rows, header=["input", "output", "target"])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._folder / f"epoch_{epoch:04d}.png") as partial:
+            sheet.save(partial, "PNG")
+        if not self._drawn:
+            self._remove_others(epoch)
+            self._drawn = True
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [sheet], step=trainer.global_step)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_image(logger.run_id, sheet, artifact_file=f"samples/epoch_{epoch:04d}.png")
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")
+
+    def _remove_others(self, epoch: int) -> None:
+        """Those that an earlier run left here; of a run that goes on here, those of epochs that are trained again."""
+        goes_on = self._resumed is not None and self._resumed.parent.parent == self._folder.resolve().parent
+        for path in self._folder.iterdir():
+            found = re.fullmatch(r"epoch_(\d{4,})\.png", path.name)
+            if found and int(found[1]) != epoch and (int(found[1]) > epoch or not goes_on):
+                path.unlink()
+
+    def _row(self, image: Batch, pl_module: LightningModule) -> list[np.ndarray]:
+        """One at a time: transform.preprocess=none leaves images of different sizes."""
+        columns = (image.input_NCHW, pl_module(image.input_NCHW), image.target_NCHW)
+        return [to_frames(column)[0].cpu().numpy() for column in columns]

@@ -1,0 +1,352 @@
+"""pix2pix as a LightningModule: one generator, one discriminator, two steps a batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import MeanAbsoluteError, MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from p2p.batch import Batch
+from p2p.losses.adversarial import Adversarial, WassersteinGP
+from p2p.models.inference_view import NormStats, inference_view, resolve_norm_stats
+from p2p.models.init import initialize
+from p2p.training.capture import CapturedStep, beside, capture_if_possible
+from p2p.training.finite import LossWatch, check_weights
+
+MODES_THAT_RECORD = ("reduce-overhead", "max-autotune")  # of torch.compile
+
+
+class Pix2Pix(LightningModule):
+    """Paired image-to-image translation with a conditional GAN (Isola et al. 2017).
+
+    Args:
+        generator: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1].
+        discriminator: (input, image) -> logits of any shape.
+        adversarial: the game between the two; None trains the generator on the reconstruction alone, and the
+            discriminator is dropped.
+        reconstruction: distance of an output from its target, such as `torch.nn.L1Loss()`; None leaves it out.
+        optimizer: parameters -> optimizer; called once for each network.
+        scheduler: optimizer -> learning-rate scheduler, stepped at the end of each epoch; ReduceLROnPlateau is
+            given the metric val/L1.
+        lambda_l1: weight of `reconstruction` against the adversarial loss; 100 in the paper.
+        init, init_gain: of the weights, see `p2p.models.init`.
+        norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.models.inference_view`.
+        batch_size: of the training batches; decides what norm_stats="auto" means. train.py has decided it before,
+            as processes may share their statistics.
+        accumulate: batches that make one step together, as if they were one of so many times the size, in the
+            memory of one. Their images are generated twice: the discriminator must step on all of them before
+            the generator sees it.
+        clip_norm: largest norm of each network's gradient; None leaves it as it is.
+        capture: train by a CUDA graph, see `p2p.training.capture`: True, False, or "auto" where it can be.
+        compile: True compiles both networks with torch.compile, a string is its mode; validation is not compiled.
+
+    Logs train/D, train/G_gan and train/G_l1, the last before its weight and whatever the distance; what is not
+    played for is not logged.
+
+    Raises:
+        ValueError: neither `adversarial` nor `reconstruction` is there, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        discriminator: nn.Module | None,
+        adversarial: Adversarial | None,
+        reconstruction: nn.Module | None,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler],
+        lambda_l1: float = 100.0,
+        init: str = "normal",
+        init_gain: float = 0.02,
+        norm_stats: NormStats = "auto",
+        batch_size: int = 1,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        capture: bool | Literal["auto"] = "auto",
+        compile: bool | str = False,
+    ):
+        super().__init__()
+        if adversarial is None and reconstruction is None:
+            raise ValueError("adversarial=none and reconstruction=none leave nothing to learn from: choose one of them")
+        if not lambda_l1 >= 0:  # also catches NaN
+            raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
+        if accumulate < 1:
+            raise ValueError(f"model.accumulate={accumulate} is too small: use 1 or more")
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(f"model.clip_norm={clip_norm} is too small: use more than 0, or null")
+        if capture not in (True, False, "auto"):
+            raise ValueError(f"model.capture={capture} is not known: use auto, true or false")
+        if compile and isinstance(adversarial, WassersteinGP) and adversarial.weight:
+            raise ValueError(
+                "model.compile cannot differentiate twice, as the penalty of adversarial=wgangp does: use"
+                " model.compile=false"
+            )
+        if compile in MODES_THAT_RECORD and capture is not False:
+            raise ValueError(
+                f"model.compile={compile} records CUDA graphs of its own: use model.compile=true, or"
+                " model.capture=false"
+            )
+        _check_optimization(optimizer, scheduler)
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator if adversarial is not None else None
+        self.adversarial = adversarial
+        self.reconstruction = reconstruction
+        self.lambda_l1 = lambda_l1
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self._capture = capture
+        self._captured: CapturedStep | None = None
+        self._watch = LossWatch("cpu")
+        self._held: list[Batch] = []
+        self.make_optimizer = optimizer
+        self._scheduler = scheduler
+        self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
+        for network in (self.generator, self.discriminator):
+            if network is not None:
+                initialize(network, init=init, gain=init_gain)
+                if compile:  # in place, so that names in the checkpoint stay
+                    network.compile(mode=None if compile is True else compile, dynamic=False)
+        # Per image, then averaged: the usual figure, and the one that identity's 20.7 dB is given in.
+        psnr = PeakSignalNoiseRatio(data_range=(-1.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean")
+        ssim = StructuralSimilarityIndexMeasure(data_range=(-1.0, 1.0))
+        self.scores = MetricCollection({"L1": MeanAbsoluteError(), "PSNR": psnr, "SSIM": ssim}, prefix="val/")
+        self.unchanged = self.scores.clone(prefix="unchanged/")
+
+    def forward(self, input_NCHW: torch.Tensor) -> torch.Tensor:
+        """Translate as the deployed generator would: no dropout, norm_stats as configured."""
+        return inference_view(self.generator, norm_stats=self._norm_stats)(input_NCHW)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step of the discriminator, then one of the generator against the updated discriminator.
+
+        Raises:
+            ValueError: a loss is not finite; on a GPU this is found out where losses are logged.
+        """
+        if self.device.type == "cuda":
+            batch = batch.channels_last()  # as the weights are; not in a hook of Lightning's, which would warn
+        self._held.append(batch)
+        if len(self._held) < self.accumulate and not self.trainer.is_last_batch:
+            return
+        batches, self._held = self._held, []
+        every = self.trainer.log_every_n_steps
+        if self._captured is None:
+            losses = self._both_steps(batches)
+        else:
+            losses = self._captured(batch)
+            self._count_step()
+        logged = self.trainer.is_last_batch or (every > 0 and self.global_step % every == 0)
+        if logged or self.device.type == "cpu":  # elsewhere it waits for the device
+            self._watch.check(losses, step=self.global_step, epoch=self.current_epoch + 1)
+        if self._captured is not None and not logged:
+            return  # Lightning takes 0.3 ms to log a value, also where nobody writes it: together a third of a step
+        self.log_dict(losses, batch_size=sum(map(len, batches)))
+
+    def _both_steps(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
+        # One batch is generated once, for both steps; the graphs of several would fill the memory.
+        real_logits = fake_target = None
+        if len(batches) == 1:
+            side = None if self._captured is None else self._captured.side
+            with beside(lambda: self._real_logits(batches[0]), side) as real_logits:
+                fake_target = self.generator(batches[0].input_NCHW)
+        losses = {}
+        if self.adversarial is not None:
+            losses["train/D"] = self._discriminator_step(batches, fake_target, real_logits)
+        losses |= self._generator_step(batches, fake_target)
+        self._watch.add(losses)
+        return losses
+
+    def _real_logits(self, batch: Batch) -> torch.Tensor | None:
+        return None if self.adversarial is None else self.discriminator(batch.input_NCHW, batch.target_NCHW)
+
+    def _count_step(self) -> None:
+        """What Lightning's wrapper of the generator's optimizer does beside the step, for global_step."""
+        optimizer = _as_list(self.optimizers())[0]
+        optimizer._on_before_step()
+        optimizer._on_after_step()
+
+    def _discriminator_step(
+        self, batches: list[Batch], fake_target: torch.Tensor | None, real_logits: torch.Tensor | None
+    ) -> torch.Tensor:
+        # Only the generator's optimizer is wrapped by Lightning, so that global_step counts steps, not both's.
+        optimizer = self.optimizers(use_pl_optimizer=False)[1]
+        optimizer.zero_grad()
+        mean = 0.0
+        for batch, share in _shares(batches):
+            real_input, real_target = batch.input_NCHW, batch.target_NCHW
+            with torch.no_grad():
+                fake = self.generator(real_input) if fake_target is None else fake_target.detach()
+            loss = self.adversarial.discriminator_loss(
+                real_logits=self._real_logits(batch) if real_logits is None else real_logits,
+                fake_logits=self.discriminator(real_input, fake),
+            )
+            loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
+            self.manual_backward(share * loss)
+            mean += share * loss.detach()
+        self._clip(self.discriminator)
+        optimizer.step()
+        return mean
+
+    def _generator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        optimizer = _as_list(self.optimizers(use_pl_optimizer=self._captured is None))[0]
+        optimizer.zero_grad()
+        means = defaultdict(float)
+        if self.adversarial is not None:
+            self.discriminator.requires_grad_(False)  # its weights need no gradient here
+        for batch, share in _shares(batches):
+            fake = self.generator(batch.input_NCHW) if fake_target is None else fake_target
+            losses, total = {}, 0.0
+            if self.adversarial is not None:
+                losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake))
+                total = total + losses["train/G_gan"]
+            if self.reconstruction is not None:
+                losses["train/G_l1"] = self.reconstruction(fake, batch.target_NCHW)
+                total = total + self.lambda_l1 * losses["train/G_l1"]
+            self.manual_backward(share * total)
+            for name, loss in losses.items():
+                means[name] += share * loss.detach()
+        self._clip(self.generator)
+        optimizer.step()
+        if self.adversarial is not None:
+            self.discriminator.requires_grad_(True)
+        return means
+
+    def _clip(self, network: nn.Module) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
+
+    def on_train_epoch_end(self) -> None:
+        """The learning rates follow their schedule, which may go by the last validation."""
+        for scheduler in _as_list(self.lr_schedulers()):
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+            elif (score := self.trainer.callback_metrics.get("val/L1")) is not None:
+                scheduler.step(score)
+
+    def setup(self, stage: str) -> None:
+        """On a GPU the weights are laid out as its convolutions want them; their values and names stay."""
+        if self.trainer.strategy.root_device.type == "cuda":
+            for network in (self.generator, self.discriminator):
+                if network is not None:
+                    network.to(memory_format=torch.channels_last)
+
+    def on_train_start(self) -> None:
+        """Decide whether steps are captured: now the optimizers have their state, if there was a checkpoint.
+
+        Raises:
+            ValueError: model.capture=true cannot be.
+        """
+        self._watch = LossWatch(self.device)
+        optimizers = _as_list(self.optimizers(use_pl_optimizer=False))
+        for optimizer in optimizers:
+            _lay_out_like_weights(optimizer)
+        self._captured = capture_if_possible(
+            lambda batch: self._both_steps([batch]),
+            wanted=self._capture,
+            optimizers=optimizers,
+            device=self.device,
+            processes=self.trainer.world_size,
+            accumulate=self.accumulate,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Refuse to replace a good checkpoint by weights that are lost, and count batches without a step as untrained.
+
+        Raises:
+            ValueError: a loss was not finite, or a weight is not.
+        """
+        self._watch.check_again()
+        for name in ("generator", "discriminator"):
+            if (network := getattr(self, name)) is not None:
+                check_weights(network, name=name)
+        loop = checkpoint["loops"]["fit_loop"]
+        for counts in (loop["epoch_loop.batch_progress"][name] for name in ("current", "total")):
+            counts.update({name: count - len(self._held) for name, count in counts.items()})
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= len(self._held)
+
+    def on_train_end(self) -> None:
+        """Give the graph's memory back."""
+        self._captured = None
+
+    def on_fit_start(self) -> None:
+        """Refuse float16, whose loss scaling would have to reach the discriminator's optimizer, too.
+
+        Raises:
+            ValueError: trainer.precision is 16-mixed.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("trainer.precision=16-mixed is not supported: use bf16-mixed or 32-true")
+
+    def on_validation_start(self) -> None:
+        """Freeze the structure of what is validated: the generator as it will be deployed."""
+        self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged.
+
+        Returns the outputs, float32 (N, C, H, W), to callbacks.
+        """
+        # In channels_last, as it comes from a GPU, older torchmetrics cannot take it.
+        output = self._deployed[0](batch.input_NCHW).float().contiguous()
+        with torch.autocast(self.device.type, enabled=False):  # in bfloat16 SSIM is off by 0.08
+            self.scores.update(output, batch.target_NCHW)
+            self.log_dict(self.scores, batch_size=len(batch))
+            if self.trainer.state.fn == TrainerFn.VALIDATING and batch.input_NCHW.shape == batch.target_NCHW.shape:
+                self.unchanged.update(batch.input_NCHW, batch.target_NCHW)
+                self.log_dict(self.unchanged, batch_size=len(batch))
+        return output
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """One optimizer and one scheduler for each network that is trained, generator first."""
+        networks = [network for network in (self.generator, self.discriminator) if network is not None]
+        optimizers = [self.make_optimizer(network.parameters()) for network in networks]
+        return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+
+def _check_optimization(optimizer: Callable[..., Optimizer], scheduler: Callable[[Optimizer], LRScheduler]) -> None:
+    """Make both for a weight of no network: what they refuse is said before any work.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    try:
+        made = optimizer([nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise ValueError(f"optimizer: {error}") from error
+    try:
+        scheduler(made)
+    except ValueError as error:
+        words = str(error)
+        raise ValueError(words if words.startswith("scheduler.") else f"scheduler: {words}") from error
+
+
+def _shares(batches: list[Batch]) -> list[tuple[Batch, float]]:
+    """Each batch with the share of all images that it holds."""
+    size = sum(map(len, batches))
+    return [(batch, len(batch) / size) for batch in batches]
+
+
+def _lay_out_like_weights(optimizer: Optimizer) -> None:
+    """Its averages in the order of the weights in memory, which the checkpoint of another device may not have.
+
+    Fused optimizers go through both in the order of memory.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight).copy_(value)
+
+
+def _as_list(found: object) -> list:
+    """Lightning hands out the only optimizer or scheduler by itself, several in a list."""
+    return found if isinstance(found, list) else [found]
