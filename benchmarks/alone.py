@@ -13,10 +13,10 @@ import torch
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.gpu_translator import DECODERS
+from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.overlap import CODED_BYTES, plan
 from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.tickets import LOAD, SAVE, Task
 from p2p.pipelines.workers import Workers
 from p2p.system.cores import available_cores
 

@@ -24,7 +24,7 @@ if find_spec("PIL._avif"):  # not in every build of Pillow
 
 Format = Literal["png", "jpg", "webp", "npy"]
 MODES = {1: "L", 3: "RGB"}
-DEEP_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
+HIGH_DEPTH_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
 NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
 LARGE = 89_478_485  # pixels; beyond, an image is read if the memory is there. Pillow calls these a bomb
 BYTES = 10  # of memory that a pixel takes at the most: 4 in Pillow, and 3 in an array, twice while it is made
@@ -75,10 +75,10 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
         check_room(image.width * image.height * BYTES, what=f"it is {image.width}x{image.height} pixels")
     with _sentences():
         image = _upright(image)
-        deep = image.mode in DEEP_MODES or image.mode.startswith("I;16")
-        frame_HWC = np.asarray(image if deep or image.mode == MODES[channels] else image.convert(MODES[channels]))
+        high_depth = image.mode in HIGH_DEPTH_MODES or image.mode.startswith("I;16")
+        frame_HWC = np.asarray(image if high_depth or image.mode == MODES[channels] else image.convert(MODES[channels]))
     frame_HWC = frame_HWC.reshape(*frame_HWC.shape[:2], -1)
-    return np.repeat(_in_range(frame_HWC), channels, axis=2) if deep else frame_HWC
+    return np.repeat(_in_range(frame_HWC), channels, axis=2) if high_depth else frame_HWC
 
 
 def _upright(image: Image.Image) -> Image.Image:

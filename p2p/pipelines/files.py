@@ -108,7 +108,7 @@ class Files:
             raise Failure("decode", str(error)) from error
 
     def load(self, pair: Pair, clock: Clock, *, data: bytes | None = None) -> tuple[np.ndarray, Size]:
-        """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file is deeper than 8 bits.
+        """Read one input, (H, W, C): uint8 in [0, 255], or float32 in [-1, 1] where the file has more than 8 bits.
 
         With it comes the size that it had, for `save`. `data`: its file's bytes, where they have been read.
 

@@ -18,14 +18,14 @@ from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import GpuLoader, put
 from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import Rows, gather
+from p2p.pipelines.translator import SlotBatch, gather
 from p2p.profiling.streams import StreamClock
 from p2p.system.gpu_faults import failure
 
 DECODERS = 2  # threads: while one hands a batch to the GPU's decoder, it decodes the other's
 
 
-class OnGpu:
+class GpuTranslator:
     """Copies to the GPU or its decoder, engine and copies from it on a stream each, `depth` batches at a time.
 
     Only events order them: no stage waits for the device, and the host waits for the oldest batch, asleep.
@@ -34,7 +34,7 @@ class OnGpu:
 
     Args:
         stages: what is done.
-        input_NHWC, deep_NHWC, output_NHWC: the slots.
+        input_NHWC, high_depth_NHWC, output_NHWC: the slots.
         coded: the slots' files, uint8 (slots, batch, bytes), where the GPU decodes.
         wake: called, from another thread, when `prepare` has done its work.
 
@@ -48,7 +48,7 @@ class OnGpu:
         self,
         stages: Stages,
         input_NHWC: np.ndarray,
-        deep_NHWC: np.ndarray,
+        high_depth_NHWC: np.ndarray,
         output_NHWC: np.ndarray,
         *,
         coded: np.ndarray | None,
@@ -57,7 +57,7 @@ class OnGpu:
         device = stages.engine.device
         self._stages = stages
         self._clock = StreamClock(stages.clock, device=device)  # before the streams: it waits for the device
-        self._inputs = input_NHWC, deep_NHWC
+        self._inputs = input_NHWC, high_depth_NHWC
         self._coded = coded
         self._output_NHWC = torch.from_numpy(output_NHWC)
         self._wake = wake
@@ -80,7 +80,7 @@ class OnGpu:
         ]
         torch.cuda.synchronize(device)  # on the current stream, that memory may still have another use
         self._free = deque(buffers)
-        self._running: deque[tuple[Rows, int, torch.cuda.Event]] = deque()
+        self._running: deque[tuple[SlotBatch, int, torch.cuda.Event]] = deque()
 
     @classmethod
     def in_hand(cls, *, decodes: bool) -> int:
@@ -119,7 +119,7 @@ class OnGpu:
         for future in [self._threads.submit(begin, loader) for loader in self._loaders]:
             future.result()
 
-    def prepare(self, batch: Rows) -> Future | None:
+    def prepare(self, batch: SlotBatch) -> Future | None:
         """Have a batch decoded, whose result `start` takes; None where no memory is free for that."""
         if not self._free:
             return None
@@ -128,7 +128,7 @@ class OnGpu:
         future.add_done_callback(lambda _: self._wake())
         return future
 
-    def _load(self, batch: Rows) -> torch.cuda.Event:
+    def _load(self, batch: SlotBatch) -> torch.cuda.Event:
         """In a thread: decode what is coded, and put the rest, which the CPU has decoded, beside it."""
         loader, output_NCHW = self._local.loader, self._loaded_NCHW[batch.buffer]
         rows = batch.in_state(CODED)
@@ -146,7 +146,7 @@ class OnGpu:
             loaded.record()
         return loaded
 
-    def _load_on_cpu(self, batch: Rows, row: int, output_NCHW: torch.Tensor, loader: GpuLoader) -> None:
+    def _load_on_cpu(self, batch: SlotBatch, row: int, output_NCHW: torch.Tensor, loader: GpuLoader) -> None:
         """What the GPU could not decode."""
         try:
             frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock)
@@ -157,7 +157,7 @@ class OnGpu:
             frames = torch.from_numpy(np.array(frame_HWC, order="C"))[None].to(self._stages.engine.device)
             put(from_frames(frames), output_NCHW, [row])
 
-    def start(self, batch: Rows, slot: int, loaded: torch.cuda.Event | None = None) -> None:
+    def start(self, batch: SlotBatch, slot: int, loaded: torch.cuda.Event | None = None) -> None:
         """Queue a batch, which will be in that output slot; `loaded` is what its `prepare` has led to."""
         rows = batch.rows
         if batch.buffer is None:
@@ -190,7 +190,7 @@ class OnGpu:
             downloaded.record()
         self._running.append((batch, slot, downloaded))
 
-    def _upload(self, batch: Rows) -> torch.Tensor:
+    def _upload(self, batch: SlotBatch) -> torch.Tensor:
         """The frames of a batch that the CPU has decoded, on the GPU."""
         frames = gather(batch, batch.rows, *self._inputs)
         with torch.cuda.stream(self._uploads):
@@ -204,14 +204,14 @@ class OnGpu:
         """Whether `finish` returns at once."""
         return bool(self._running) and self._running[0][2].query()
 
-    def finish(self) -> tuple[Rows, int]:
+    def finish(self) -> tuple[SlotBatch, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
         batch, slot, downloaded = self._running.popleft()
         downloaded.synchronize()
         self.release(batch)
         return batch, slot
 
-    def release(self, batch: Rows) -> None:
+    def release(self, batch: SlotBatch) -> None:
         """A batch that is done, or of which nothing could be read, needs its buffer no longer."""
         if batch.buffer is not None:
             self._free.append(batch.buffer)

@@ -13,10 +13,6 @@ order, as in the sequential pipeline, and the functions are the same, so the fil
 
 This process hands out tasks, a few numbers each, and starts the engine; beside that it touches no image. Whatever it
 does between two calls of the engine, the GPU and the workers wait for.
-
-An engine that computes on every core of a CPU is the exception. It and the workers would only take the cores from
-each other, and its threads wait for the slowest of them. So they take turns, a few batches long, and what is gained is
-that loading and saving use all cores, too.
 """
 
 from __future__ import annotations
@@ -29,15 +25,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from p2p.data.pairs import Pair
 from p2p.pipelines import sequential
-from p2p.pipelines.gpu_translator import OnGpu
+from p2p.pipelines.gpu_translator import GpuTranslator
+from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.tickets import LOAD, SAVE, Task
-from p2p.pipelines.translator import OnCpu, Rows
+from p2p.pipelines.translator import CpuTranslator, SlotBatch
 from p2p.pipelines.workers import QUEUED, Workers
 from p2p.system.cores import available_cores
 from p2p.system.memory import check_room
@@ -45,7 +40,7 @@ from p2p.system.memory import check_room
 PART = 4  # images of a task, at least, where a batch has them
 FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
 MANY = 64  # workers that may be, on however few cores
-RING = 16  # images of a ring, at least, so that a turn is worth its hand-over
+RING = 16  # images of a ring, at least
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
 NICENESS = 5  # of workers that share their cores with the engine
@@ -55,11 +50,11 @@ NICENESS = 5  # of workers that share their cores with the engine
 class Loading:
     """A batch of which so many images are still to be loaded, and then perhaps what the GPU's decoder makes of it."""
 
-    batch: Rows
+    batch: SlotBatch
     missing: int
     prepared: Future | None = None
 
-    def prepare(self, translator: OnGpu) -> bool:
+    def prepare(self, translator: GpuTranslator) -> bool:
         """Have it decoded, if all of it is here and there is room."""
         if self.prepared is None and not self.missing:
             self.prepared = translator.prepare(self.batch)
@@ -87,10 +82,10 @@ def run(
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if on_gpu:
-        batch_size = OnGpu.held(batch_size, stages)
+        batch_size = GpuTranslator.held(batch_size, stages)
     part, ring = plan(batch_size, workers)
     if slots is None:
-        slots = ring + (OnGpu.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0)
+        slots = ring + (GpuTranslator.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0)
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
@@ -107,7 +102,6 @@ def run(
         slots * batch_size * (math.prod(manifest.input_shape) + math.prod(manifest.output_shape)),
         what=f"use a smaller batch_size or fewer pipeline.slots: {batch_size} images in each of {slots} slots",
     )
-    turns = not on_gpu and torch.get_num_threads() >= available_cores()
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
         batch_size=batch_size,
@@ -133,7 +127,7 @@ def run(
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:
-                _translate_all(pairs, stages, pool, translator, arrays, part=part, turns=turns)
+                _translate_all(pairs, stages, pool, translator, arrays, part=part)
                 translator.close()
             finally:
                 spans, cpu_seconds = pool.worked()
@@ -147,23 +141,24 @@ def plan(batch_size: int, workers: int) -> tuple[int, int]:
     return part, max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
 
 
-def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]) -> OnCpu | OnGpu:
+def make_translator(
+    stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]
+) -> CpuTranslator | GpuTranslator:
     """What has the engine between the slots."""
-    frames = [arrays[name] for name in ("input", "deep", "output")]
+    frames = [arrays[name] for name in ("input", "high_depth", "output")]
     if stages.engine.device.type == "cuda":
-        return OnGpu(stages, *frames, coded=arrays.get("coded"), wake=wake)
-    return OnCpu(stages, *frames)
+        return GpuTranslator(stages, *frames, coded=arrays.get("coded"), wake=wake)
+    return CpuTranslator(stages, *frames)
 
 
 def _translate_all(
     pairs: list[Pair],
     stages: Stages,
     pool: Workers,
-    translator: OnCpu | OnGpu,
+    translator: CpuTranslator | GpuTranslator,
     arrays: dict[str, SharedArray],
     *,
     part: int,
-    turns: bool,
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
     slots, batch_size = loaded.shape
@@ -173,7 +168,6 @@ def _translate_all(
     saving: dict[int, int] = {}  # images of an output slot that are not on the disk
     starts = iter(range(0, len(pairs), batch_size))
     exhausted = False
-    workers_turn = True
 
     def submit(kind: int, slot: int, count: int) -> None:
         for first in range(0, count, part):
@@ -191,18 +185,15 @@ def _translate_all(
                 break
             slot, some = free_inputs.pop(), pairs[start : start + batch_size]
             loaded["pair"][slot, : len(some)] = range(start, start + len(some))
-            by_slot[slot] = Loading(Rows(slot, some, loaded[slot, : len(some)]), missing=len(some))
+            by_slot[slot] = Loading(SlotBatch(slot, some, loaded[slot, : len(some)]), missing=len(some))
             loading.append(by_slot[slot])
             submit(LOAD, slot, len(some))
         if translator.decodes:
             for each in loading:  # in their order, so that the first is never the one that finds no room
                 if not each.prepare(translator):
                     break
-        if turns:  # each goes on for as long as it can
-            workers_turn = pool.pending > 0 and (workers_turn or not startable())
-        if workers_turn:
-            pool.hand_out()
-        while startable() and not (turns and workers_turn):
+        pool.hand_out()
+        while startable():
             first = loading.popleft()
             prepared = None if first.prepared is None else first.prepared.result()
             batch = first.batch
@@ -213,8 +204,6 @@ def _translate_all(
             else:
                 translator.release(batch)
                 free_inputs.append(batch.slot)
-        if turns and not workers_turn and not translator and pool.pending:
-            continue  # nothing could be read of what was loaded: the workers' turn
         if not (loading or translator or saving or not exhausted):
             return
         preparing = any(each.prepared is not None for each in loading)

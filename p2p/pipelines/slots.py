@@ -15,7 +15,8 @@ from p2p.data.pairs import Pair, Source
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
 # of its file, if that is there as it is.
 ROW = np.dtype([("pair", "i8"), ("height", "i4"), ("width", "i4"), ("state", "i4"), ("coded", "i4")])
-FRAME, DEEP, CODED, FAILED = range(4)  # states: uint8, or float32 for more than 8 bits; a JPEG file; not to be had
+# States: uint8, or float32 for more than 8 bits; a JPEG file; not to be had.
+FRAME, HIGH_DEPTH, CODED, FAILED = range(4)
 
 
 class SharedArray:
@@ -120,7 +121,7 @@ def share_slots(
     ring = (slots, batch_size)
     return {
         "input": SharedArray((*ring, *hwc(input_shape)), "uint8"),
-        "deep": SharedArray((*ring, *hwc(input_shape)), "float32"),
+        "high_depth": SharedArray((*ring, *hwc(input_shape)), "float32"),
         "output": SharedArray((*ring, *hwc(output_shape)), "uint8"),
         "loaded": SharedArray(ring, ROW),  # of the rows of input slots
         "saved": SharedArray(ring, ROW),  # of the rows of output slots

@@ -12,13 +12,13 @@ import torch
 from p2p.batch import from_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.files import Failure
-from p2p.pipelines.slots import DEEP, FAILED
+from p2p.pipelines.messages import Failed
+from p2p.pipelines.slots import FAILED, HIGH_DEPTH
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.tickets import Failed
 
 
 @dataclass
-class Rows:
+class SlotBatch:
     """A batch in an input slot.
 
     Attributes:
@@ -26,7 +26,7 @@ class Rows:
         pairs: of each row what it is.
         found: of each row what became of it, `ROW`s of the slot.
         failed: of each row that cannot be translated at which stage it failed, and why.
-        buffer: of `OnGpu`: where the batch is on the GPU.
+        buffer: of `GpuTranslator`: where the batch is on the GPU.
     """
 
     slot: int
@@ -49,38 +49,38 @@ class Rows:
         self.found[row]["state"], self.failed[row] = FAILED, failure.args
 
 
-def gather(batch: Rows, rows: list[int], input_NHWC: np.ndarray, deep_NHWC: np.ndarray) -> torch.Tensor:
-    """The frames in some rows, (N, H, W, C): a view of the slot, uint8, unless there are gaps or deep images."""
+def gather(batch: SlotBatch, rows: list[int], input_NHWC: np.ndarray, high_depth_NHWC: np.ndarray) -> torch.Tensor:
+    """The frames in some rows, (N, H, W, C): a view of the slot, uint8, but where there are gaps or high depth."""
     frames = torch.from_numpy(input_NHWC[batch.slot])
-    deep = sorted(set(batch.in_state(DEEP)).intersection(rows))
-    if not deep and len(rows) == rows[-1] - rows[0] + 1:
+    high = sorted(set(batch.in_state(HIGH_DEPTH)).intersection(rows))
+    if not high and len(rows) == rows[-1] - rows[0] + 1:
         return frames[rows[0] : rows[-1] + 1]
-    if not deep:
+    if not high:
         return frames[rows]
     values = from_frames(frames).permute(0, 2, 3, 1)
-    values[deep] = torch.from_numpy(deep_NHWC[batch.slot, deep])
+    values[high] = torch.from_numpy(high_depth_NHWC[batch.slot, high])
     return values[rows]
 
 
-class OnCpu:
+class CpuTranslator:
     """Translates a batch while the host waits; the workers do not."""
 
     depth = 1
     decodes = False
 
-    def __init__(self, stages: Stages, input_NHWC: np.ndarray, deep_NHWC: np.ndarray, output_NHWC: np.ndarray):
+    def __init__(self, stages: Stages, input_NHWC: np.ndarray, high_depth_NHWC: np.ndarray, output_NHWC: np.ndarray):
         self._stages = stages
-        self._inputs = input_NHWC, deep_NHWC
+        self._inputs = input_NHWC, high_depth_NHWC
         self._output_NHWC = output_NHWC
-        self._done: deque[tuple[Rows, int]] = deque()
+        self._done: deque[tuple[SlotBatch, int]] = deque()
 
     def __len__(self) -> int:
         return len(self._done)
 
-    def release(self, batch: Rows) -> None:
+    def release(self, batch: SlotBatch) -> None:
         """A batch that is not started holds nothing."""
 
-    def start(self, batch: Rows, slot: int, loaded: None = None) -> None:
+    def start(self, batch: SlotBatch, slot: int, loaded: None = None) -> None:
         """Translate a batch into an output slot."""
         with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
             inputs = self._stages.inputs_of(gather(batch, batch.rows, *self._inputs))
@@ -91,7 +91,7 @@ class OnCpu:
         """Whether `finish` returns at once."""
         return True
 
-    def finish(self) -> tuple[Rows, int]:
+    def finish(self) -> tuple[SlotBatch, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in."""
         return self._done.popleft()
 

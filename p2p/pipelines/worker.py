@@ -16,8 +16,8 @@ import numpy as np
 
 from p2p.data.pairs import Pair
 from p2p.pipelines.files import Failure
-from p2p.pipelines.slots import CODED, DEEP, FAILED, FRAME, PairTable, SharedArray
-from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Failed, Note, Setup, Span, Task, lane
+from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Failed, Note, Setup, Span, Task, lane
+from p2p.pipelines.slots import CODED, FAILED, FRAME, HIGH_DEPTH, PairTable, SharedArray
 
 
 class Spans:
@@ -52,7 +52,8 @@ class Worker:
 
     def __init__(self, setup: Setup, parent: Connection):
         arrays = {name: SharedArray(shape, dtype, fd=fd).array for name, (shape, dtype, fd) in setup.arrays.items()}
-        self._input_NHWC, self._deep_NHWC, self._output_NHWC = (arrays[name] for name in ("input", "deep", "output"))
+        self._input_NHWC, self._high_depth_NHWC = arrays["input"], arrays["high_depth"]
+        self._output_NHWC = arrays["output"]
         self._coded, self._stop = arrays.get("coded"), arrays["stop"]
         self._loaded, self._saved = arrays["loaded"], arrays["saved"]
         self._seconds, self._images = arrays["seconds"][setup.index], arrays["images"][setup.index]
@@ -64,8 +65,8 @@ class Worker:
 
     def serve(self) -> None:
         """Until there is nothing more to do, or a task ends by an exception."""
-        while ticket := os.read(self._setup.tasks, TASK.size):
-            task = Task._make(TASK.unpack(ticket))
+        while message := os.read(self._setup.tasks, TASK.size):
+            task = Task._make(TASK.unpack(message))
             try:
                 failed = self.load(task) if task.kind == LOAD else self.save(task)
             except Exception as error:  # a disk's ConnectionError, say, which `main` would take for the parent's end
@@ -95,9 +96,9 @@ class Worker:
                 found["state"], found["coded"] = CODED, len(data)
                 continue
             with self._clock("preprocess", images=0):
-                deep = frame_HWC.dtype != np.uint8
-                (self._deep_NHWC if deep else self._input_NHWC)[task.slot, row] = frame_HWC
-                found["state"] = DEEP if deep else FRAME
+                high_depth = frame_HWC.dtype != np.uint8
+                (self._high_depth_NHWC if high_depth else self._input_NHWC)[task.slot, row] = frame_HWC
+                found["state"] = HIGH_DEPTH if high_depth else FRAME
         return failed
 
     def _read(self, pair: Pair, found: np.void) -> tuple[bytes | None, bool]:

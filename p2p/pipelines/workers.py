@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p.pipelines.files import Files
+from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
 from p2p.pipelines.slots import SharedArray
-from p2p.pipelines.tickets import ANSWER, LOAD, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
 
 QUEUED = 2  # tasks for each worker: one in hand and one next, so that it never waits for its parent
 PATIENCE_S = 1.0  # for the images in hand, when all is over
@@ -37,7 +37,7 @@ class TraceOfWorker(Exception):
 
 
 class Done(NamedTuple):
-    """A task, and what was noted beside it: see `p2p.pipelines.tickets`."""
+    """A task, and what was noted beside it: see `p2p.pipelines.messages`."""
 
     task: Task
     note: Note
@@ -106,10 +106,10 @@ class Workers:
             while queue and self.handed_out < QUEUED * len(self._processes):
                 tasks.append(queue.popleft())
                 self.handed_out += 1
-        tickets, most = b"".join(TASK.pack(*task) for task in tasks), PIPE_BUF // TASK.size * TASK.size
+        messages, most = b"".join(TASK.pack(*task) for task in tasks), PIPE_BUF // TASK.size * TASK.size
         with suppress(BrokenPipeError):  # all workers are dead: `answers` says so
-            for at in range(0, len(tickets), most):
-                os.write(self._tasks, tickets[at : at + most])
+            for at in range(0, len(messages), most):
+                os.write(self._tasks, messages[at : at + most])
 
     def silent(self) -> bool:
         """Whether there is no answer yet."""

@@ -22,8 +22,8 @@ from p2p.deploy.export import export
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
-from p2p.pipelines.gpu_translator import OnGpu
-from p2p.pipelines.slots import DEEP, SharedArray
+from p2p.pipelines.gpu_translator import GpuTranslator
+from p2p.pipelines.slots import HIGH_DEPTH, SharedArray
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
 from tests.conftest import picture
@@ -186,22 +186,22 @@ def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, 
 
 @pytest.mark.parametrize("codec", [Pillow(), NvImgCodec()], ids=["CPU decodes", "GPU decodes"])
 def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch, codec):
-    """torch raises wherever it would wait for the device, beyond the rare images that are deeper than 8 bits."""
-    start, calls = OnGpu.start, []
+    """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits."""
+    start, calls = GpuTranslator.start, []
 
     def strict(self, batch, slot, loaded):
-        torch.cuda.set_sync_debug_mode("default" if batch.in_state(DEEP) else "error")
+        torch.cuda.set_sync_debug_mode("default" if batch.in_state(HIGH_DEPTH) else "error")
         try:
             start(self, batch, slot, loaded)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         calls.append(len(self))
 
-    monkeypatch.setattr(OnGpu, "start", strict)
+    monkeypatch.setattr(GpuTranslator, "start", strict)
     stages = stages_for(engine, tmp_path / "out", image_size=64, codec=codec)
     overlap.run(pairs, stages, batch_size=4, workers=4)
     assert len(calls) == 16
-    assert max(calls) <= OnGpu.depth
+    assert max(calls) <= GpuTranslator.depth
 
 
 def test_slots_are_page_locked_until_they_are_given_back():

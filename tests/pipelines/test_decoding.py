@@ -19,13 +19,13 @@ from p2p.pipelines import overlap, sequential
 from p2p.pipelines.files import Failure
 from p2p.pipelines.slots import CODED
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import OnCpu
+from p2p.pipelines.translator import CpuTranslator
 from p2p.profiling.clock import Clock
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files, stages_for
 
 
-class Decoding(OnCpu):
+class Decoding(CpuTranslator):
     """Decodes coded rows into their slot, at random speed, at most two batches at a time."""
 
     decodes = True
@@ -78,7 +78,9 @@ def made(monkeypatch):
 
     def make(stages, arrays, *, wake):
         made.append(
-            Decoding(stages, *(arrays[name] for name in ("input", "deep", "output")), coded=arrays["coded"], wake=wake)
+            Decoding(
+                stages, *(arrays[name] for name in ("input", "high_depth", "output")), coded=arrays["coded"], wake=wake
+            )
         )
         return made[-1]
 

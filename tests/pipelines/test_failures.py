@@ -199,9 +199,8 @@ def test_a_command_that_is_stopped_or_killed_takes_its_workers_along(many, tmp_p
     assert shared_memory()[0] == set()
 
 
-def test_a_dead_worker_is_noticed_between_two_calls_of_the_engine(many, tmp_path, monkeypatch):
+def test_a_dead_worker_is_noticed_between_two_calls_of_the_engine(many, tmp_path):
     """Not when all batches that were loaded have been translated."""
-    monkeypatch.setattr(overlap, "available_cores", lambda: 1)  # in turns, each several batches long
     calls = []
 
     class Killing(Negative):

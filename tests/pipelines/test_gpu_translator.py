@@ -15,7 +15,7 @@ from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.data.pairs import find_inputs
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_loader import GpuLoader
-from p2p.pipelines.gpu_translator import OnGpu
+from p2p.pipelines.gpu_translator import GpuTranslator
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
@@ -80,8 +80,8 @@ def cuda(monkeypatch):
     monkeypatch.setattr(NvImgCodec, "batches", lambda self, device: ByPillow())
 
     def make(stages, arrays, *, wake):
-        frames = [arrays[name] for name in ("input", "deep", "output")]
-        return OnGpu(stages, *frames, coded=arrays.get("coded"), wake=wake)
+        frames = [arrays[name] for name in ("input", "high_depth", "output")]
+        return GpuTranslator(stages, *frames, coded=arrays.get("coded"), wake=wake)
 
     monkeypatch.setattr(overlap, "make_translator", make)
 
@@ -138,7 +138,7 @@ def test_a_decoder_that_hangs_after_the_gpu_failed_does_not_hold_up_the_end(engi
         assert hanging.wait(20)
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(OnGpu, "start", fails)
+    monkeypatch.setattr(GpuTranslator, "start", fails)
     started = time.monotonic()
     try:
         with pytest.raises(RuntimeError, match="device-side assert"):

@@ -10,8 +10,8 @@ import pytest
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.messages import LOAD, SAVE
 from p2p.pipelines.stages import KEPT
-from p2p.pipelines.tickets import LOAD, SAVE
 from p2p.pipelines.workers import Workers
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, children, files, stages_for
@@ -71,7 +71,6 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
             yield task, note
 
     monkeypatch.setattr(Workers, "answers", watched)
-    monkeypatch.setattr(overlap, "available_cores", lambda: 99)
     stages = stages_for(Slow(), tmp_path / "out", image_size=16)
     stages.clock.keep_spans()  # or they come added up
     overlap.run(many(60), stages, batch_size=3, workers=2)
@@ -98,26 +97,6 @@ def test_the_time_that_workers_work_is_counted(many, tmp_path, each_span):
     assert set(clock.lanes["encode"]) <= {"worker 0", "worker 1"}
     if each_span:
         assert sum(span.stage == "encode" for span in clock.spans) == 66
-
-
-def test_an_engine_on_every_core_works_while_no_worker_does(many, tmp_path, monkeypatch):
-    """Or they would take the cores from each other."""
-    pools, engine_calls, init = [], [], Workers.__init__
-
-    class Watching(Negative):
-        def __call__(self, input_NCHW):
-            engine_calls.append(pools[0].handed_out if pools else 0)
-            return -input_NCHW
-
-    def watched(self, *args, **options):
-        init(self, *args, **options)
-        pools.append(self)
-
-    monkeypatch.setattr(Workers, "__init__", watched)
-    monkeypatch.setattr(overlap, "available_cores", lambda: 1)
-    overlap.run(many(40), stages_for(Watching(), tmp_path / "out", image_size=16), batch_size=2, slots=4, workers=2)
-    assert len(files(tmp_path / "out")) == 40
-    assert engine_calls == [0] * 21  # the warm-up's, too
 
 
 def rss_kb():

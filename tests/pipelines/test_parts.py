@@ -8,7 +8,7 @@ import torch
 from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.deploy.engine import Engine
 from p2p.pipelines import overlap, sequential
-from p2p.pipelines.gpu_translator import OnGpu
+from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.parts import Parts
 from p2p.system.gpu_faults import TooSmall
 from tests.pipelines.conftest import files, stages_for
@@ -117,11 +117,11 @@ def test_a_batch_too_large_for_the_decoder(engine, pairs, tmp_path, capsys, monk
 
 def test_buffers_take_half_of_what_is_free(engine, tmp_path, monkeypatch, capsys):
     stages = stages_for(engine, tmp_path)
-    image = 3 * 32 * 32 * 2 * OnGpu.in_hand(decodes=False)
+    image = 3 * 32 * 32 * 2 * GpuTranslator.in_hand(decodes=False)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10 * image, 100 * image))
-    assert OnGpu.held(10, stages) == 10
+    assert GpuTranslator.held(10, stages) == 10
     assert capsys.readouterr().out == ""
-    assert OnGpu.held(11, stages) == 10
+    assert GpuTranslator.held(11, stages) == 10
     assert "holds buffers for batches of 10" in capsys.readouterr().out
 
 

@@ -18,13 +18,6 @@ RUNS = {"sequential": sequential.run, "overlap": partial(overlap.run, workers=2)
 ONE_BY_ONE = {"sequential": sequential.run, "lightning": lightning.run}
 
 
-@pytest.fixture(params=[1, 99], ids=["turns", "overlap"])
-def cores(request, monkeypatch):
-    """With an engine on every core, which takes turns with the workers, and on some."""
-    monkeypatch.setattr(overlap, "available_cores", lambda: request.param)
-
-
-@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("format", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_both_write_the_same_bytes(engine, inputs, tmp_path, format, batch_size):
@@ -82,7 +75,6 @@ def mixed(inputs):
     return find_inputs(str(inputs))
 
 
-@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 5, 20])
 def test_the_same_bytes_of_mixed_depths_and_with_gaps(engine, mixed, tmp_path, batch_size, slots):
@@ -99,9 +91,8 @@ def test_the_same_bytes_of_mixed_depths_and_with_gaps(engine, mixed, tmp_path, b
     assert len(done) == 14
 
 
-@pytest.mark.usefixtures("cores")
 def test_a_program_of_frames_writes_what_one_of_floats_does(engine, frames_engine, mixed, tmp_path):
-    """But of deep images, which it rounds before."""
+    """But of images of high depth, which it rounds before."""
     for name, run in RUNS.items():
         stages = stages_for(frames_engine, tmp_path / name)
         run(mixed, stages, batch_size=5)
@@ -113,7 +104,6 @@ def test_a_program_of_frames_writes_what_one_of_floats_does(engine, frames_engin
     assert {name for name in floats if written[name] != floats[name]} <= {"03b.png", "05b.png"}
 
 
-@pytest.mark.usefixtures("cores")
 def test_a_batch_of_which_nothing_can_be_read(engine, inputs, tmp_path):
     for path in inputs.glob("*.*"):
         path.write_bytes(b"broken")

@@ -47,7 +47,7 @@ class Sizing:
         self.multiple = multiple
 
     def __call__(self, frame_HWC: np.ndarray) -> np.ndarray:
-        """A frame -> (H, W, C) as the networks see it: uint8 in [0, 255], deeper ones float32 in [-1, 1].
+        """A frame -> (H, W, C) as the networks see it: uint8 in [0, 255], of higher depth float32 in [-1, 1].
 
         Args:
             frame_HWC: uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1]; any number of channels. uint8

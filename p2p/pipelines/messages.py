@@ -3,7 +3,7 @@
     tasks     one pipe, which the pipeline fills and every worker reads: who has time takes the next one.
     answers   one pipe, which every worker fills and the pipeline reads, all that is there at once.
 
-Records have one length and are short, so the system neither tears them nor mixes them up, and its locks are not left
+Messages have one length and are short, so the system neither tears them nor mixes them up, and its locks are not left
 locked by a process that is killed. Whatever else there is to know lies in memory that all of them share
 (`p2p.pipelines.slots`). What has no place there, such as the reason for a failure, travels beside them as a `Note`.
 """
