@@ -27,7 +27,8 @@ from p2p.interop.config import reference_record
 from p2p.models.inference_view import resolve_norm_stats
 from p2p.report.tables import show_considered
 from p2p.run.checkpoint import find_checkpoint
-from p2p.run.record import CONF, read_record
+from p2p.run.record import read_record
+from p2p.shipped import CONF
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits
 

@@ -1,4 +1,4 @@
-"""Make training pairs from folders of images: `python -m p2p.commands.pair --help`."""
+"""Make training pairs from folders of images: `p2p pair --help`."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], out: Pat
     return len(pairs)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+def main(arguments: list[str]) -> None:
+    """The command line, without the name of the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m p2p.commands.pair",
+        prog="p2p pair",
         description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
         epilog="Then: python train.py data=folder data.root=OUT data.layout=side_by_side",
     )
@@ -142,7 +142,3 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"next: {command_line('train', **settings)}")
     else:
         print(f"next: put them into {args.out}/train and {args.out}/val")
-
-
-if __name__ == "__main__":
-    main()

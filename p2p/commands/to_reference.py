@@ -1,4 +1,4 @@
-"""`python -m p2p.commands.to_reference CKPT OUT`: a checkpoint of train.py as the reference's .pth files."""
+"""`p2p to-reference CKPT OUT`: a checkpoint of train.py as the reference's .pth files."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that
 CROP_SIZE = 256  # default of its --crop_size and, in test.py, of its --load_size
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line says; a user's mistake is one sentence on stderr."""
+def main(arguments: list[str]) -> None:
+    """The command line, without the name of the command; a user's mistake is one sentence on stderr."""
     parser = argparse.ArgumentParser(
-        prog="python -m p2p.commands.to_reference",
-        description="Weights for pytorch-CycleGAN-and-pix2pix, the reference.",
+        prog="p2p to-reference",
+        description="Write latest_net_G.pth and latest_net_D.pth of a checkpoint for pytorch-CycleGAN-and-pix2pix, the"
+        " reference, and print the command that tests them there.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    what = "Write latest_net_G.pth and latest_net_D.pth of a checkpoint, and print the command that tests them there."
-    command = commands.add_parser("to-reference", help="the .pth files of a checkpoint", description=what)
-    command.add_argument(
+    parser.add_argument(
         "checkpoint", metavar="CKPT", type=Path, help="in its run's folder: runs/<name>/checkpoints/last.ckpt"
     )
-    command.add_argument(
+    parser.add_argument(
         "folder", metavar="OUT", type=Path, help="where the files go, such as the reference's checkpoints/<name>"
     )
-    command.add_argument(
+    parser.add_argument(
         "--weights",
         choices=("trained", "ema"),
         help="the generator's: as trained, or their average (callbacks=ema); left out, as the run was validated",
@@ -107,7 +105,3 @@ def _of_the_data(record: DictConfig, norm: str) -> list[str]:
     # Without --eval it takes the statistics of each image, and leaves dropout on.
     running = resolve_norm_stats(record.norm_stats, batch_size=record.batch_size) == "running"
     return [*options, "--eval"] if norm != "batch" or running else options
-
-
-if __name__ == "__main__":
-    main()

@@ -32,7 +32,7 @@ from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
 from p2p.config.settings import check_settings
 from p2p.config.shown import shown
-from p2p.run.record import CONF
+from p2p.shipped import CONF
 from p2p.system import gpu_faults, signals
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
@@ -45,8 +45,8 @@ DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a gro
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
 
 
-def run_command(name: str) -> None:
-    """Run `p2p.commands.<name>.main(cfg)`, configured by `conf/<name>.yaml` and the command line.
+def run_command(name: str, arguments: list[str]) -> None:
+    """Run `p2p.commands.<name>.main(cfg)`, configured by `conf/<name>.yaml` and the arguments of a command line.
 
     The command's module, and with it torch, is imported when its config has been checked. What a user can do wrong
     ends the program with one sentence on stderr and exit status 1: a ValueError, which this project raises for that
@@ -56,16 +56,16 @@ def run_command(name: str) -> None:
     full = os.environ.get(FULL_ERROR) == "1"
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
     # Hydra takes -m before or behind the overrides, and not among them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     with one_sentence(name, full=full):
-        check_arguments(name, sys.argv[1:])
-    sys.argv[1:] = home_in_quotes(sys.argv[1:])
-    typed, deletions = sys.argv[1:], []
+        check_arguments(name, arguments)
+    arguments, deletions = home_in_quotes(arguments), []
     if name == "train":
-        sys.argv[1:], deletions = as_hydra_takes_them(typed)
+        arguments, deletions = as_hydra_takes_them(arguments)
+    typed, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra looks
 
     def job(cfg: DictConfig) -> None:
-        sys.argv[1:] = typed  # for processes that main starts
+        sys.argv = typed  # for processes that main starts
         os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
         try:
             with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job

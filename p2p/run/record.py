@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from p2p.run.checkpoint import newest_checkpoint, origin_of
-from p2p.run.trust import CONF, check_record
+from p2p.run.trust import check_record
+from p2p.shipped import CONF
 
 # Before 0.2 these modules lay one level higher.
 MOVED = re.compile(r"(?m)(_target_: )p2p\.(?=(pix2pix|schedules|callbacks)\.)")
@@ -101,8 +102,8 @@ def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _is_reference(value: object) -> bool:
-    """Whether it is made of other settings alone: it asks neither Hydra nor the machine."""
-    return isinstance(value, str) and "${" in value and ":" not in value.replace("${oc.select:", "${")
+    """Whether it is made of other settings, or of where the samples lie: it asks neither Hydra nor the machine."""
+    return isinstance(value, str) and "${" in value and ":" not in re.sub(r"\$\{(oc\.select|samples):", "${", value)
 
 
 def _restore_references(record: DictConfig) -> None:

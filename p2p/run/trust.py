@@ -14,7 +14,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from p2p.shipped import CONF
+
 VARIABLE = "P2P_TRUST"  # names of modules, with commas between
 OF_NO_RECORD = ("backend", "codec", "pipeline", "profile", "hydra")  # groups that only export.py and infer.py have
 # A class, and one step below the package: with more steps a path leads out of it, as in torch.nn.functional.torch.hub.
@@ -22,8 +23,9 @@ LIBRARIES = re.compile(
     r"torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"
     r"|lightning(\.pytorch)?\.Trainer|lightning\.pytorch\.(callbacks|loggers|strategies|profilers)\.[A-Z]\w*"
 )
-# ${epochs} and ${oc.select:image_size,null} are other settings of the record; resolvers ask or run what they like.
-REFERENCES = re.compile(r"\$\{(oc\.select:)?[\w.\[\]-]+(,[^${}:]*)?\}")
+# ${epochs} and ${oc.select:image_size,null} are other settings of the record, ${samples:} is the folder of the samples;
+# other resolvers ask or run what they like.
+REFERENCES = re.compile(r"\$\{(oc\.select:)?[\w.\[\]-]+(,[^${}:]*)?\}|\$\{samples:\}")
 
 
 def check_record(record: DictConfig, path: Path) -> None:

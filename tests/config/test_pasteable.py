@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from p2p.config.pasteable import command_line, run_settings
-from p2p.run.record import CONF
+from p2p.shipped import CONF
 
 NAMES = ["plain", "a b", "a,b", "x=y", "épäule", "it's", 'say "hi"', "$HOME", "a${x}b", r"\${x}", "back\\", r"a\'b"]
 NAMES += [

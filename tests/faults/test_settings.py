@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from p2p.config.cli import explain
 from p2p.config.settings import check_settings
-from p2p.run.record import CONF, leaves
+from p2p.run.record import leaves
+from p2p.shipped import CONF
 from tests.faults.conftest import make_pairs
 
 SMALL = ["image_size=32", "generator.width=4", "generator.depth=2", "discriminator=pixel", "discriminator.width=4"]

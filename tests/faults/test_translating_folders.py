@@ -236,7 +236,7 @@ def test_a_name_that_is_not_utf_8_in_every_place(translate, photos, tmp_path):
 
 def test_a_terminal_that_knows_ascii_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    monkeypatch.setattr(sys, "argv", ["infer.py", "--cfg", "job", 'name="é"'])
-    run_command("infer")
+    monkeypatch.setattr(sys, "argv", ["infer.py"])
+    run_command("infer", ["--cfg", "job", 'name="é"'])
     sys.stdout.flush()
     assert b"name: \\xe9" in sys.stdout.buffer.getvalue()

@@ -36,12 +36,12 @@ WILD_WRITE = (
     "(grid=(1, 1, 1), block=(1, 1, 1), args=[torch.zeros(4, device='cuda')])"
 )
 COMMAND = """
-import time, torch
+import sys, time, torch
 from p2p.system.signals import stoppable
 with stoppable():
     from p2p.config.cli import run_command
     {change}
-    run_command("{command}")
+    run_command("{command}", sys.argv[1:])
 """
 FAILS_IN_INFER = """
     from p2p.deploy.engine import Engine

@@ -1,0 +1,21 @@
+"""What p2p ships beside its code, conf/ and the sample pairs: at the top of a clone, inside an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = (_PACKAGE / "conf").is_dir()  # by pyproject.toml, into a wheel alone
+CONF = _PACKAGE / "conf" if _INSTALLED else _PACKAGE.parent / "conf"
+SAMPLES = _PACKAGE / "samples" if _INSTALLED else _PACKAGE.parent / "data/samples"
+
+
+def samples() -> str:
+    """The folder of the sample pairs, as one would type it: relative if it is below the current folder."""
+    here = Path.cwd().resolve()
+    return str(SAMPLES.relative_to(here) if SAMPLES.is_relative_to(here) else SAMPLES)
+
+
+OmegaConf.register_new_resolver("samples", samples, replace=True)  # for conf/data/samples.yaml
