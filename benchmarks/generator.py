@@ -100,7 +100,7 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
         if candidate.backend == "compile":
             run = torch.compile(run, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
     else:
-        backend = importlib.import_module(f"p2p.deploy.{candidate.backend}")
+        backend = importlib.import_module(f"p2p.deploy.backends.{candidate.backend}")
         candidate.reason = backend.unavailable()
         if candidate.reason is not None:
             return
@@ -108,7 +108,7 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
         if candidate.backend != "triton":  # whose kernels are the rewrite
             options["rewrites"] = names
         program = backend.export(network, images_NCHW, folder, **options)
-        run, dtype = backend.load(folder / program.file, device=device), getattr(torch, program.dtype)
+        run, dtype = backend.load(program, folder, device=device), getattr(torch, program.dtype)
     candidate.run = run
     candidate.input_NCHW = images_NCHW[torch.arange(batch) % len(images_NCHW)].to(device, dtype)
     run(candidate.input_NCHW)

@@ -11,29 +11,20 @@ What may be recorded, by CUDA's rules for stream capture:
 - Whatever happens once must have happened before: loading kernels, making library handles and their workspaces,
   cuDNN's trials, Triton's launchers. Hence the warm-up, on the stream that records afterwards, because libraries
   keep handles and workspaces by stream. The default stream cannot record at all.
-- A recording can be spoilt from outside: TensorRT-RTX compiles better kernels in the background, and changes over to
-  them at any call. Hence further trials.
 - Memory comes from a pool of the graph's own. All graphs of a program share one pool: they never run at the same
   time, so that each can use what the others need only while they run.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
-from p2p.system.gpu_faults import of_gpu
-
 MAX_GRAPHS = 16  # input shapes; each graph holds an input, an output and its kernels' arguments
-PAUSES_S = 0.5, 1.0, 2.0, 4.0  # before another trial to record
 WARMUPS = 3  # the first call compiles and tries, the second may still allocate, the third shows that it has settled
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,29 +64,24 @@ def capture(
     recordings: dict[torch.Size, _Recording] = {}
     free = torch.cuda.Event()  # after the last call's work: the buffers may be overwritten
 
-    def trial(static_NCHW: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    def record(input_NCHW: torch.Tensor) -> _Recording:
         nonlocal pool
+        static_NCHW = torch.empty(input_NCHW.shape, dtype=dtype or input_NCHW.dtype, device=device)
+        static_NCHW.copy_(input_NCHW)
+        # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
+        stream.wait_stream(torch.cuda.current_stream(device))
+        stream.wait_event(free)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream):  # around all of it: a recording that is spoilt leaves its stream current
+        with torch.cuda.stream(stream), _cudnn_trials():  # around all: a recording that fails leaves its stream current
             for _ in range(WARMUPS):
                 program(static_NCHW)
             try:
                 # "thread_local": other threads go on decoding and allocating, which "global" would forbid them.
                 with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     output_NCHW = program(static_NCHW)
-            except RuntimeError:
+            except RuntimeError:  # such as too little memory, after which a smaller batch may fit
                 pool = torch.cuda.graph_pool_handle()  # the allocator thinks that the old one is still recorded to
                 raise
-        return graph, output_NCHW
-
-    def record(input_NCHW: torch.Tensor) -> _Recording:
-        static_NCHW = torch.empty(input_NCHW.shape, dtype=dtype or input_NCHW.dtype, device=device)
-        static_NCHW.copy_(input_NCHW)
-        # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
-        stream.wait_stream(torch.cuda.current_stream(device))
-        stream.wait_event(free)
-        with _cudnn_trials():
-            graph, output_NCHW = _again(lambda: trial(static_NCHW))
         torch.cuda.current_stream(device).wait_stream(stream)
         return _Recording(graph, static_NCHW, output_NCHW)
 
@@ -117,18 +103,6 @@ def capture(
             return output_NCHW
 
     return replay
-
-
-def _again(trial: Callable[[], T]) -> T:
-    """Its result; where CUDA says that the capture is spoilt, that of a later trial."""
-    for pause_s in PAUSES_S:
-        try:
-            return trial()
-        except RuntimeError as error:
-            if of_gpu(error) or "capture" not in str(error):
-                raise
-        time.sleep(pause_s)
-    return trial()
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
 log = logging.getLogger(__name__)
 
 AGAIN = "run export.py again on this machine"
-SHORT = 0.1  # of a GPU's memory: with less of it free, a program that does not load has probably found too little
 
 
 class Engine:
@@ -153,18 +152,21 @@ def _load(manifest: Manifest, folder: Path, *, device: torch.device) -> Engine:
         raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}") from error
     check_gpu(program, path, here=gpu_facts(device))
     check_versions(program, path, backend=backend)
-    return Engine(manifest=manifest, program=load_program(backend, path, device=device), device=device)
+    return Engine(manifest=manifest, program=load_program(backend, program, folder, device=device), device=device)
 
 
-def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load_program(
+    backend: ModuleType, program: Program, folder: Path, *, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """What `backend.load` returns.
 
     Raises:
         ValueError: it raises anything, for whatever reason the libraries below it have.
         TooSmall: the GPU's memory does not hold it.
     """
+    path = folder / program.file
     try:
-        return backend.load(path, device=device)
+        return backend.load(program, folder, device=device)
     except ValueError:
         raise
     except Exception as error:  # of six libraries, each with classes of its own
@@ -175,15 +177,7 @@ def load_program(backend: ModuleType, path: Path, *, device: torch.device) -> Ca
             ) from error
         if failure(error) is not None:
             raise
-        reason = backend.unavailable() or next(iter(str(error).splitlines()), type(error).__name__)
-        if device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(device)
-            if free < SHORT * total:  # TensorRT prints that it was the memory, and raises something else
-                raise TooSmall(
-                    f"the GPU's memory is probably too full for {path}, with {free / 2**30:.1f} of"
-                    f" {total / 2**30:.1f} GiB free (its library says {reason!r}): end other programs on this GPU,"
-                    " or export again with a smaller backend.max_batch"
-                ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
 
 

@@ -158,7 +158,7 @@ def _build(
     row.precision = program.precision or names[program.dtype]
     if program.gpu is not None and device.type != "cuda":
         raise ValueError(f"it runs on a GPU, and device={device.type}")
-    return program, load_program(backend, folder / program.file, device=device)
+    return program, load_program(backend, program, folder, device=device)
 
 
 @torch.inference_mode()

@@ -2,8 +2,10 @@
 
 import copy
 import importlib.util
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 from p2p.batch import from_frames, to_frames
 from p2p.deploy import rewrite
 from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
+from p2p.deploy.manifest import Program
 from p2p.deploy.takes import Takes
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -21,9 +24,12 @@ CPU = torch.device("cpu")
 # Without the packages of the extra `onnx` there is nothing of it to run; that a sentence says so is tested below.
 RUNNABLE = [exported_program, eager, aot_inductor, *([onnx] if onnx.unavailable() is None else [])]
 FRESH = """
-import importlib, pathlib, sys, torch
-name, path, inputs, outputs = sys.argv[1:]
-program = importlib.import_module(f"p2p.deploy.backends.{name}").load(pathlib.Path(path), device=torch.device("cpu"))
+import importlib, json, pathlib, sys, torch
+from p2p.deploy.manifest import Program
+record, folder, inputs, outputs = sys.argv[1:]
+made = Program(**json.loads(record))
+backend = importlib.import_module(f"p2p.deploy.backends.{made.backend}")
+program = backend.load(made, pathlib.Path(folder), device=torch.device("cpu"))
 torch.save(program(torch.load(inputs)), outputs)
 assert not [module for module in sys.modules if module.startswith(("p2p.models", "p2p.training", "p2p.interop"))]
 """
@@ -69,7 +75,7 @@ def test_a_program_is_the_module(backend, min_batch, max_batch, generator, image
         assert program.dtype == "float16"
         program = backend.export(generator, images, folder, precision="fp32", min_batch=min_batch, max_batch=max_batch)
     assert program.dtype == "float32"
-    run = backend.load(folder / program.file, device=CPU)
+    run = backend.load(program, folder, device=CPU)
     for size in range(min_batch, max_batch + 1):
         output = run(images[:size])
         assert output.dtype == torch.float32
@@ -80,7 +86,7 @@ def test_a_program_is_the_module(backend, min_batch, max_batch, generator, image
         with pytest.raises((ValueError, AssertionError, RuntimeError)):
             run(images[:2])
         torch.save(images[:3], tmp_path / "inputs.pt")
-        arguments = [by_name(backend), folder / program.file, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
+        arguments = [json.dumps(asdict(program)), folder, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
         subprocess.run([sys.executable, "-c", FRESH, *map(str, arguments)], cwd=ROOT, check=True)
         torch.testing.assert_close(torch.load(tmp_path / "outputs.pt"), expected[:3], rtol=0, atol=1e-5)
 
@@ -90,7 +96,7 @@ def test_half_precision_and_any_batch(backend, generator, images, tmp_path):
     program = backend.export(generator, images, tmp_path, precision="fp16")
     assert (program.dtype, program.min_batch, program.max_batch) == ("float16", 1, None)
     assert next(generator.parameters()).dtype == torch.float32
-    run = backend.load(tmp_path / program.file, device=CPU)
+    run = backend.load(program, tmp_path, device=CPU)
     for size in (1, 2, 5):
         output = run(images[:size].half())
         assert output.dtype == torch.float16
@@ -112,7 +118,7 @@ def test_frames_are_converted_inside_of_the_program(backend, precision, tmp_path
     options = {"precision": precision, "min_batch": 1, "max_batch": 4, "rewrites": ()}
     program = backend.export(rewrite.Frames(network), frames, tmp_path, **options)
     assert (program.dtype, program.precision) == ("uint8", precision)
-    run = backend.load(tmp_path / program.file, device=CPU)
+    run = backend.load(program, tmp_path, device=CPU)
     network = network.half() if precision == "fp16" else network
     for size in (1, 4):
         output = run(frames[:size])
@@ -156,22 +162,23 @@ def test_what_is_missing_is_named(generator, images, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"backend={by_name(backend)} cannot be used, because {reason}"):
             backend.export(generator, images, tmp_path)
     with pytest.raises(ValueError, match=r"x.onnx needs the package onnxruntime, which is not installed: pip install"):
-        onnx.load(tmp_path / "x.onnx", device=CPU)
+        onnx.load(Program("onnx", "x.onnx", "float32", None, {}), tmp_path, device=CPU)
 
 
 def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
     """Read from the package before anything of it is loaded; here, in place of one of another machine."""
     facts = Takes(1, None, (3, 32, 32), "float32").to_text() | {"device": "cuda", "cpu": "none"}
+    package = Program("aot_inductor", "x.pt2", "float32", None, {})
     reader = torch._C._aoti.AOTIModelPackageLoader
     with pytest.raises(ValueError, match=r"x.pt2 is no package of AOT Inductor, or is damaged: run export.py again"):
         (tmp_path / "x.pt2").write_bytes(b"no package")
-        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+        aot_inductor.load(package, tmp_path, device=CPU)
     monkeypatch.setattr(reader, "load_metadata_from_package", lambda *_: facts)
     with pytest.raises(ValueError, match=r"x.pt2 was compiled for cuda, not for cpu: run export.py here"):
-        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+        aot_inductor.load(package, tmp_path, device=CPU)
     facts["device"] = "cpu"
     with pytest.raises(ValueError, match=r"x.pt2 was compiled for CPUs with none, which this one lacks: run export.py"):
-        aot_inductor.load(tmp_path / "x.pt2", device=CPU)
+        aot_inductor.load(package, tmp_path, device=CPU)
 
 
 @pytest.mark.parametrize("max_batch", [4, None])

@@ -45,10 +45,10 @@ def backends(monkeypatch):
             dtype = {None: "float32", "bf16": "bfloat16"}[precision]
             return Program(name, f"{name}.bin", dtype, max_batch, versions(), gpu, min_batch)
 
-        def load(path, *, device):
+        def load(program, folder, *, device):
             if load_fails:
                 raise OSError(load_fails)
-            loaded = torch.load(path, weights_only=False)
+            loaded = torch.load(folder / program.file, weights_only=False)
 
             def run(input_NCHW):
                 assert len(input_NCHW) == 4

@@ -16,11 +16,13 @@ from torch.export.pt2_archive import constants
 from p2p.deploy.backends import exported_program
 from p2p.deploy.backends.exported_program import export, load
 from p2p.deploy.engine import load_program
+from p2p.deploy.manifest import Program
 from p2p.run.record import load_record
 from p2p.run.trust import allowed, targets
 from p2p.system.quiet import quiet
 
 CPU = torch.device("cpu")
+PROGRAM = Program("exported_program", "generator.pt2", "float32", None, {})
 INPUTS = ((torch.zeros(2, 3, 8, 8),), {})
 
 
@@ -147,10 +149,10 @@ def test_code_in_a_program_does_not_run(way, program, tmp_path, monkeypatch):
     path, marker = changed(program, way, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     if way is guard:  # of which the program has no need
-        assert load(path, device=CPU)(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 6, 6)
+        assert load(PROGRAM, path.parent, device=CPU)(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 6, 6)
     else:
         with pytest.raises(ValueError, match=rf"^{path} [^\n]* could run code: do not use it$"):
-            load_program(exported_program, path, device=CPU)
+            load_program(exported_program, PROGRAM, path.parent, device=CPU)
     assert not marker.exists()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
-from p2p.deploy.manifest import FILE
+from p2p.deploy.manifest import FILE, Manifest
 from p2p.system.digest import sha256
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def program(made):
     """Loaded once: its file is the same each time."""
-    return exported_program.load(made / "generator.pt2", device=CPU)
+    return exported_program.load(Manifest.load(made).program, made, device=CPU)
 
 
 def outcome(folder):
@@ -59,7 +59,7 @@ MAY_BE_ANY_TEXT = {"checkpoint", "built", "created", "architecture", "driver"}
 
 @pytest.mark.parametrize("field", FIELDS + [f"program.{name}" for name in OF_PROGRAM])
 def test_a_field_of_another_type_or_value_is_one_sentence(field, made, program, tmp_path, monkeypatch):
-    monkeypatch.setattr(exported_program, "load", lambda path, device: program)
+    monkeypatch.setattr(exported_program, "load", lambda *_, device: program)
     folder = shutil.copytree(made, tmp_path / "export")
     text = (folder / FILE).read_text()
     assert outcome(folder) == "works"

@@ -1,5 +1,7 @@
 """Torch-TensorRT on a real GPU, by the same calls as export.py and infer.py."""
 
+import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +16,8 @@ from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy import auto
 from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.backends import torch_tensorrt
-from p2p.deploy.engine import load_engine
+from p2p.deploy.backends.torch_tensorrt import RUNTIMES
+from p2p.deploy.engine import load_engine, load_program
 from p2p.deploy.export import export
 from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
@@ -82,19 +85,77 @@ def test_every_batch_size_gives_the_same_images(exported, images):
         assert psnr_db(outputs, expected).min() > 40
 
 
-def test_a_fresh_process_runs_the_program_without_this_project(exported, images, tmp_path):
-    folder, _ = exported
+def test_tensorrt_alone_runs_the_engine(exported, images, tmp_path):
+    """As another program would, by the names and shapes that the engine tells of itself."""
+    folder, manifest = exported
     torch.save(images[:2].half(), tmp_path / "images.pt")
+    library = next(name for name, package in RUNTIMES.items() if package in manifest.program.versions)
     script = f"""
-import sys, torch
-sys.modules["p2p"] = None  # importing it fails
-import torch_tensorrt
-program = torch.export.load({str(folder / "generator.pt2")!r}).module()
-torch.save(program(torch.load("images.pt").cuda()).cpu(), "outputs.pt")
+import sys, torch, {library} as trt
+sys.modules["p2p"] = sys.modules["torch_tensorrt"] = None  # importing them fails
+runtime = trt.Runtime(trt.Logger())
+engine = runtime.deserialize_cuda_engine(open({str(folder / "generator.engine")!r}, "rb").read())
+context = engine.create_execution_context()
+images = torch.load("images.pt").cuda()
+outputs = torch.empty_like(images)
+for name in map(engine.get_tensor_name, range(2)):
+    if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+        context.set_input_shape(name, tuple(images.shape))
+        context.set_tensor_address(name, images.data_ptr())
+    else:
+        context.set_tensor_address(name, outputs.data_ptr())
+assert context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+torch.save(outputs.cpu(), "outputs.pt")
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     expected = load_engine(folder, device=CUDA)(images[:2]).cpu()
     assert psnr_db(torch.load(tmp_path / "outputs.pt"), expected).min() > 50
+
+
+def test_a_fresh_process_loads_it_without_torch_tensorrt_and_starts_with_the_kept_kernels(exported, images, tmp_path):
+    """Compiled kernels are those of TensorRT-RTX; TensorRT has them in the engine."""
+    folder, manifest = exported
+    shutil.copytree(folder, tmp_path / "export")
+    torch.save(images[:3], tmp_path / "images.pt")
+    script = """
+import sys, torch
+from pathlib import Path
+from p2p.deploy.backends.torch_tensorrt import RUNTIMES
+from p2p.deploy.engine import load_engine, load_program
+engine = load_engine(Path(sys.argv[1], "export"), device=torch.device("cuda"))
+outputs = engine(torch.load(Path(sys.argv[1], "images.pt"))).cpu()
+torch.save(outputs, Path(sys.argv[1], "outputs.pt"))
+assert not {"torch_tensorrt", "lightning", "torch._dynamo"}.intersection(sys.modules)
+"""
+    written = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=True)
+        kernels = tmp_path / "export/generator.kernels"
+        written.append((torch.load(tmp_path / "outputs.pt"), kernels.stat() if kernels.exists() else None))
+    (first, before), (second, after) = written
+    assert torch.equal(first, second)
+    if "tensorrt-rtx-cu13" in manifest.program.versions:
+        assert os.path.samestat(before, after) and before.st_mtime_ns == after.st_mtime_ns  # nothing was compiled
+
+
+def test_kernels_that_are_damaged_cost_time_alone(exported, images, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "export")
+    expected = load_engine(folder, device=CUDA)(images[:3]).cpu()
+    kernels = folder / "generator.kernels"
+    whole = kernels.read_bytes() if kernels.exists() else b"kernels" * 100
+    flipped = bytearray(whole)
+    flipped[len(flipped) // 2] ^= 255
+    for damaged in (whole[: len(whole) // 2], bytes(flipped), b"", b"garbage" * 100):
+        kernels.write_bytes(damaged)
+        assert psnr_db(load_engine(folder, device=CUDA)(images[:3]).cpu(), expected).min() > 60
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 1000, lambda _: b""])
+def test_a_damaged_engine_is_one_sentence(damage, exported, tmp_path):
+    folder, manifest = exported
+    (tmp_path / "generator.engine").write_bytes(damage((folder / "generator.engine").read_bytes()))
+    with pytest.raises(ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py again"):
+        load_program(torch_tensorrt, manifest.program, tmp_path, device=CUDA)
 
 
 def written_by_both_pipelines(folder, pairs, tmp_path):
@@ -120,7 +181,7 @@ def test_a_program_of_frames(pairs, images, tmp_path):
     facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
     backend = partial(torch_tensorrt.export, max_batch=8)
     program = export(trained_like(), images, folder, backend=backend, frames=True, **facts).program  # above 40 dB
-    assert (program.file, program.dtype, program.precision) == ("generator.frames.pt2", "uint8", "fp16")
+    assert (program.file, program.dtype, program.precision) == ("generator.engine", "uint8", "fp16")
     engine, frames = load_engine(folder, device=CUDA), to_frames(images[:3]).to(CUDA)
     inside = engine.frames(frames)
     assert inside.is_cuda and torch.equal(inside, to_frames(engine(from_frames(frames))))

@@ -1,7 +1,9 @@
 """This project's own kernels on a real GPU, by the calls of the other backends."""
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -58,7 +60,7 @@ def images():
 def test_a_program_is_close_to_fp32(norm_stats, precision, options, least, images, tmp_path, capfd):
     network = view(norm_stats, **options)
     program = triton.export(fold_batch_norm(network), images, tmp_path, precision=precision, min_batch=1, max_batch=8)
-    run = triton.load(tmp_path / program.file, device=CUDA)
+    run = triton.load(program, tmp_path, device=CUDA)
     dtype = getattr(torch, program.dtype)
     with torch.inference_mode():
         expected = network(images)
@@ -80,7 +82,9 @@ def test_a_program_of_frames_is_one_of_floats_between_conversions(precision, lea
     record = torch.load(tmp_path / program.file, weights_only=True)
     record["takes"] = Takes(1, 8, (3, 128, 128), "float16").to_text()  # the same weights and tiles
     torch.save(record, tmp_path / "floats.pt")
-    run, floats = (triton.load(tmp_path / name, device=CUDA) for name in (program.file, "floats.pt"))
+    run, floats = (
+        triton.load(replace(program, file=name), tmp_path, device=CUDA) for name in (program.file, "floats.pt")
+    )
     with torch.inference_mode():
         values = from_frames(frames.to(CUDA))
         for size in (8, 1, 3):
@@ -111,7 +115,7 @@ def test_a_fresh_process_runs_it_without_model_code(images, tmp_path):
     network = view("running")
     program = triton.export(fold_batch_norm(network), images, tmp_path, min_batch=4, max_batch=4)
     torch.save(images[:4].half(), tmp_path / "inputs.pt")
-    arguments = ["triton", tmp_path / program.file, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
+    arguments = [json.dumps(asdict(program)), tmp_path, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
     command = [sys.executable, "-c", FRESH, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")

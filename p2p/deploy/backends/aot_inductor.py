@@ -114,13 +114,14 @@ def export(
     )
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The package as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
         ValueError: the package is damaged, or was made for another kind of device or CPU; and later, for an input
             of another shape or dtype. Compiled code trusts its input, so this is checked before.
     """
+    path = folder / program.file
     on_gpu = device.type == "cuda"
     with quiet():  # its own remarks on other devices, which are refused below
         try:
@@ -140,9 +141,9 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
         # Single-threaded on a GPU: a CUDA graph cannot record the events and locks of threads.
         package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", on_gpu, 1, index)
 
-    def program(input_NCHW: torch.Tensor) -> torch.Tensor:
+    def run(input_NCHW: torch.Tensor) -> torch.Tensor:
         takes.check(input_NCHW)
         [output_NCHW] = package.run([input_NCHW.contiguous()])
         return output_NCHW
 
-    return capture(program, device=device, dtype=getattr(torch, takes.dtype)) if on_gpu else program
+    return capture(run, device=device, dtype=getattr(torch, takes.dtype)) if on_gpu else run

@@ -64,15 +64,15 @@ def export(
     )
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
         ValueError: see `p2p.deploy.backends.exported_program.load`.
     """
-    program = read(path)
-    takes = taken(program)
+    exported = read(folder / program.file)
+    takes = taken(exported)
     if device.type == "cpu":
-        return checked(program.module(), takes)
-    network = move_to_device_pass(program, device).module().to(memory_format=torch.channels_last)
+        return checked(exported.module(), takes)
+    network = move_to_device_pass(exported, device).module().to(memory_format=torch.channels_last)
     return capture(checked(network, takes), device=device, dtype=getattr(torch, takes.dtype))

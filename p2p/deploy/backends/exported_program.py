@@ -71,17 +71,17 @@ def write(program: ExportedProgram, path: Path) -> None:
     path.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The program as a function on `device`.
 
     Raises:
         ValueError: the file is damaged, or not as export.py writes it; and later, for an input of another shape or
             dtype.
     """
-    program = read(path)
+    exported = read(folder / program.file)
     if device.type != "cpu":
-        program = move_to_device_pass(program, device)
-    return checked(program.module(), taken(program))
+        exported = move_to_device_pass(exported, device)
+    return checked(exported.module(), taken(exported))
 
 
 def checked(module: nn.Module, takes: Takes) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -92,13 +92,14 @@ def export(
     )
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The model as a function on `device`; reads and writes the tensors' own memory, also on a GPU.
 
     Raises:
         ValueError: ONNX Runtime is not installed, or not for GPUs, or the file is damaged; and later, for an input of
             another shape or dtype.
     """
+    path = folder / program.file
     if importlib.util.find_spec("onnxruntime") is None:
         raise ValueError(f"{path} needs the package onnxruntime, which is not installed: pip install '.[onnx]'")
     import onnxruntime
@@ -126,7 +127,7 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     dtype = getattr(torch, takes.dtype)
     element = {"float32": 1, "uint8": 2, "float16": 10}[takes.dtype]  # TensorProto.DataType
 
-    def program(images: torch.Tensor) -> torch.Tensor:
+    def run(images: torch.Tensor) -> torch.Tensor:
         takes.check(images)
         images = images.contiguous()
         outputs = torch.empty(len(images), *given.shape[1:], dtype=dtype, device=device)
@@ -136,19 +137,19 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
             (binding.bind_output, given.name, outputs),
         ):
             bind(name, device.type, tensor.device.index or 0, element, list(tensor.shape), tensor.data_ptr())
-        run = onnxruntime.RunOptions()
+        call = onnxruntime.RunOptions()
         if not on_gpu:
-            session.run_with_iobinding(binding, run)
+            session.run_with_iobinding(binding, call)
             return outputs
-        run.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the streams wait, not the host
+        call.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the streams wait, not the host
         stream.wait_stream(torch.cuda.current_stream(device))
-        session.run_with_iobinding(binding, run)
+        session.run_with_iobinding(binding, call)
         for tensor in (images, outputs):
             tensor.record_stream(stream)
         torch.cuda.current_stream(device).wait_stream(stream)
         return outputs
 
-    return program
+    return run
 
 
 def _describe(path: Path, takes: Takes) -> None:

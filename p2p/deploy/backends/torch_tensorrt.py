@@ -1,14 +1,15 @@
 """Torch-TensorRT: the generator as a TensorRT engine, on NVIDIA GPUs.
 
-Works with both flavours, TensorRT (`torch-tensorrt`) and TensorRT-RTX (`torch-tensorrt-rtx`); the manifest
-says which. Neither imports without a driver, so they are imported where they are used.
+Works with both flavours, TensorRT (`torch-tensorrt`) and TensorRT-RTX (`torch-tensorrt-rtx`); the manifest says which.
+Torch-TensorRT converts the network and is not needed any more when the engine is loaded. It imports nowhere without a
+driver, hence only where it is used.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,17 +17,18 @@ import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy.backends.exported_program import taken, trace
+from p2p.deploy import tensorrt_runtime
+from p2p.deploy.backends.exported_program import trace
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.rewrite import Frames
-from p2p.system.gpu_faults import of_gpu
+from p2p.system.gpu_faults import memory_full, of_gpu
 from p2p.system.quiet import quiet
 
-PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-rtx-cu13")
-FILE, OF_FRAMES = "generator.pt2", "generator.frames.pt2"  # not every version's `save` can add a note
-VERSIONS = {"torch": "minor"} | dict.fromkeys(PACKAGES, "exact")  # engines are no exchange format
+RUNTIMES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}  # what each is installed by
+VERSIONS = dict.fromkeys(RUNTIMES.values(), "exact")  # engines are no exchange format
+CONVERTERS = ("torch-tensorrt", "torch-tensorrt-rtx")
 
 
 def unavailable() -> str | None:
@@ -52,10 +54,10 @@ def export(
     tf32: bool = False,
     rewrites: Sequence[str] = ("last", "blocks"),
 ) -> Program:
-    """Write `generator.pt2`, an exported program around one TensorRT engine.
+    """Write `generator.engine`, a plain engine, which trtexec, Triton's server and C++ load as well.
 
-    Its engines cast nothing to uint8 (github.com/pytorch/TensorRT/issues/3247). So of `rewrite.Frames` the same is
-    written as `generator.frames.pt2`, and `load` has PyTorch convert before and after the engine, in one CUDA graph.
+    Its engines cast nothing to uint8 (github.com/pytorch/TensorRT/issues/3247). So of `rewrite.Frames` the engine is
+    that of the network inside, and `load` has PyTorch convert before and after it, in one CUDA graph.
 
     Args:
         generator: in eval mode, float32, on the CPU.
@@ -72,7 +74,7 @@ def export(
     reason = unavailable()
     if reason:
         raise ValueError(f"backend=torch_tensorrt cannot be used, because {reason}: use backend=auto")
-    torch_tensorrt = _import()
+    torch_tensorrt, name = _import()
     max_batch = max(32, min_batch) if max_batch is None else max_batch
     opt_batch = max_batch if opt_batch is None else opt_batch
     if not min_batch <= opt_batch <= max_batch:
@@ -82,96 +84,74 @@ def export(
     # Strong typing: the engine computes in the dtypes of the module. The arguments that once set a precision
     # are gone in 2.14, which ignores unknown arguments without a word.
     dtype, device = dtype_of(precision or "fp16"), torch.device("cuda")
-    io, file = described(dtype, example), FILE
+    io = described(dtype, example)
     if isinstance(generator, Frames):
-        generator, example, file = generator.network, from_frames(example), OF_FRAMES
+        generator, example = generator.network, from_frames(example)
     batches = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(generator, example, dtype=dtype, device=device, **batches, rewrites=rewrites)
     image = tuple(example.shape[1:])
     static = min_batch == max_batch
     profile = {"min_shape": min_batch, "opt_shape": opt_batch, "max_shape": max_batch}
     sizes = {"shape": (max_batch, *image)} if static else {key: (size, *image) for key, size in profile.items()}
-    largest = torch.zeros(max_batch, *image, dtype=dtype, device=device)
-    varying = None if static else ({0: torch.export.Dim("batch", min=min_batch, max=max_batch)},)
-    path = str(folder / file)
+    *_, errors = tensorrt_runtime.runtime(name)
+    errors.clear()
     try:
         with quiet():  # it warns of its own graph surgery
-            inputs = [torch_tensorrt.Input(**sizes, dtype=dtype)]
-            compiled = torch_tensorrt.dynamo.compile(
-                program, inputs, require_full_compilation=True, disable_tf32=not tf32
+            engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+                program, [torch_tensorrt.Input(**sizes, dtype=dtype)], disable_tf32=not tf32
             )
-            torch_tensorrt.save(compiled, path, inputs=[largest], dynamic_shapes=varying, retrace=False)
     except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
         if of_gpu(error):
             raise
+        if memory_full(said := RuntimeError("; ".join(errors))):  # 2.11 raises an error of its own in place of any
+            raise said from error
         raise ValueError(
             f"TensorRT cannot build this generator in {dtype}: choose another backend.precision, or"
             " backend=exported_program"
         ) from error
+    (folder / "generator.engine").write_bytes(engine)
     return Program(
         backend="torch_tensorrt",
-        file=file,
+        file="generator.engine",
         **io,
         min_batch=min_batch,
         max_batch=max_batch,
-        versions=versions(*PACKAGES),
+        versions=versions(*CONVERTERS, *RUNTIMES.values()),
         gpu=torch.cuda.get_device_name(),
     )
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
-    For an engine of several batch sizes TensorRT-RTX compiles kernels when it first meets one. From version 2.14 on it
-    does so at once, and they are kept in a file `.kernels` beside the program, so that the next process starts with
-    them. Before, it does so in the background, and what a graph records is what it has by then.
+    Raises:
+        ValueError: its runtime is not installed, or an earlier version of p2p has written it; and later, for an input
+            of another shape or dtype.
+        RuntimeError: TensorRT does not load it, and why.
     """
-    torch_tensorrt = _import()  # registers the operator that runs engines
-    with torch.cuda.device(device), quiet():
-        program = torch.export.load(path)  # with an engine inside, which is code: no look before would change that
-    module, dtype = program.module(), getattr(torch, taken(program).dtype)
-    # An attribute, because it must live as long as the engines.
-    module.kernels = keep_kernels(program.constants.values(), path.with_suffix(".kernels"), torch_tensorrt)
-    if path.name != OF_FRAMES:
-        return capture(module, device=device, dtype=dtype)
+    path = folder / program.file
+    if path.suffix != ".engine":
+        raise ValueError(f"{path} is of an earlier version of p2p, which needed Torch-TensorRT: run export.py again")
+    name = next(name for name, package in RUNTIMES.items() if package in program.versions)
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"{path} needs the package {name}, which is not installed: pip install {RUNTIMES[name]}")
+    run, takes = tensorrt_runtime.load(path, name, device=device)
+    dtype = getattr(torch, takes.dtype)
+    if program.dtype != "uint8":
+        return capture(run, device=device, dtype=dtype)
 
     def of_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
-        return to_frames(module(from_frames(frames_NHWC).to(dtype)))
+        return to_frames(run(from_frames(frames_NHWC).to(dtype)))
 
     return capture(of_frames, device=device, dtype=torch.uint8)
 
 
-def keep_kernels(constants: Iterable[object], path: Path, torch_tensorrt: ModuleType) -> object | None:
-    """Have a program's engines start with the compiled kernels of a file, and compile what they lack at once.
-
-    TensorRT compiles kernels when it builds an engine, TensorRT-RTX when it runs one, unless told otherwise in the
-    background: then it changes over to them at some later call, which rounds differently. Returns what writes theirs
-    to the file when it is freed; None where they cannot be had, before version 2.14 and with TensorRT. A file that
-    cannot be read or written costs that time again and nothing else.
-
-    Args:
-        constants: the program's, the engines among them.
-        path: of the file.
-        torch_tensorrt: the library.
-    """
-    if not hasattr(torch_tensorrt.runtime, "RuntimeCache") or not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
-        return None
-    kernels = torch_tensorrt.runtime.RuntimeCache(path=str(path), autosave_on_del=True)
-    with suppress(Exception):  # damaged, or of another GPU
-        kernels.load()
-    for engine in constants:
-        if isinstance(engine, torch.ScriptObject):  # of the C++ runtime: "eager", no graph of its own, these kernels
-            engine.update_runtime_settings(1, 0, kernels._handle)
-        elif hasattr(engine, "update_runtime_settings"):
-            settings = {"dynamic_shapes_kernel_specialization_strategy": "eager", "runtime_cache": kernels}
-            engine.update_runtime_settings(torch_tensorrt.runtime.RuntimeSettings(**settings))
-    return kernels
-
-
-def _import():
-    """Import torch_tensorrt without its greetings, which are for its developers."""
+def _import() -> tuple[ModuleType, str]:
+    """Torch-TensorRT without its greetings, which are for its developers, and the name of the TensorRT that it uses."""
     for name in ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    name = "tensorrt_rtx" if "torch-tensorrt-rtx" in versions(*CONVERTERS) else "tensorrt"
+    tensorrt_runtime.runtime(name)  # before, see there
     import torch_tensorrt
 
-    return torch_tensorrt
+    return torch_tensorrt, name

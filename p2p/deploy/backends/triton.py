@@ -119,7 +119,7 @@ def export(
     )
 
 
-def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The program as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
@@ -129,6 +129,7 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     from p2p.deploy.kernels.unet import UNetKernels
     from p2p.deploy.kernels.weights import Layer, Weights
 
+    path = folder / program.file
     try:
         record = torch.load(path, map_location=device, weights_only=True)
         takes = Takes.from_text(record["takes"])
@@ -138,7 +139,7 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
     weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
     networks: dict[int, UNetKernels] = {}
 
-    def program(images: torch.Tensor) -> torch.Tensor:
+    def run(images: torch.Tensor) -> torch.Tensor:
         takes.check(images)
         batch = len(images)
         if batch not in networks:
@@ -151,4 +152,4 @@ def load(path: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.
             return networks[batch](images)
         return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))
 
-    return capture(program, device=device, dtype=getattr(torch, takes.dtype))
+    return capture(run, device=device, dtype=getattr(torch, takes.dtype))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from p2p.deploy.backends import triton
+from p2p.deploy.manifest import Program
 from p2p.deploy.rewrite import Frames, fold_batch_norm
 from p2p.deploy.takes import Takes
 from p2p.models.inference_view import inference_view
@@ -76,7 +77,8 @@ def test_a_program_of_frames_converts_them_around_the_kernels(tmp_path, monkeypa
         "tiles": {2: [astuple(Tile(64, 16 if columns <= 16 else 64, 16, 2, 4, 1)) for _, columns, _ in products]},
     }
     torch.save(record, tmp_path / "generator.pt")
-    run, expected = triton.load(tmp_path / "generator.pt", device=CPU), Frames(network)(frames)
+    program = Program("triton", "generator.pt", "uint8", 2, {})
+    run, expected = triton.load(program, tmp_path, device=CPU), Frames(network)(frames)
     difference = (run(frames).int() - expected.int()).abs()
     assert difference.max() <= 1 and difference.float().mean() < 1e-3
     with pytest.raises(ValueError, match="takes batches of 1 to 2 images of 64x32x3 in uint8, not 2 of 3x64x32 in"):

@@ -1,0 +1,136 @@
+"""TensorRT's own runtime: an engine's file as a function, without Torch-TensorRT, which takes 11 to 15 s to import.
+
+TensorRT compiles its kernels when it builds an engine. TensorRT-RTX compiles them when an engine first meets a batch
+size, and can keep them, see `_context_with_kernels`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from p2p.deploy.takes import Takes
+from p2p.system import atomic
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@cache
+def runtime(name: str) -> tuple[ModuleType, Any, list[str]]:
+    """The library `tensorrt` or `tensorrt_rtx`, its runtime, and the errors that it has logged.
+
+    TensorRT has one logger in a process, the first one. So this comes before the import of torch_tensorrt, which would
+    print what it logs.
+    """
+    library = importlib.import_module(name)
+    errors: list[str] = []
+
+    class Log(library.ILogger):
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
+                errors.append(message)
+
+    return library, library.Runtime(Log()), errors
+
+
+def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torch.Tensor], torch.Tensor], Takes]:
+    """An engine of one input and one output, both (N, C, H, W), as a function on `device`, and what it takes.
+
+    The function queues its work on the current stream, where it may be recorded after a first call with the same
+    shape. Calls must not overlap: they share one workspace.
+
+    Args:
+        path: of the engine.
+        name: of the library that it was built with, `tensorrt` or `tensorrt_rtx`.
+
+    Raises:
+        RuntimeError: TensorRT says no, and why.
+    """
+    library, runs, errors = runtime(name)
+    errors.clear()
+
+    def done(result: Any) -> Any:
+        if not result:  # None or False; TensorRT raises nothing
+            raise RuntimeError("; ".join(errors) or f"{name} does not say why")
+        return result
+
+    with torch.cuda.device(device):
+        engine = done(runs.deserialize_cuda_engine(path.read_bytes()))
+        kernels = config = None
+        if name == "tensorrt_rtx":
+            config, kernels = _with_kernels(library, engine, path.with_suffix(".kernels"))
+            errors.clear()  # of kernels that were damaged
+        context = done(engine.create_execution_context(*filter(None, [config])))
+    held = (engine, kernels, config, context)  # a tuple frees its last first: none outlives what it was made of
+    [taken, given] = sorted(  # the input first
+        (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)),
+        key=lambda each: engine.get_tensor_mode(each) != library.TensorIOMode.INPUT,
+    )
+    takes, dtype, shape = _takes(library, engine, taken), _dtype(library, engine, given), engine.get_tensor_shape(given)
+    image, met = tuple(shape)[1:], set()
+
+    def run(input_NCHW: torch.Tensor) -> torch.Tensor:
+        takes.check(input_NCHW)
+        input_NCHW, (_, kernels, _, context) = input_NCHW.contiguous(), held
+        output_NCHW = torch.empty(len(input_NCHW), *image, dtype=dtype, device=device)
+        done(context.set_input_shape(taken, tuple(input_NCHW.shape)))
+        done(context.set_tensor_address(taken, input_NCHW.data_ptr()))
+        done(context.set_tensor_address(given, output_NCHW.data_ptr()))
+        done(context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream))
+        if kernels is not None and len(input_NCHW) not in met:
+            met.add(len(input_NCHW))
+            _keep(kernels, path.with_suffix(".kernels"))
+        return output_NCHW
+
+    return run, takes
+
+
+def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, Any]:
+    """How TensorRT-RTX is to run an engine, and the compiled kernels that it starts with, of a file if there is one.
+
+    What the file lacks is compiled at once, when a batch size is first met: left to itself TensorRT-RTX does that in
+    the background and changes over at some later call, which would spoil a CUDA graph that is being recorded and round
+    differently. A file that is damaged, of another version or GPU, or cannot be read or written costs that time again
+    and nothing else.
+    """
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = library.DynamicShapesKernelSpecializationStrategy.EAGER
+    kernels = config.create_runtime_cache()
+    with suppress(OSError):
+        if path.is_file():
+            kernels.deserialize(path.read_bytes())  # or says no and stays empty
+    config.set_runtime_cache(kernels)
+    return config, kernels
+
+
+def _keep(kernels: Any, path: Path) -> None:
+    """Write all kernels that were compiled by now to their file, if they are others; an artifact may be read-only."""
+    blob = bytes(memoryview(kernels.serialize()))
+    with suppress(OSError):
+        if not path.is_file() or path.read_bytes() != blob:
+            atomic.write(path, blob, durable=False)
+
+
+def _takes(library: ModuleType, engine: Any, name: str) -> Takes:
+    """The inputs of an engine, of which the batch alone may vary."""
+    count, *image = engine.get_tensor_shape(name)
+    least = most = count
+    if count == -1:
+        least, _, most = (shape[0] for shape in engine.get_tensor_profile_shape(name, 0))
+    return Takes(least, most, tuple(image), str(_dtype(library, engine, name)).removeprefix("torch."))
+
+
+def _dtype(library: ModuleType, engine: Any, name: str) -> torch.dtype:
+    kind = engine.get_tensor_dtype(name)
+    [dtype] = [each for each in DTYPES if getattr(library, str(each).removeprefix("torch.")) == kind]
+    return dtype
