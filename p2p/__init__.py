@@ -1,3 +1,49 @@
-"""Train pix2pix on pairs of images, export its generator, and translate folders of images."""
+"""Train pix2pix on pairs of images, export its generator, and translate images with it; docs/api.md shows how.
 
+Nothing heavy is imported here: each function imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from p2p.api.translator import Translator
+
+__all__ = ["__version__", "load"]
 __version__ = "0.2.0"
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    checkpoint: Literal["last", "best"] | None = None,
+    image_size: int | None = None,
+    direction: Literal["AtoB", "BtoA"] | None = None,
+) -> Translator:
+    """A trained generator, ready to translate images: `translate = p2p.load("runs/mine")`, then `translate(image)`.
+
+    Args:
+        path: what to load.
+            - A run's folder, such as runs/mine: the weights of its checkpoint, with what they were validated with
+              (their average or not, `norm_stats`), by PyTorch in float32. An export in it is not looked at.
+            - A folder that export.py wrote, such as runs/mine/export: its program. No code of training is imported.
+            - A checkpoint of train.py: as a run.
+            - A .pth file of pytorch-CycleGAN-and-pix2pix, such as latest_net_G.pth, as that tests it at batch 1.
+        device: "cpu", "cuda", "cuda:1" or a torch.device; None: a GPU, or else the CPU.
+        checkpoint: of a run: which one; None: "last".
+        image_size: of a .pth: side in pixels that images are brought to; None: 256, or what its U-Net brings to 1x1.
+        direction: of a .pth: which side of an A|B pair is its input, for `Translator.direction`; None: "AtoB".
+
+    Raises:
+        ValueError: nothing of the kind is there, it is damaged, it does not run on the device, or an argument does
+            not suit it; one sentence that says which.
+    """
+    from p2p.api.load import load
+
+    return load(path, device=device, checkpoint=checkpoint, image_size=image_size, direction=direction)

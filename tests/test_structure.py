@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"__main__"},
-    {"commands"},
+    {"commands", "api"},
     {"training", "report"},
     {"pipelines"},
     {"deploy"},

@@ -73,12 +73,17 @@ def decode(data: bytes, *, channels: int = 3) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > LARGE:
         check_room(image.width * image.height * BYTES, what=f"it is {image.width}x{image.height} pixels")
+    return frame_of_image(image, channels=channels)
+
+
+def frame_of_image(image: Image.Image, *, channels: int) -> np.ndarray:
+    """The frame of an image that Pillow has opened or made, as `decode` gives it; channels: 3 (RGB) or 1 (grey)."""
     with _sentences():
         image = _upright(image)
         high_depth = image.mode in HIGH_DEPTH_MODES or image.mode.startswith("I;16")
         frame_HWC = np.asarray(image if high_depth or image.mode == MODES[channels] else image.convert(MODES[channels]))
     frame_HWC = frame_HWC.reshape(*frame_HWC.shape[:2], -1)
-    return np.repeat(_in_range(frame_HWC), channels, axis=2) if high_depth else frame_HWC
+    return np.repeat(in_range(frame_HWC), channels, axis=2) if high_depth else frame_HWC
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -130,10 +135,10 @@ def _array(data: bytes, channels: int) -> np.ndarray:
             f"it has {frame_HWC.shape[2]} channels and {channels} are asked for: set data.input_channels or"
             " data.target_channels"
         )
-    return _in_range(frame_HWC)
+    return in_range(frame_HWC)
 
 
-def _in_range(frame_HWC: np.ndarray) -> np.ndarray:
+def in_range(frame_HWC: np.ndarray) -> np.ndarray:
     """Checked and brought to uint8, uint16 or float32 in the machine's byte order."""
     if frame_HWC.dtype == np.uint8:
         return frame_HWC

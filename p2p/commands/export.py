@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.batch import Batch
-from p2p.commands.run import validated_weights
 from p2p.config.pasteable import command_line, run_settings
 from p2p.data.dataset import PairDataset
 from p2p.deploy import rewrite
@@ -27,7 +26,7 @@ from p2p.interop.config import reference_record
 from p2p.models.inference_view import resolve_norm_stats
 from p2p.report.tables import show_considered
 from p2p.run.checkpoint import find_checkpoint
-from p2p.run.record import read_record
+from p2p.run.record import read_record, validated_weights
 from p2p.shipped import CONF
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits

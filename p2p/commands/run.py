@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from omegaconf import DictConfig
 
@@ -26,11 +25,6 @@ def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
     """
     together = cfg.batch_size * (processes if cfg.trainer.get("sync_batchnorm") else 1)
     cfg.norm_stats = resolve_norm_stats(cfg.norm_stats, batch_size=together)
-
-
-def validated_weights(record: DictConfig) -> Literal["trained", "ema"]:
-    """The weights of the generator that the run was validated with, which are those to deploy."""
-    return "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
 
 
 def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:

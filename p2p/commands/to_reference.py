@@ -10,13 +10,12 @@ from typing import Literal
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from p2p.commands.run import validated_weights
 from p2p.config.cli import one_sentence
 from p2p.deploy.export import load_weights
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.models.inference_view import resolve_norm_stats
 from p2p.run.checkpoint import write_checkpoint
-from p2p.run.record import read_record
+from p2p.run.record import read_record, validated_weights
 from p2p.system.signals import stoppable, work
 
 NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that the reference's --netG knows

@@ -77,12 +77,7 @@ def load_start(model: nn.Module, start: dict[str, tuple[Path, reference.Weights]
 
 def _adopt(cfg: DictConfig, part: str, found: reference.Architecture, path: Path) -> None:
     """Replace a network's node; dropout stays as configured where the weights do not tell of it."""
-    if cfg.image_size % found.stride:
-        near = max(found.stride, cfg.image_size // found.stride * found.stride)
-        raise ValueError(
-            f"{path} is a {found}, whose images have a side that is a multiple of {found.stride}:"
-            f" image_size={cfg.image_size} is none, use {near}"
-        )
+    found.check_image_size(cfg.image_size, path)
     dropout = {"dropout": cfg[part].dropout} if "dropout" in cfg[part] else {}
     cfg[part] = {**dropout, **found.config}
     rank_zero_only(print)(f"{path}: {found}")

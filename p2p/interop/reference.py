@@ -42,6 +42,15 @@ class Architecture(NamedTuple):
         """The node that Hydra makes the network from."""
         return {"_target_": f"{self.network.__module__}.{self.network.__name__}", **self.arguments}
 
+    def check_image_size(self, image_size: int, path: Path) -> None:
+        """Raise a ValueError if images of that side do not suit the network of the file."""
+        if image_size % self.stride:
+            near = max(self.stride, image_size // self.stride * self.stride)
+            raise ValueError(
+                f"{path} is a {self}, whose images have a side that is a multiple of {self.stride}:"
+                f" image_size={image_size} is none, use {near}"
+            )
+
     def __str__(self) -> str:
         """For the user's eyes."""
         into, out, width, norm = (self.arguments.get(key) for key in ("in_channels", "out_channels", "width", "norm"))

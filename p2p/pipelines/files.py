@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
@@ -131,14 +131,9 @@ class Files:
     def _sized(self, frame_HWC: np.ndarray, pair: Pair) -> np.ndarray:
         try:
             sized_HWC = self.sizing(frame_HWC)
+            check_size(sized_HWC, self.input_shape)
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
-        if list(sized_HWC.shape[:2]) != self.input_shape[1:]:
-            found, expected = ("x".join(map(str, s[::-1])) for s in (sized_HWC.shape[:2], self.input_shape[1:]))
-            raise ValueError(
-                f"cannot use {pair.input.path}: it is {found} after transform.preprocess, and the exported program"
-                f" takes {expected}: export one for such images, or train with transform.preprocess=resize_and_crop"
-            )
         return sized_HWC
 
     def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
@@ -175,6 +170,16 @@ class Files:
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
+
+
+def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int]) -> None:
+    """Raise a ValueError if a frame that was brought to size is not what a program of this (C, H, W) takes."""
+    found, expected = ("x".join(map(str, size[::-1])) for size in (sized_HWC.shape[:2], input_shape[1:]))
+    if found != expected:
+        raise ValueError(
+            f"it is {found} after transform.preprocess, and the exported program takes {expected}: export one for such"
+            " images, or train with transform.preprocess=resize_and_crop"
+        )
 
 
 def write(path: Path, data: bytes) -> None:

@@ -46,20 +46,20 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return max(paths, key=lambda path: origin_of(path).get("run") or "")  # which begin with the time
 
 
-def find_checkpoint(run_dir: Path, name: str) -> Path:
-    """The file that ckpt_path=`name` means: last, best, or a path.
+def find_checkpoint(run_dir: Path, name: str, *, setting: str = "ckpt_path") -> Path:
+    """The file that ckpt_path=`name`, or another `setting`, means: last, best, or a path.
 
     Raises:
         ValueError: it is no name, or it is the last or the best of an earlier run than the other.
     """
     if not isinstance(name, str):
-        raise ValueError(f"ckpt_path={name} cannot be: use last, best or the path of a checkpoint")
+        raise ValueError(f"{setting}={name} cannot be: use last, best or the path of a checkpoint")
     if name not in ("last", "best"):
         return Path(name).expanduser()
     path, newest = run_dir / "checkpoints" / f"{name}.ckpt", newest_checkpoint(run_dir)
     if path.is_file() and origin_of(path).get("run") != origin_of(newest).get("run"):
         raise ValueError(
             f"{path} is of an earlier run than {newest.name} beside it, which was killed when it had no {name}.ckpt:"
-            f" use ckpt_path={newest.stem}, or give the path of another checkpoint"
+            f" use {setting}={newest.stem}, or give the path of another checkpoint"
         )
     return path

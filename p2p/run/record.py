@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -81,6 +82,11 @@ def load_record(path: Path) -> DictConfig:
     if record.get("norm_stats") == "auto":  # of early versions: what it meant for that run
         record.norm_stats = "instance" if record.batch_size == 1 else "running"
     return record
+
+
+def validated_weights(record: DictConfig) -> Literal["trained", "ema"]:
+    """The weights of the generator that the run was validated with, which are those to deploy."""
+    return "ema" if record.get("callbacks", {}).get("ema", {}).get("validate") else "trained"
 
 
 def as_record(cfg: DictConfig) -> DictConfig:

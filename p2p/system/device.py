@@ -12,7 +12,15 @@ NO_GPU = ("Found no NVIDIA driver", "Torch not compiled with CUDA")  # nobody ex
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1", say -> the device; a GPU becomes torch's current one.
+    """As `find_device`; a GPU becomes torch's current one, on which backends build and measure."""
+    device = find_device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def find_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:1", say -> the device.
 
     "auto" is a GPU, or else the CPU, and says why where a driver promises a GPU that torch cannot use.
 
@@ -34,7 +42,6 @@ def pick_device(name: str) -> torch.device:
     device = torch.device("cuda" if name == "auto" else name)
     if device.index is not None:
         check_numbers([device.index], setting=f"device={name}", instead="device=cuda:0")
-        torch.cuda.set_device(device)  # backends build and measure on the current one
     return device
 
 

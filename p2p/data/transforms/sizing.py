@@ -29,17 +29,19 @@ class Sizing:
     Args:
         image_size: side of what the networks see, in pixels.
         preprocess: the mode.
-        multiple: what the sides are made a multiple of by scale_width and none.
+        multiple: what the sides are made a multiple of by scale_width and none; None for the stride of the U-Net of
+            this image_size: the largest power of two that divides it, at most 256. 4 suits a ResNet.
 
     Raises:
         ValueError: no such mode, or a number is out of range.
     """
 
-    def __init__(self, *, image_size: int, preprocess: Preprocess, multiple: int):
+    def __init__(self, *, image_size: int, preprocess: Preprocess, multiple: int | None = None):
         if preprocess not in get_args(Preprocess):
             known = ", ".join(get_args(Preprocess))
             raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
         check_side("image_size", image_size)
+        multiple = min(256, image_size & -image_size) if multiple is None else multiple
         check_side("multiple", multiple)
         self.size = image_size
         self.crops = preprocess.endswith("crop")

@@ -59,8 +59,7 @@ class Torchvision:
             keeps the paper's ratio, 286 to 256.
         flip: mirror half of the training pairs.
         preprocess: see the table.
-        multiple: what the sides are made a multiple of by scale_width and none; None for the stride of the U-Net of
-            this image_size: the largest power of two that divides it, at most 256. 4 suits a ResNet.
+        multiple: see `Sizing`.
 
     Raises:
         ValueError: an argument is out of range or has no effect in this mode, or a frame is smaller than the crop.
@@ -75,11 +74,7 @@ class Torchvision:
         preprocess: Preprocess = "resize_and_crop",
         multiple: int | None = None,
     ):
-        check_side("image_size", image_size)
-        stride = min(256, image_size & -image_size)
-        self.sizing = Sizing(
-            image_size=image_size, preprocess=preprocess, multiple=stride if multiple is None else multiple
-        )
+        self.sizing = Sizing(image_size=image_size, preprocess=preprocess, multiple=multiple)
         if load_size is None:
             load_size = round(image_size * 286 / 256)
         elif preprocess in ("crop", "none"):

@@ -1,0 +1,206 @@
+"""Images of every kind, on their way to a generator and back: PIL, NumPy, torch, or the path of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from p2p.batch import from_frames, to_frames
+from p2p.codecs.pillow import MODES, decode, frame_of_image, in_range
+from p2p.data.images import frame_of, read_file
+from p2p.data.pairs import Source
+from p2p.data.transforms.sizing import LEVELS, Sizing, resize
+from p2p.pipelines.files import check_size, to_size
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
+Translated = Image.Image | np.ndarray | torch.Tensor
+
+
+class Expected(NamedTuple):
+    """What a network takes and gives.
+
+    Attributes:
+        sizing: brings images to size.
+        input_shape: (C, H, W) that it takes; H and W are None if any will do that `sizing` gives.
+        output_channels: that it gives.
+    """
+
+    sizing: Sizing
+    input_shape: tuple[int, int | None, int | None]
+    output_channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An image, or a batch of images of one size, as the network takes it.
+
+    Attributes:
+        input_NCHW: float32 in [-1, 1].
+        size: height and width that it came with.
+        high_depth: whether it comes back as float32 in [-1, 1], and not rounded to 8 bits.
+        back: turns such an output, (N, H, W, C), into the kind that the input was of.
+    """
+
+    input_NCHW: torch.Tensor
+    size: tuple[int, int]
+    high_depth: bool
+    back: Callable[[torch.Tensor], Translated]
+
+    @property
+    def image_shape(self) -> torch.Size:
+        """(C, H, W) of each."""
+        return self.input_NCHW.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.input_NCHW)
+
+    def output(self, output_NCHW: torch.Tensor, *, restore_size: bool) -> Translated:
+        """The network's output, float32 in [-1, 1] -> the kind that the input was of, resized in its own depth."""
+        pixels_NHWC = output_NCHW.permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
+        if restore_size and tuple(pixels_NHWC.shape[1:3]) != self.size:
+            resized = _to_size_of_floats if self.high_depth else to_size
+            pixels_NHWC = torch.from_numpy(np.stack([resized(each, *self.size) for each in pixels_NHWC.cpu().numpy()]))
+        return self.back(pixels_NHWC)
+
+
+def prepare(image: ImageLike, expected: Expected) -> Prepared:
+    """An image or a batch of any kind.
+
+    Raises:
+        ValueError: it is none, or does not suit the network; half a sentence, unless a file cannot be read.
+    """
+    if isinstance(image, (str, Path)):
+        return _file(Path(image).expanduser(), expected)
+    if isinstance(image, Image.Image):
+        if expected.input_shape[0] not in MODES:
+            raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
+        return _picture(frame_of_image(image, channels=expected.input_shape[0]), expected)
+    if isinstance(image, np.ndarray):
+        return _array(image, expected)
+    if isinstance(image, torch.Tensor):
+        return _tensor(image, expected)
+    raise ValueError(
+        f"it is of type {type(image).__name__}: use a PIL image, a NumPy array, a torch tensor, the path of a file, or"
+        " one flat list of them"
+    )
+
+
+def _file(path: Path, expected: Expected) -> Prepared:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give a list of its files, as sorted(Path(...).glob('*.jpg')) makes one")
+    source = Source(path)
+    frame_HWC = frame_of(read_file(source), source, decode, channels=expected.input_shape[0])
+    try:
+        return _picture(frame_HWC, expected)
+    except ValueError as error:
+        raise ValueError(f"cannot use {path}: {error}") from error
+
+
+def _picture(frame_HWC: np.ndarray, expected: Expected) -> Prepared:
+    """What comes back as a PIL image."""
+    if expected.output_channels not in MODES:
+        raise ValueError(
+            f"the model gives {expected.output_channels} channels, which no PIL image has: use an array or a tensor"
+        )
+
+    def back(frames_NHWC: torch.Tensor) -> Image.Image:
+        frame_HWC = frames_NHWC[0].cpu().numpy()
+        return Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC)
+
+    return Prepared(input_NCHW=_input([frame_HWC], expected), size=frame_HWC.shape[:2], high_depth=False, back=back)
+
+
+def _array(array: np.ndarray, expected: Expected) -> Prepared:
+    channels = expected.input_shape[0]
+    if array.dtype.kind not in "uf":
+        raise ValueError(f"it holds {array.dtype}: use uint8, uint16, or float32 in [0, 1]")
+    grey = array.ndim == 2
+    frames_NHWC = array[None, :, :, None] if grey else array[None] if array.ndim == 3 else array
+    if frames_NHWC.ndim != 4 or frames_NHWC.shape[3] not in _accepted(channels) or not array.size:
+        raise ValueError(
+            f"it is an array of shape {array.shape}: an image is (H, W, {channels}), a batch (N, H, W, {channels})"
+            + (", a grey image (H, W)" if channels in MODES else "")
+        )
+    frames_NHWC = in_range(frames_NHWC)
+    if frames_NHWC.shape[3] != channels:
+        frames_NHWC = np.repeat(frames_NHWC, channels, axis=3)
+    high_depth = array.dtype != np.uint8
+
+    def back(pixels_NHWC: torch.Tensor) -> np.ndarray:
+        pixels = pixels_NHWC.cpu().numpy()
+        if high_depth:
+            pixels = (pixels + np.float32(1)) * np.float32(LEVELS[frames_NHWC.dtype] / 2)
+            pixels = (np.rint(pixels) if array.dtype.kind == "u" else pixels).astype(array.dtype)
+        if array.ndim == 4:
+            return pixels
+        return pixels[0, :, :, 0] if grey and pixels.shape[3] == 1 else pixels[0]
+
+    return Prepared(
+        input_NCHW=_input(frames_NHWC, expected), size=frames_NHWC.shape[1:3], high_depth=high_depth, back=back
+    )
+
+
+def _tensor(tensor: torch.Tensor, expected: Expected) -> Prepared:
+    channels = expected.input_shape[0]
+    _check_tensor(tensor, channels)
+    images_NCHW = tensor.detach()
+    images_NCHW = images_NCHW if tensor.ndim == 4 else images_NCHW[None]
+    images_NCHW = images_NCHW.expand(-1, channels, -1, -1)  # of a grey one
+    height, width = size = tuple(images_NCHW.shape[2:])
+    high_depth = tensor.dtype != torch.uint8
+    scaled = expected.sizing.scaled(height, width, expected.sizing.size)
+    if size == scaled == expected.sizing.cropped(height, width) and expected.input_shape[1:] in (size, (None, None)):
+        input_NCHW = images_NCHW.float() if high_depth else from_frames(images_NCHW.permute(0, 2, 3, 1))
+    else:  # by way of the CPU, where Pillow resizes
+        frames_NHWC = images_NCHW.permute(0, 2, 3, 1).cpu()
+        frames_NHWC = frames_NHWC.float().add(1.0).div(2.0) if high_depth else frames_NHWC
+        input_NCHW = _input(frames_NHWC.numpy(), expected)
+
+    def back(pixels_NHWC: torch.Tensor) -> torch.Tensor:
+        pixels_NCHW = pixels_NHWC.permute(0, 3, 1, 2).to(tensor.device, tensor.dtype).contiguous()
+        return pixels_NCHW if tensor.ndim == 4 else pixels_NCHW[0]
+
+    return Prepared(input_NCHW=input_NCHW, size=size, high_depth=high_depth, back=back)
+
+
+def _check_tensor(tensor: torch.Tensor, channels: int) -> None:
+    """Raise a ValueError if it is no image of a dtype, shape and range that is translated."""
+    if tensor.dtype not in (torch.uint8, *FLOATS) or tensor.layout != torch.strided or tensor.device.type == "meta":
+        kind = f"{tensor.layout}, {tensor.dtype} on {tensor.device}".replace("torch.", "")
+        raise ValueError(f"it is a tensor of {kind}: use a dense one, uint8 in [0, 255] or floats in [-1, 1]")
+    shape = tuple(tensor.shape)
+    if tensor.ndim not in (3, 4) or shape[-3] not in _accepted(channels) or 0 in shape:
+        raise ValueError(
+            f"it is a tensor of shape {shape}: an image is ({channels}, H, W), a batch (N, {channels}, H, W)"
+        )
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError("it requires a gradient, and none comes through a translation: use image.detach()")
+    if tensor.dtype != torch.uint8:
+        low, high = (float(each) for each in tensor.detach().aminmax())
+        if not (low >= -1 and high <= 1):  # also catches NaN
+            raise ValueError(f"it holds floats from {low:g} to {high:g}: scale them to [-1, 1]")
+
+
+def _accepted(channels: int) -> tuple[int, ...]:
+    """Channels of inputs: what the network takes, and for RGB also grey, of which it gets three equal ones."""
+    return (1, 3) if channels == 3 else (channels,)
+
+
+def _input(frames_NHWC: Sequence[np.ndarray] | np.ndarray, expected: Expected) -> torch.Tensor:
+    """Frames as `Sizing` takes them -> float32 (N, C, H, W) in [-1, 1], at the size that the network takes."""
+    sized = [expected.sizing(frame_HWC) for frame_HWC in frames_NHWC]
+    if expected.input_shape[1:] != (None, None):
+        check_size(sized[0], expected.input_shape)
+    return from_frames(torch.from_numpy(np.stack(sized)))
+
+
+def _to_size_of_floats(pixels_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.clip(resize(pixels_HWC, height, width), -1.0, 1.0)  # bicubic overshoots

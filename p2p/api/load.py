@@ -1,0 +1,167 @@
+"""From a path to a generator that can be called: of an export, a run, a checkpoint, or a file of the reference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from p2p.api.translator import Translator, on
+from p2p.data.pairs import check_direction
+from p2p.data.transforms.sizing import Sizing
+from p2p.deploy import manifest
+from p2p.deploy.artifact import recover
+from p2p.deploy.engine import load_engine
+from p2p.deploy.export import check_finite, load_weights
+from p2p.interop import reference
+from p2p.models.inference_view import inference_view, resolve_norm_stats
+from p2p.system.device import find_device
+
+OF = {"checkpoint": "a run's folder", "image_size": "a .pth", "direction": "a .pth"}  # arguments, and what takes them
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None,
+    checkpoint: Literal["last", "best"] | None,
+    image_size: int | None,
+    direction: Literal["AtoB", "BtoA"] | None,
+) -> Translator:
+    """See `p2p.load`."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        recover(Path(os.path.realpath(path)))
+    if not path.exists():
+        raise ValueError(
+            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, or of a .pth"
+        )
+    kind = "a .pth" if path.suffix == ".pth" else "a run's folder" if path.is_dir() else "a checkpoint"
+    if (path / manifest.FILE).is_file():
+        kind = "an export"
+    elif (path.parent / manifest.FILE).is_file() and path.is_file():
+        raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
+    for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
+        if value is not None and OF[key] != kind:
+            raise ValueError(f"{key}={value} is of {OF[key]} alone, and {path} is {kind}: leave it out")
+    device = find_device("auto" if device is None else str(device))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    with on(device):
+        match kind:
+            case "an export":
+                return load_export(path, device=device)
+            case "a .pth":
+                return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=device)
+            case "a checkpoint":
+                return load_checkpoint(path, path.absolute().parent.parent, device=device)
+        return load_run(path, checkpoint or "last", device=device)
+
+
+def load_export(folder: Path, *, device: torch.device) -> Translator:
+    """The program that export.py has made; its images are brought to size as infer.py does it."""
+    engine = load_engine(folder, device=device)
+    facts, program = engine.manifest, engine.manifest.program
+    return Translator(
+        source=folder,
+        backend=program.backend,
+        precision=program.precision or program.dtype,
+        device=device,
+        network=engine,
+        sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
+        input_shape=tuple(facts.input_shape),
+        output_channels=facts.output_shape[0],
+        min_batch=program.min_batch,
+        max_batch=program.max_batch,
+        norm_stats=facts.norm_stats,
+        direction=facts.direction,
+    )
+
+
+def load_run(run_dir: Path, checkpoint: str, *, device: torch.device) -> Translator:
+    """The last or the best checkpoint of a run."""
+    from p2p.run.checkpoint import find_checkpoint
+
+    if checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={checkpoint} is not known: use last or best, or load the file by its own path")
+    return load_checkpoint(find_checkpoint(run_dir, checkpoint, setting="checkpoint"), run_dir, device=device)
+
+
+def load_checkpoint(checkpoint: Path, run_dir: Path, *, device: torch.device) -> Translator:
+    """The generator of a checkpoint, with the weights and `norm_stats` that its run was validated with."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
+
+    from p2p.run.record import read_record, validated_weights
+
+    record = read_record(run_dir, checkpoint, instead=", or give the path of an export or of a checkpoint")
+    try:
+        network = instantiate(record.generator, _convert_="all")
+        sizing = instantiate(record.transform, _convert_="all").sizing
+    except (InstantiationException, OmegaConfBaseException) as error:
+        raise ValueError(f"the settings of {run_dir} make no generator: {error.__cause__ or error}") from error
+    load_weights(network, checkpoint, weights=validated_weights(record))
+    return by_pytorch(
+        network,
+        source=checkpoint,
+        device=device,
+        sizing=sizing,
+        channels=(record.data.input_channels, record.data.target_channels),
+        norm_stats=resolve_norm_stats(record.norm_stats, batch_size=record.batch_size),
+        direction=record.data.direction,
+    )
+
+
+def load_reference(path: Path, *, image_size: int | None, direction: str, device: torch.device) -> Translator:
+    """A generator of pytorch-CycleGAN-and-pix2pix, as export.py takes it: trained at batch 1."""
+    check_direction(direction)
+    weights = reference.read(path)
+    found = reference.recognize_generator(weights, path)
+    image_size = found.arguments["image_size"] if image_size is None else image_size
+    found.check_image_size(image_size, path)
+    network = found.network(**found.arguments)
+    reference.load(network, weights, path)
+    check_finite(network, path)
+    return by_pytorch(
+        network,
+        source=path,
+        device=device,
+        sizing=Sizing(image_size=image_size, preprocess="resize_and_crop"),
+        channels=(found.arguments["in_channels"], found.arguments["out_channels"]),
+        norm_stats=resolve_norm_stats("auto", batch_size=1),
+        direction=direction,
+    )
+
+
+def by_pytorch(
+    network: nn.Module,
+    *,
+    source: Path,
+    device: torch.device,
+    sizing: Sizing,
+    channels: tuple[int, int],
+    norm_stats: Literal["instance", "running"],
+    direction: str,
+) -> Translator:
+    """A generator that was not exported: any batch, and any size that `sizing` gives.
+
+    Args:
+        channels: of the input and of the output.
+    """
+    view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device)
+    return Translator(
+        source=source,
+        backend="pytorch",
+        precision="float32",
+        device=device,
+        network=lambda input_NCHW: view(input_NCHW.to(device)),
+        sizing=sizing,
+        input_shape=(channels[0], None, None),
+        output_channels=channels[1],
+        norm_stats=norm_stats,
+        direction=direction,
+    )

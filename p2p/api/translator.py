@@ -1,0 +1,171 @@
+"""A generator that translates images of any kind and size: what `p2p.load` returns."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from p2p.api.images import Expected, ImageLike, Prepared, Translated, prepare
+from p2p.data.transforms.sizing import Sizing
+from p2p.pipelines.parts import Parts
+
+T = TypeVar("T", Image.Image, np.ndarray, torch.Tensor)
+Size = Literal["model", "input"]
+
+USUAL = 8  # images of a list that go through the network together
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Translator:
+    """Call it with an image, a batch or a list of them. Threads may share it: they take turns at the network.
+
+    Attributes:
+        source: the folder or the file that it was loaded from.
+        backend: what runs the network, as export.py's backend= calls it; "pytorch" for weights.
+        precision: what it computes in, such as "fp32", "fp16" or "int8".
+        device: where it runs.
+        network: float32 (N, C, H, W) in [-1, 1], on any device -> floats of (N, C', H, W) on `device`.
+        sizing: what images are brought to size by.
+        input_shape: (C, H, W) that the network takes, H and W None where any will do that `sizing` gives.
+        output_channels: that it gives.
+        min_batch, max_batch: images that it takes at a time; None: any number.
+        norm_stats: what BatchNorm goes by, "instance" or "running".
+        direction: which side of an A|B pair is the input, "AtoB" or "BtoA".
+    """
+
+    source: Path
+    backend: str
+    precision: str
+    device: torch.device
+    network: Callable[[torch.Tensor], torch.Tensor]
+    sizing: Sizing
+    input_shape: tuple[int, int | None, int | None]
+    output_channels: int
+    min_batch: int = 1
+    max_batch: int | None = None
+    norm_stats: str
+    direction: str
+    _expected: Expected = field(init=False)
+    _parts: Parts = field(init=False)
+    _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._expected = Expected(self.sizing, self.input_shape, self.output_channels)
+        self._parts = Parts(least=lambda: self.min_batch)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of what the network was trained on."""
+        return self.sizing.size
+
+    def __repr__(self) -> str:
+        return (
+            f"<p2p model of {self.source}: {self.input_shape[0]} to {self.output_channels} channels,"
+            f" image_size={self.image_size}, {self.backend}, {self.precision}, device={self.device}>"
+        )
+
+    @overload
+    def __call__(self, image: T, *, size: Size = ..., batch_size: int | None = ...) -> T: ...
+    @overload
+    def __call__(self, image: str | Path, *, size: Size = ..., batch_size: int | None = ...) -> Image.Image: ...
+    @overload
+    def __call__(
+        self, image: Sequence[ImageLike], *, size: Size = ..., batch_size: int | None = ...
+    ) -> list[Translated]: ...
+    def __call__(self, image, *, size="model", batch_size=None):
+        """Translate, and give back the kind that came: a list for a list, a PIL image for a path.
+
+        Args:
+            image: one of these, of any size, or a list of them, whose kinds and sizes may differ.
+                - The path of a file, or a PIL image: of any mode, turned upright as its EXIF says. Comes back as a PIL
+                  image of mode RGB or L.
+                - A NumPy array (H, W, C), of a grey image also (H, W), or a batch (N, H, W, C): uint8 in [0, 255],
+                  uint16 in [0, 65535], or floats in [0, 1]. Comes back in its dtype and range.
+                - A torch tensor (C, H, W) or a batch (N, C, H, W): uint8 in [0, 255], or floats in [-1, 1]. Comes back
+                  in its dtype and range, on its device.
+                A model of RGB images also takes grey ones, as three equal channels.
+            size: "model": as the network gives it; "input": resized to the input's own size, by Pillow's bicubic.
+            batch_size: how many images go through the network together; None: of a list 8, or what an export was
+                built for, and a batch as it is.
+
+        Raises:
+            ValueError: an argument is not known, or an image cannot be translated, and which: one sentence. Nothing
+                comes back then of the images before it.
+        """
+        if size not in ("model", "input"):
+            raise ValueError(f"size={size} is not known: use model or input")
+        self._check_batch_size(batch_size)
+        if isinstance(image, (list, tuple)):
+            usual = min(max(USUAL, self.min_batch), self.max_batch or sys.maxsize)
+            prepared = (self._prepared(each, f"image {number} of the list") for number, each in enumerate(image))
+            return list(self._translate(prepared, size=size, batch_size=batch_size or usual))
+        prepared = self._prepared(image, "the image")
+        [result] = self._translate(iter([prepared]), size=size, batch_size=batch_size or self.max_batch)
+        return result
+
+    def _check_batch_size(self, batch_size: int | None) -> None:
+        if batch_size is not None and not 1 <= batch_size <= (self.max_batch or batch_size):
+            most = f"1 to {self.max_batch}, or export again for more" if self.max_batch else "1 or more"
+            raise ValueError(f"batch_size={batch_size} is out of range: use {most}")
+
+    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int | None) -> Iterator[Translated]:
+        for group in together(prepared, batch_size):
+            output_NCHW = self._generate(torch.cat([each.input_NCHW.to(self.device) for each in group]), batch_size)
+            for each, part_NCHW in zip(group, output_NCHW.split([len(each) for each in group]), strict=True):
+                yield each.output(part_NCHW, restore_size=size == "input")
+
+    def _prepared(self, image: ImageLike, called: str) -> Prepared:
+        try:
+            return prepare(image, self._expected)
+        except ValueError as error:
+            if isinstance(image, (str, Path)):  # which the sentence names
+                raise
+            raise ValueError(f"cannot translate {called}: {error}") from error
+
+    def _generate(self, input_NCHW: torch.Tensor, batch_size: int | None) -> torch.Tensor:
+        """float32 (N, C, H, W) -> the same on the device, in memory of its own: a program may use its buffer again."""
+
+        def batch(images_NCHW: torch.Tensor) -> list[torch.Tensor]:
+            work = lambda part: self.network(images_NCHW[part]).to(torch.float32, copy=True)  # noqa: E731
+            return self._parts(len(images_NCHW), work)
+
+        with self._turn, torch.no_grad(), on(self.device), same_bits():
+            batches = input_NCHW.split(batch_size or len(input_NCHW))
+            return torch.cat([part for images_NCHW in batches for part in batch(images_NCHW)])
+
+
+def together(prepared: Iterator[Prepared], batch_size: int | None) -> Iterator[list[Prepared]]:
+    """Neighbours that make a batch: of one size, and of `batch_size` images at most unless a single one has more."""
+    group: list[Prepared] = []
+    for each in prepared:
+        if group and (each.image_shape != group[0].image_shape or sum(map(len, group)) + len(each) > batch_size):
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU torch's current one meanwhile."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def same_bits() -> Iterator[None]:
+    """Keep cuDNN from kernels that add in the order in which threads arrive, as infer.py does."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
