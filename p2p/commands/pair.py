@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="p2p pair",
         description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
-        epilog="Then: python train.py data=folder data.root=OUT data.layout=side_by_side",
+        epilog=f"Then: {command_line('train')} data=folder data.root=OUT data.layout=side_by_side",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     what = "Write (line drawing | photo) for every photo, by Canny's edge detector."

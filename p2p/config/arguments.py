@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from p2p.config.pasteable import hydra_value
+from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import EMPTY
 
 FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run")
@@ -58,7 +58,7 @@ def without_value(word: str, *, command: str, keys: list[str]) -> str:
         return f"{word} has no key: write input={word} to translate it"
     if command == "train" and Path(word).is_dir():
         return f"{word} has no key: write data=folder data.root={word} to train on its pairs"
-    return f"{word} has no key: settings are written key=value; see python {command}.py --help"
+    return f"{word} has no key: settings are written key=value; see {command_line(command, '--help')}"
 
 
 def _of_hydra(word: str) -> bool:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from p2p.config.arguments import check_arguments, home_in_quotes, without_value
-from p2p.config.pasteable import hydra_value
+from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
 from p2p.config.settings import check_settings
@@ -235,7 +235,7 @@ def _unknown_key(key: str, config_name: str) -> str:
     if key in groups:
         return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
     hint = _nearest(key, list(dict.fromkeys([*_all_keys(config_name), *groups])))
-    return f"{key} is not in the config{hint}; see all of it with python {config_name}.py --cfg job"
+    return f"{key} is not in the config{hint}; see all of it with {command_line(config_name, '--cfg', 'job')}"
 
 
 def _all_keys(config_name: str) -> list[str]:

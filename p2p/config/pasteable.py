@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -12,23 +13,39 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 COMMANDS = ("train", "export", "infer")
 Value = str | int | float | bool | None
 
 
+def program(command: str) -> list[str]:
+    """The words that start train, export or infer in the way in which this process was started.
+
+    `python train.py`, with the script beside the running one; `p2p train`; or `python -m p2p train`, which will do
+    wherever p2p can be imported.
+    """
+    running = sys.argv[0]
+    if Path(running).suffix == ".py" and Path(running).stem in COMMANDS:
+        return ["python", str(Path(running).with_name(f"{command}.py"))]
+    if Path(running).name != "p2p":
+        return ["python", "-m", "p2p", command]
+    found = shutil.which("p2p")  # a shell that has not activated the environment finds none, or another one
+    return ["p2p" if found and Path(found).samefile(running) else running, command]
+
+
+OmegaConf.register_new_resolver("program", lambda command: shlex.join(program(command)), replace=True)  # for --help
+
+
 def command_line(command: str, *flags: str, **settings: Value) -> str:
-    """`python <command>.py key=value ...`, in Hydra's quotes and the shell's; the script is beside the running one.
+    """`python <command>.py key=value ...`, or as `program` starts it, in Hydra's quotes and the shell's.
 
     Args:
         command: train, export or infer.
         flags: what needs no quotes, such as "+pipeline=overlap".
         settings: key -> value.
     """
-    running = Path(sys.argv[0])
-    script = running.with_name(f"{command}.py") if running.stem in COMMANDS else f"{command}.py"
-    words = [str(script), *flags, *(f"{key}={hydra_value(value)}" for key, value in settings.items())]
-    return shlex.join(["python", *words])
+    return shlex.join([*program(command), *flags, *(f"{key}={hydra_value(value)}" for key, value in settings.items())])
 
 
 def run_settings(run_dir: str | Path) -> dict[str, str]:

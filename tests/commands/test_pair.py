@@ -79,7 +79,7 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(tmp_path, capsys, com
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["COMMAND", "line drawing | photo", "train.py data=folder data.root=OUT data.layout=side_by_side"]),
+        ([], ["COMMAND", "line drawing | photo", "p2p train data=folder data.root=OUT data.layout=side_by_side"]),
         (["edges"], ["PHOTOS OUT", "Canny's edge detector", "--sigma X", "(1.5)", "1 to 100", "(png)"]),
         (["combine"], ["A B OUT", "equal relative path and size", "(95)"]),
     ],

@@ -1,11 +1,12 @@
-import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from p2p.__main__ import main
 from p2p.config.pasteable import command_line, run_settings
 from p2p.shipped import CONF
 
@@ -51,17 +52,36 @@ def test_a_command_that_is_pasted_into_a_shell_has_the_same_values(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("argument", "script"),
+    ("running", "words"),
     [
-        ("train.py", "export.py"),
-        ("./train.py", "export.py"),
-        ("../p2p/train.py", "../p2p/export.py"),
-        ("x/pair.py", "export.py"),
+        ("train.py", "python export.py"),
+        ("./train.py", "python export.py"),
+        ("../p2p/train.py", "python ../p2p/export.py"),
+        ("p2p/__main__.py", "python -m p2p export"),
+        ("x/ipykernel_launcher.py", "python -m p2p export"),
+        ("{bin}/p2p", "p2p export"),
+        (".venv/bin/p2p", ".venv/bin/p2p export"),
     ],
 )
-def test_the_script_is_beside_the_one_that_runs(argument, script, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [argument])
-    assert shlex.split(command_line("export")) == ["python", script]
+def test_a_command_is_started_as_the_one_that_runs(running, words, tmp_path, monkeypatch):
+    """`p2p` alone only where a shell would find the same one: .venv/bin/p2p was started with .venv not activated."""
+    for folder in ("bin", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "p2p").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    monkeypatch.setattr(sys, "argv", [running.format(bin=tmp_path / "bin")])
+    assert command_line("export") == words
+
+
+@pytest.mark.parametrize("command", ["train", "export", "infer"])
+def test_the_help_page_has_commands_to_paste(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["p2p/__main__.py", command, "--help"])
+    with suppress(SystemExit):  # Hydra's, with status 0
+        main()
+    out = capsys.readouterr().out
+    assert f"\n  python -m p2p {command} --cfg job " in out and f"python -m p2p {command} --hydra-help" in out
+    assert ".py" not in out
 
 
 def test_a_run_is_found_wherever_it_lies(tmp_path):
