@@ -32,7 +32,6 @@ from p2p.commands.infer import transform_for
 from p2p.config.cli import CONF, explain, quiet_libraries
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine
-from p2p.pipelines import sequential
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
 from p2p.report.limit import limit
@@ -86,8 +85,8 @@ class Rung:
 
 def ladder() -> list[Rung]:
     """The rungs, from the ground up."""
-    one, many = ["batch_size=1"], ["batch_size=BATCH"]
-    overlap, on_gpu = ["+pipeline=overlap", *many], ["codec=nvimgcodec", "transform=cvcuda"]
+    one, many = (["pipeline=sequential", f"batch_size={size}"] for size in (1, "BATCH"))
+    overlap, on_gpu = ["pipeline=overlap", "batch_size=BATCH"], ["codec=nvimgcodec", "transform=cvcuda"]
     return [
         Rung("sequential", one),
         Rung("without saving", one, saves=False),
@@ -110,7 +109,7 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
             cfg = compose("infer", [*overrides, f"codec.format={format}"])
         transform = transform_for(engine, cfg.transform)
         stages = Stages(engine=engine, transform=transform, codec=instantiate(cfg.codec), output=output, clock=clock)
-        pipeline = rung.pipeline or (instantiate(cfg.pipeline) if "pipeline" in cfg else sequential.run)
+        pipeline = rung.pipeline or instantiate(cfg.pipeline)
     except Exception as error:  # an option that is not there, or cannot be made here
         rung.reason = explain(error, "infer") or f"{type(error).__name__}: {error}"
         return

@@ -237,7 +237,7 @@ MISTAKES = {
     ("infer", "profile=timelin"): "profile=timelin is not known, did you mean timeline",
     ("infer", "device=tpu"): "device=tpu is not known: use auto, cpu or cuda",
     ("infer", "batch_size=8"): "no exported generator in",
-    ("infer", "pipeline=overlap"): "add it with a plus, as in +pipeline=",
+    ("infer", "+pipeline=overlp"): "pipeline=overlp is not known, did you mean overlap; known are auto, lightning, ",
 }
 
 
@@ -245,6 +245,26 @@ MISTAKES = {
 def test_a_mistake_gets_one_sentence(command, override, refusal, tmp_path):
     name = [] if override.startswith("name=") else [f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"]
     assert MISTAKES[command, override] in refusal(command, *name, override)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("", ["auto"]),
+        ("+pipeline=overlap batch_size=8", ["overlap"]),
+        ("pipeline=overlap", ["overlap"]),
+        ("-m +pipeline=overlap,sequential", ["overlap", "sequential"]),
+        ("pipeline.slots=6 +pipeline=overlap", ["overlap"]),
+    ],
+)
+def test_a_pipeline_is_named_with_a_plus_or_without(typed, expected, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("p2p.commands.infer.main", lambda cfg: seen.append(cfg.pipeline))
+    monkeypatch.setattr(sys, "argv", ["infer.py", *typed.split(), f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    runpy.run_path(str(ROOT / "infer.py"), run_name="__main__")
+    assert [pipeline._target_ for pipeline in seen] == [f"p2p.pipelines.{name}.run" for name in expected]
+    assert all(pipeline.slots == 6 for pipeline in seen if "slots" in typed)
 
 
 @pytest.mark.parametrize("override", ["~logger", "logger=[]"])

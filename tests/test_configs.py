@@ -42,8 +42,7 @@ def compose_command(command, overrides=(), folder="unused"):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
 def test_every_option_instantiates(group, option, tmp_path):
     command = HOME.get(group, "train")
-    plus = "+" if group == "pipeline" else ""
-    overrides = [f"{plus}{group}={option}", *SMALL.get(group, [])]
+    overrides = [f"{group}={option}", *SMALL.get(group, [])]
     if group == "trainer" and option == "gpu":
         overrides.append("trainer.accelerator=cpu")  # the rest of it; the GPU itself is for make test-gpu
     cfg = compose_command(command, overrides, tmp_path)
@@ -85,7 +84,7 @@ def test_root_keys_reach_every_part():
 
 
 def test_a_pipelines_own_keys_can_be_overridden():
-    cfg = compose_command("infer", ["+pipeline=overlap", "pipeline.slots=6", "batch_size=8"])
+    cfg = compose_command("infer", ["pipeline=overlap", "pipeline.slots=6", "batch_size=8"])
     assert instantiate(cfg.pipeline).keywords["slots"] == 6
 
 

@@ -28,7 +28,7 @@ from p2p.system.device import pick_device
 from p2p.system.folders import check_output
 
 FAILURES = "failures.csv"
-SEQUENTIAL = {"_target_": "p2p.pipelines.sequential.run", "_partial_": True}  # conf/pipeline is in no defaults list
+OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")
 
 
 def main(cfg: DictConfig) -> None:
@@ -102,7 +102,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         outputs = [stages.path(pair.name) for pair in pairs]
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         check_output(folder)
-        pipeline = instantiate(cfg.get("pipeline") or SEQUENTIAL)
+        pipeline = instantiate(cfg.pipeline)
         settings = {
             "program": engine.manifest.program_sha256,
             "inputs": source_of(pairs[0]),
@@ -125,7 +125,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
                 print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
             raise
         finally:
-            show_stages(clock, format=cfg.codec.format, done=settings_done(cfg, engine, images=len(todo)))
+            show_stages(clock, format=codec.suffix.removeprefix("."), done=settings_done(cfg, engine, images=len(todo)))
     failed = len(stages.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
     print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
@@ -137,11 +137,10 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
 
 def settings_done(cfg: DictConfig, engine: Engine, *, images: int) -> set[str]:
     """What need not be recommended after a run, because it could do no more."""
-    overlaps = (cfg.get("pipeline") or SEQUENTIAL)["_target_"] == "p2p.pipelines.overlap.run"
     return {
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
         *(["backend=fastest"] if engine.manifest.program.considered is not None else []),
-        *([OVERLAP] if overlaps else []),
+        *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
     }
 
 

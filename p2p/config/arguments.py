@@ -49,6 +49,11 @@ def home_in_quotes(arguments: list[str]) -> list[str]:
     return [re.sub(r"(?s)^([\w.+/@]+=)(@?~[^,'\"\[\]{}]*)$", _quoted, argument) for argument in arguments]
 
 
+def without_plus(arguments: list[str]) -> list[str]:
+    """pipeline=overlap of +pipeline=overlap, as it was written before infer.py had a pipeline among its defaults."""
+    return [re.sub(r"^\++(?=pipeline=)", "", argument) for argument in arguments]
+
+
 def without_value(word: str, *, command: str, keys: list[str]) -> str:
     """What to say of an argument that is no key=value."""
     key = word.lstrip("+")

@@ -26,7 +26,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from p2p.config.arguments import check_arguments, home_in_quotes, without_value
+from p2p.config.arguments import check_arguments, home_in_quotes, without_plus, without_value
 from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
@@ -60,6 +60,8 @@ def run_command(name: str, arguments: list[str]) -> None:
     with one_sentence(name, full=full):
         check_arguments(name, arguments)
     arguments, deletions = home_in_quotes(arguments), []
+    if name == "infer":
+        arguments = without_plus(arguments)
     if name == "train":
         arguments, deletions = as_hydra_takes_them(arguments)
     typed, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra looks

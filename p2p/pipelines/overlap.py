@@ -38,7 +38,6 @@ from p2p.system.cores import available_cores
 from p2p.system.memory import check_room
 
 PART = 4  # images of a task, at least, where a batch has them
-FEW = 64  # images: starting two workers takes 0.25 s, about what they save on a hundred
 MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
@@ -71,14 +70,14 @@ def run(
     Args:
         slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least, and as many
             more as a GPU has in hand.
-        workers: processes that load and save; 0 for the sequential pipeline; None for one per core, and none for a
-            few images (64) or a single batch.
+        workers: processes that load and save; 0 for the sequential pipeline; None for one per core, or fewer where
+            there are fewer tasks.
 
     Raises:
         ValueError: an argument is out of range, or a worker was killed.
     """
     if workers is None:
-        workers = 0 if len(pairs) <= max(FEW, batch_size) else available_cores()
+        workers = min(available_cores(), -(-len(pairs) // min(PART, batch_size)))
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if on_gpu:

@@ -30,7 +30,7 @@ MORE_ADVICE = {
     },
 }
 NOTHING_LEFT = "a faster machine"
-OVERLAP = "+pipeline=overlap"
+OVERLAP = "pipeline=overlap"
 IDLE = 0.7  # where nothing is busier than this, no stage is the limit
 SATURATED = 0.9  # of the cores
 
@@ -91,12 +91,8 @@ def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()
     wall, count = clock.seconds["e2e"], len(most.lanes)
     if len(groups) == 1 and count == 1:
         share = clock.seconds[stage] / wall
-        at_once = "+pipeline=overlap works at all of them at once, with more than 64 images"
-        if OVERLAP in done:
-            at_once = "overlap works at all of them at once with more than 64 images, unless pipeline.workers=0"
-        return stage, (
-            f"one stage after another, {stage} takes {share:.0%} of the time: {at_once}; then {what_to_do(stage)}"
-        )
+        at_once = "" if OVERLAP in done else f"{OVERLAP} works at all of them at once; then "
+        return stage, f"one stage after another, {stage} takes {share:.0%} of the time: {at_once}{what_to_do(stage)}"
     used = clock.cpu_seconds / (wall * available_cores())
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)

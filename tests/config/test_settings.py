@@ -117,7 +117,7 @@ def test_a_value_of_another_type_or_out_of_range_is_named(command, override):
         ("export", ["min_psnr=35", "image_size=64", "cache_dir=null", "images_from=photos"]),
         ("export", ["backend=aot_inductor", "backend.max_batch=null", "backend.precision=fp16"]),
         ("export", ["backend=torch_tensorrt", "backend.rewrites=[]", "backend.opt_batch=4"]),
-        ("infer", ["+pipeline=overlap", "pipeline.slots=6", "pipeline.workers=null", "gallery=0", "profile=timeline"]),
+        ("infer", ["pipeline=overlap", "pipeline.slots=6", "pipeline.workers=null", "gallery=0", "profile=timeline"]),
         ("infer", ["transform.multiple=4", "transform.load_size=286", "codec=pillow", "codec.lossless=true"]),
     ],
 )

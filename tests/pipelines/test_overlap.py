@@ -119,13 +119,18 @@ def test_memory_does_not_grow_with_the_number_of_images(many, tmp_path):
     assert last - first < 500  # 2250 images of 768 bytes and their names would be 2 MB
 
 
-def test_few_images_start_no_process(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("p2p.pipelines.overlap.Workers", None)
-    for count, batch_size in ((0, 1), (64, 16), (128, 128)):
-        overlap.run(many(count), stages_for(Negative(), tmp_path / str(count), image_size=16), batch_size=batch_size)
-        assert len(files(tmp_path / str(count))) == count
-    with pytest.raises(TypeError, match="NoneType"):
-        overlap.run(many(65), stages_for(Negative(), tmp_path / "65", image_size=16), batch_size=1)
+def test_no_more_workers_than_tasks(many, tmp_path, monkeypatch):
+    counts, init = [], Workers.__init__
+
+    def counted(self, count, **options):
+        counts.append(count)
+        init(self, 1, **options)
+
+    monkeypatch.setattr(Workers, "__init__", counted)
+    monkeypatch.setattr(overlap, "available_cores", lambda: 16)
+    for count, batch_size in ((9, 8), (9, 1), (90, 8)):
+        overlap.run(many(count), stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=batch_size)
+    assert counts == [3, 9, 16]  # of 4 images, of 1, and one for each core
 
 
 def test_nothing_to_do_is_no_mistake(tmp_path):

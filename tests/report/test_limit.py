@@ -1,8 +1,10 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from p2p.commands.infer import settings_done
 from p2p.config.cli import CONF
 from p2p.profiling.clock import WORK, Clock, Span
 from p2p.report import limit as limits
@@ -63,7 +65,7 @@ def test_a_stage_after_another_is_told_to_overlap():
     work = [("decode", "main", 1, 96), ("generate", "main", 6, 96), ("encode", "main", 2.5, 96)]
     stage, sentence = limit(clock_of(10, *work))
     assert stage == "generate"
-    assert sentence.startswith("one stage after another, generate takes 60% of the time: +pipeline=overlap")
+    assert sentence.startswith("one stage after another, generate takes 60% of the time: pipeline=overlap")
 
 
 def test_the_processor_can_be_the_limit(monkeypatch):
@@ -153,10 +155,10 @@ def test_the_table_fits_a_terminal_and_a_pipe(capsys):
 
 def test_what_was_done_is_not_recommended():
     alone = clock_of(10, ("generate", "main", 9, 96))
-    assert "+pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or export.py" in limit(alone)[1]
-    done = {"+pipeline=overlap", "batch_size", "pipeline.slots", "backend=fastest"}
+    assert "pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or export.py" in limit(alone)[1]
+    done = {"pipeline=overlap", "batch_size", "pipeline.slots", "backend=fastest"}
     sentence = limit(alone, done=done)[1]
-    assert not any(setting in sentence for setting in done) and sentence.endswith("then a faster machine")
+    assert not any(setting in sentence for setting in done) and sentence.endswith("of the time: a faster machine")
     idle = clock_of(10, ("generate", "engine stream", 1, 96), *encoders(5))
     assert limit(idle)[1].endswith("more images, a larger batch_size or pipeline.slots")
     assert limit(idle, done=done)[1].endswith("more images")
@@ -164,3 +166,11 @@ def test_what_was_done_is_not_recommended():
     assert limit(encoding, format="png", done=done)[1].endswith(
         "more cores, or codec.format=jpg, which encodes faster than png"
     )
+
+
+def test_neither_what_was_typed_nor_what_auto_chose_is_recommended():
+    engine = SimpleNamespace(manifest=SimpleNamespace(program=SimpleNamespace(considered=None)))
+    for pipeline, done in (("auto", True), ("overlap", True), ("sequential", False), ("lightning", False)):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("infer", [f"pipeline={pipeline}"])
+        assert (limits.OVERLAP in settings_done(cfg, engine, images=9)) == done

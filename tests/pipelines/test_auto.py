@@ -1,0 +1,48 @@
+"""Which pipeline infer.py takes where none is named, and that it says so."""
+
+import pytest
+
+from p2p.pipelines import auto, overlap, sequential
+from tests.pipelines.conftest import Negative, files, stages_for
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The pipelines that were started, and with what options."""
+    ran = []
+    for module in (sequential, overlap):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "run", lambda *_, _name=name, **options: ran.append((_name, options)))
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "said"),
+    [
+        (1, 1, "sequential, because there is 1 image, and overlap is faster from 65 on"),
+        (64, 8, "sequential, because there are 64 images, and overlap is faster from 65 on"),
+        (65, 8, "overlap, because there are 65 images, and it is faster from 65 on"),
+        (2100, 1, "overlap, because there are 2,100 images, and it is faster from 65 on"),
+        (100, 100, "sequential, because all 100 images are in one batch, which overlaps with none"),
+    ],
+)
+def test_the_faster_one_is_taken_and_said(many, tmp_path, ran, capsys, count, batch_size, said):
+    auto.run(many(count), stages_for(Negative(), tmp_path, image_size=16), batch_size=batch_size)
+    assert capsys.readouterr().out == f"pipeline: {said}\n"
+    assert [name for name, _ in ran] == [said.partition(",")[0]]
+
+
+def test_its_options_ask_for_overlap(many, tmp_path, ran, capsys):
+    stages = stages_for(Negative(), tmp_path, image_size=16)
+    auto.run(many(2), stages, batch_size=1, workers=3)
+    auto.run(many(2), stages, batch_size=1, slots=5)
+    assert ran == [
+        ("overlap", {"batch_size": 1, "slots": None, "workers": 3}),
+        ("overlap", {"batch_size": 1, "slots": 5, "workers": None}),
+    ]
+    assert capsys.readouterr().out == ""
+
+
+def test_of_nothing_nothing_is_said(tmp_path, capsys):
+    auto.run([], stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=4)
+    assert capsys.readouterr().out == "" and files(tmp_path) == {}
