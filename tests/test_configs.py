@@ -5,11 +5,14 @@ from importlib.util import find_spec
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from p2p.config.cli import CONF, explain
+from p2p.config.help import help_page
 
 COMMANDS = ("train", "export", "infer")
 HOME = {
@@ -74,6 +77,14 @@ def test_help_names_every_group_and_every_key(command):
     assert not missing
     plain = set(cfg) - set(groups) - {"run_dir", "export", "seed"}
     assert not [key for key in plain if key not in text]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_the_page_that_hydra_would_print(command):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(command, return_hydra_config=True)
+        expected = GlobalHydra.instance().hydra.get_help(cfg.hydra.help, cfg, get_args_parser(), resolve=False)
+    assert help_page(command) == expected
 
 
 def test_root_keys_reach_every_part():

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from p2p.config.arguments import check_arguments, home_in_quotes, without_plus, without_value
+from p2p.config.help import FLAGS, help_page
 from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
@@ -34,6 +35,7 @@ from p2p.config.settings import check_settings
 from p2p.config.shown import shown
 from p2p.shipped import CONF
 from p2p.system import gpu_faults, signals
+from p2p.system.imports import lasting
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
@@ -55,6 +57,11 @@ def run_command(name: str, arguments: list[str]) -> None:
     """
     full = os.environ.get(FULL_ERROR) == "1"
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
+    if {*arguments}.intersection(FLAGS):
+        print(help_page(name))
+        return
+    # libgomp, which torch loads, reads it: threads that spin while they wait take the cores from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Hydra takes -m before or behind the overrides, and not among them.
     arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     with one_sentence(name, full=full):
@@ -77,7 +84,8 @@ def run_command(name: str, arguments: list[str]) -> None:
                 if name == "train" and cfg.ckpt_path is not None:
                     cfg = resumed_settings(cfg, [*overrides, *deletions])
                 check_settings(cfg, config_name=name, overrides=overrides)
-                main = importlib.import_module(f"p2p.commands.{name}").main
+                with lasting():
+                    main = importlib.import_module(f"p2p.commands.{name}").main
                 signals.work()
                 main(cfg)
         finally:

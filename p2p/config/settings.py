@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from p2p.config.annotations import argument_kinds
 from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
 from p2p.config.shown import as_typed
@@ -147,26 +148,9 @@ def _argument(cfg: DictConfig, path: str) -> set[type]:
     """The types that an argument of a node's `_target_` is annotated with; none where they cannot be told."""
     parent, _, name = path.rpartition(".")
     node = _resolved(cfg, parent) if parent else None
-    if not isinstance(node, dict) or "_target_" not in node:
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return set()
-    try:
-        target = hydra.utils.get_object(node["_target_"])
-        hint = get_type_hints(target.__init__ if isinstance(target, type) else target).get(name)
-    except Exception:  # of whatever library that is; what is wrong with it is said when it is made
-        return set()
-    return set(_kinds(hint)) if hint is not None else set()
-
-
-def _kinds(hint: object) -> Iterator[type]:
-    """int, str and NoneType of `int | Literal["auto"] | None`."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        for each in get_args(hint):
-            yield from _kinds(each)
-    elif origin is Literal:
-        yield from map(type, get_args(hint))
-    else:
-        yield origin or hint
+    return argument_kinds(node["_target_"], name)
 
 
 def _fits(value: object, kinds: set[type]) -> bool:
