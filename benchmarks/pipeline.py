@@ -206,7 +206,7 @@ def main() -> None:
         print(f"sequential, batch 1, Pillow, png: {record['sequential_default']:,.0f} images/s", flush=True)
         if options.timeline:
             stages = stages_for(engine, "fast", "jpg", folder / "timeline")
-            with timeline.record(stages.clock, folder=options.timeline):
+            with timeline.profile(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
         for codec, format, batch in (row.split(":") for row in options.rows.split(",")):
             batch = int(batch)

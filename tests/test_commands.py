@@ -118,7 +118,7 @@ def test_infer_by_both_pipelines(name, inside):
         f"output={folder}/overlapped",
         "profile=timeline",
     )
-    assert f"look at runs/{name}/timeline.html" in out
+    assert f"look at runs/{name}/timeline.png" in out
     trace = json.loads((folder / "timeline.json").read_text())["traceEvents"]
     assert sum(event["args"]["images"] for event in trace if event["name"] == "write") == 16
     assert (folder / "timeline.png").is_file()

@@ -16,13 +16,13 @@ REPORT = "profile.nsys-rep"
 
 
 @contextmanager
-def record(clock: Clock, *, folder: str | Path, trace: str = "cuda,nvtx,osrt") -> Iterator[None]:
+def profile(clock: Clock, *, folder: str | Path, trace: str = "cuda,nvtx,osrt") -> Iterator[None]:
     """Become `nsys profile ... <this command>`; in the process that nsys runs, run the block.
 
     Args:
         clock: gives the NVTX ranges, and is left as it is.
         folder: of the report, profile.nsys-rep, which replaces an earlier one; made if it is not there.
-        trace: what nsys records, see `nsys profile --help`.
+        trace: what nsys traces, see `nsys profile --help`.
 
     Raises:
         ValueError: nsys is not installed.

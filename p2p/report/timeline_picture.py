@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from p2p.profiling.clock import COLOURS
-
-if TYPE_CHECKING:
-    from p2p.report.timeline import Bar, Timeline
+from p2p.report.lanes import Bar, Timeline
 
 WIDTH, LANE, GAP = 1600, 28, 6  # pixels
 RIGHT, TOP, BOTTOM = 70, 84, 44  # around the lanes; the left margin fits their names

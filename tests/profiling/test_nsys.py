@@ -11,10 +11,10 @@ from p2p.profiling.clock import Clock
 COMMAND = """
 import sys
 from p2p.profiling.clock import Clock
-from p2p.profiling.nsys import record
+from p2p.profiling.nsys import profile
 print("before", flush=True)
 for job in (1, 2):  # of a sweep
-    with record(Clock(), folder=f"{sys.argv[1]}{job}"):
+    with profile(Clock(), folder=f"{sys.argv[1]}{job}"):
         print("inside", job, sys.argv[2:])
 """
 FAKE = """#!/bin/sh
@@ -62,7 +62,7 @@ def test_the_process_is_replaced_and_interpreter_options_stay(fake_nsys, tmp_pat
 
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "infer.py", "profile=nsys"])
-    with pytest.raises(SystemExit), nsys.record(Clock(), folder=tmp_path, trace="cuda"):
+    with pytest.raises(SystemExit), nsys.profile(Clock(), folder=tmp_path, trace="cuda"):
         pass
     ((path, arguments, environment),) = replaced
     assert path == arguments[0] == str(fake_nsys)
@@ -75,7 +75,7 @@ def test_without_nsys_a_sentence_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
         pytest.raises(ValueError, match=r"no nsys on the PATH: install it, or use profile=timeline"),
-        nsys.record(Clock(), folder=tmp_path / "run"),
+        nsys.profile(Clock(), folder=tmp_path / "run"),
     ):
         raise AssertionError("the block must not run")
     assert not (tmp_path / "run").exists()

@@ -1,15 +1,14 @@
 import json
-import re
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import ImageColor
 
-from p2p.profiling.clock import COLOURS, WORK, Clock, Span
-from p2p.report import timeline_page, timeline_picture
-from p2p.report.timeline import arrange, record, trace
+from p2p.profiling.clock import WORK, Clock, Span
+from p2p.report import timeline_picture
+from p2p.report.lanes import arrange
+from p2p.report.timeline import profile, trace
 
 MS = 1_000_000
 
@@ -96,58 +95,6 @@ def test_the_trace_follows_the_format():
     assert found == sorted((s.stage, s.lane, s.begin_ns / 1e3, (s.end_ns - s.begin_ns) / 1e3, s.images) for s in spans)
 
 
-class Page(HTMLParser):
-    """The text of the page's scripts, and every attribute by which it could ask for another file."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.links, self.scripts, self._inside = [], {}, None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        self._inside = dict(attrs).get("id", "code") if tag == "script" else None
-
-    def handle_endtag(self, tag):
-        self._inside = None
-
-    def handle_data(self, data):
-        if self._inside:
-            self.scripts[self._inside] = data
-
-
-def test_the_page_needs_nothing_else_and_holds_every_bar():
-    clock = overlapped()
-    clock.add(Span("write", "</script><b>", 300 * MS, 301 * MS))
-    timeline = timeline_of(clock)
-    text = timeline_page.page(timeline)
-    page = Page(text)
-    assert page.links == [] and set(page.scripts) == {"data", "code"}
-    assert not re.search(r"https?:|//\w|@import|url\(|fetch\(|XMLHttpRequest|import\(|@[A-Z]+@", text)
-    data = json.loads(page.scripts["data"])
-    assert data["lanes"] == list(timeline.lanes) and "</script><b>" in data["lanes"]
-    found = {(data["lanes"][b[0]], data["stages"][b[1]]["name"], b[2], b[3], b[4], b[5]) for b in data["bars"]}
-    assert found == {
-        (lane, bar.stage, bar.begin_ns / 1e3, bar.end_ns / 1e3, bar.images, bar.batch)
-        for lane, bars in timeline.lanes.items()
-        for bar in bars
-    }
-    assert data["window"] == [time / 1e3 for time in timeline.window_ns]
-    assert {stage["name"]: int(stage["colour"][1:], 16) for stage in data["stages"]}.items() <= COLOURS.items()
-
-
-def test_a_page_of_many_bars_keeps_those_near_the_window(monkeypatch):
-    monkeypatch.setattr(timeline_page, "MOST", 50)
-    timeline = timeline_of(overlapped(batches=100), batches=2)
-    text = timeline_page.page(timeline)
-    data = json.loads(Page(text).scripts["data"])
-    assert "50 of 1,002 bars; timeline.json has all" in text
-    begin, end = data["window"]
-    assert len(data["bars"]) == 50
-    generated = [bar[5] for bar in data["bars"] if data["stages"][bar[1]]["name"] == "generate"]
-    assert {49, 50} <= set(generated) and all(begin - 1e5 < bar[2] < end + 1e5 for bar in data["bars"] if bar[5])
-
-
 def test_the_picture_shows_each_bar_where_its_time_is():
     """Pixels of each stage's colour in each lane, against the spans' share of the window."""
     timeline = timeline_of(overlapped(), batches=6)
@@ -196,16 +143,14 @@ def test_ticks_are_round_and_few(length_ns):
 
 
 def test_a_run_that_fails_leaves_its_timeline_and_one_without_work_leaves_none(tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt), record(clock := Clock(), folder=tmp_path / "new/run"):
+    with pytest.raises(KeyboardInterrupt), profile(clock := Clock(), folder=tmp_path / "new/run"):
         with clock("generate", 4):
             pass
         raise KeyboardInterrupt
-    assert {path.name for path in (tmp_path / "new/run").iterdir()} == {
-        f"timeline.{e}" for e in ("json", "html", "png")
-    }
-    assert "timeline.html" in capsys.readouterr().out
-    with record(clock := Clock(), folder=tmp_path / "none"), clock("init"):
+    assert {path.name for path in (tmp_path / "new/run").iterdir()} == {"timeline.json", "timeline.png"}
+    assert "new/run/timeline.json in ui.perfetto.dev" in capsys.readouterr().out
+    with profile(clock := Clock(), folder=tmp_path / "none"), clock("init"):
         pass
     assert not (tmp_path / "none").exists()
-    with pytest.raises(ValueError, match=r"profile\.batches=0"), record(Clock(), folder=tmp_path, batches=0):
+    with pytest.raises(ValueError, match=r"profile\.batches=0"), profile(Clock(), folder=tmp_path, batches=0):
         pass
