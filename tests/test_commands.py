@@ -280,7 +280,7 @@ def test_training_without_a_logger(override, tmp_path, monkeypatch, capsys):
 def test_the_sentence_is_all_that_is_printed():
     _, err = run("export", "nmae=x", code=1)
     assert err.startswith("error: ") and err.count("\n") == 1
-    assert "see all of it with python export.py --cfg job" in err
+    assert f"see all of it with python {ROOT}/export.py --cfg job" in err
 
 
 def test_the_stack_trace_can_be_had(monkeypatch):

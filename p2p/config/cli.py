@@ -62,15 +62,8 @@ def run_command(name: str, arguments: list[str]) -> None:
         return
     # libgomp, which torch loads, reads it: threads that spin while they wait take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Hydra takes -m before or behind the overrides, and not among them.
-    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     with one_sentence(name, full=full):
-        check_arguments(name, arguments)
-    arguments, deletions = home_in_quotes(arguments), []
-    if name == "infer":
-        arguments = without_plus(arguments)
-    if name == "train":
-        arguments, deletions = as_hydra_takes_them(arguments)
+        arguments, deletions = for_hydra(name, arguments)
     typed, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra looks
 
     def job(cfg: DictConfig) -> None:
@@ -79,11 +72,7 @@ def run_command(name: str, arguments: list[str]) -> None:
         try:
             with one_sentence(name, full=full):  # here, too: Hydra adds a line to what leaves a job
                 quiet_libraries()
-                settle_paths(cfg)  # of which resumed_settings reads the checkpoint's
-                overrides = list(HydraConfig.get().overrides.task)
-                if name == "train" and cfg.ckpt_path is not None:
-                    cfg = resumed_settings(cfg, [*overrides, *deletions])
-                check_settings(cfg, config_name=name, overrides=overrides)
+                cfg = checked(name, cfg, deletions)
                 with lasting():
                     main = importlib.import_module(f"p2p.commands.{name}").main
                 signals.work()
@@ -93,6 +82,35 @@ def run_command(name: str, arguments: list[str]) -> None:
 
     with one_sentence(name, full=full), hydra_raises():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+
+
+def for_hydra(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a command line as Hydra takes them, and the deletions that are left to `checked`.
+
+    Raises:
+        ValueError: an argument is none of this command, see `check_arguments`.
+    """
+    # Hydra takes -m before or behind the overrides, and not among them.
+    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    check_arguments(name, arguments)
+    arguments = home_in_quotes(arguments)
+    if name == "infer":
+        arguments = without_plus(arguments)
+    return as_hydra_takes_them(arguments) if name == "train" else (arguments, [])
+
+
+def checked(name: str, cfg: DictConfig, deletions: list[str]) -> DictConfig:
+    """The settings that a command works by, from those that Hydra has composed and still can compose.
+
+    Raises:
+        ValueError: one of them cannot be, or there is no run to resume.
+    """
+    settle_paths(cfg)  # of which resumed_settings reads the checkpoint's
+    overrides = list(HydraConfig.get().overrides.task)
+    if name == "train" and cfg.ckpt_path is not None:
+        cfg = resumed_settings(cfg, [*overrides, *deletions])
+    check_settings(cfg, config_name=name, overrides=overrides)
+    return cfg
 
 
 def auto_precision(accelerator: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from p2p.__main__ import main
+from p2p.config.cli import for_hydra
 from p2p.config.pasteable import command_line, run_settings
 from p2p.shipped import CONF
 
@@ -46,7 +47,7 @@ def test_a_command_that_is_pasted_into_a_shell_has_the_same_values(tmp_path, mon
     ).stdout
     for name, line in zip(NAMES, out.splitlines(), strict=True):
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("infer", overrides=eval(line))
+            cfg = compose("infer", overrides=for_hydra("infer", eval(line))[0])
         assert (cfg.name, cfg.run_dir, cfg.batch_size, cfg.layout) == (name, f"runs/{name}", 8, None)
         assert cfg.pipeline._target_ == "p2p.pipelines.overlap.run"
 
