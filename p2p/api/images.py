@@ -15,8 +15,8 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import MODES, decode, frame_of_image, in_range
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
-from p2p.data.transforms.sizing import LEVELS, Sizing, resize
-from p2p.pipelines.files import check_size, to_size
+from p2p.data.transforms.sizing import LEVELS, Sizing, resize, to_size
+from p2p.pipelines.files import check_size
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -168,10 +168,19 @@ def fail_blocked(pairs: list[Pair], outputs: list[Path], stages: Stages) -> list
 def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str) -> None:
     """Draw it, or say why not: whether the images are translated does not depend on it."""
     try:
-        entries = gallery.collect(pairs, stages, count=count)
+        done = [pair for pair in pairs if pair.name not in stages.failures]
+        entries = gallery.collect(
+            done,
+            [stages.path(pair.name) for pair in done],
+            count=count,
+            decode=stages.files.codec.decode,
+            eval=stages.transform.eval,
+            channels=(stages.engine.channels, stages.engine.manifest.output_shape[0]),
+            restored=stages.files.restore_size,
+        )
         if entries:
             run_dir.mkdir(parents=True, exist_ok=True)
-            gallery.write(entries, run_dir, title=title, total=len(pairs) - len(stages.failures))
+            gallery.write(entries, run_dir, title=title, total=len(done))
             print(f"look at {shown(str(run_dir / 'index.html'))} or {shown(str(run_dir / 'gallery.png'))}")
     except Exception as error:
         print(f"no gallery could be drawn: {shown(str(error) or type(error).__name__)}")

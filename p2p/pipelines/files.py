@@ -17,7 +17,7 @@ from p2p.codecs.pillow import Pillow
 from p2p.data.halves import alike
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Pair
-from p2p.data.transforms.sizing import Sizing, resize
+from p2p.data.transforms.sizing import Sizing, to_size
 from p2p.system import atomic
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
@@ -216,11 +216,3 @@ def nameless(path: Path, data: bytes) -> bool:
         return True
     finally:
         os.close(fd)
-
-
-def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
-    if frame_HWC.shape[2] in (1, 3):
-        return resize(frame_HWC, height, width)
-    planes = np.split(frame_HWC, frame_HWC.shape[2], axis=2)  # in 8 bits, too
-    return np.concatenate([resize(plane, height, width) for plane in planes], axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,13 @@ import numpy as np
 import torch
 
 from p2p.batch import to_frames
-from p2p.codecs.pillow import decode
 from p2p.config.shown import shown
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
-from p2p.deploy.export import psnr_db
-from p2p.pipelines.files import to_size
-from p2p.pipelines.stages import Stages
+from p2p.data.transforms.sizing import to_size
+from p2p.deploy.accuracy import psnr_db
 from p2p.report.picture import as_picture, contact_sheet, spread
 from p2p.system import atomic
-
-log = logging.getLogger(__name__)
 
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 
@@ -39,44 +35,51 @@ class Entry:
     psnr: float | None = None
 
 
-def collect(pairs: list[Pair], stages: Stages, *, count: int) -> list[Entry]:
+def collect(
+    pairs: list[Pair],
+    outputs: list[Path],
+    *,
+    count: int,
+    decode: Callable[..., np.ndarray],
+    eval: Callable[[np.ndarray], torch.Tensor],
+    channels: tuple[int, int],
+    restored: bool,
+) -> list[Entry]:
     """`count` of the images that were translated, evenly spread, read back from the files that were written.
 
     What cannot be read back, because it was deleted meanwhile, say, is left out.
+
+    Args:
+        pairs: what was translated.
+        outputs: of each its output.
+        decode: of a codec, the bytes of a file -> a frame.
+        eval: of a transform, a frame -> float32 (C, H, W) in [-1, 1].
+        channels: of inputs and of outputs.
+        restored: whether outputs were written at the sizes of their inputs.
     """
-    done = [pair for pair in pairs if pair.name not in stages.failures]
+
+    def entry(pair: Pair, path: Path) -> Entry:
+        output = decode(path.read_bytes(), channels=channels[1])
+        if pair.target is None:
+            frames = [read_input(pair, decode, channels=channels[0])]
+        else:
+            frames = read_pair(pair, decode, input_channels=channels[0], target_channels=channels[1])
+        seen = [to_frames(eval(frame)[None])[0].numpy() for frame in frames]
+        if restored:  # what it was before, up to the resize
+            output = to_size(output, *seen[-1].shape[:2])
+        target = None if pair.target is None else seen[1]
+        return Entry(pair.name, seen[0], output, target, None if target is None else _psnr(output, target))
+
     entries, missing = [], {}
-    for pair in spread(done, count):
+    for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):
         try:
-            entries.append(_entry(pair, stages))
+            entries.append(entry(pair, path))
         except (ValueError, OSError) as error:  # noqa: PERF203 - of a few dozens
             missing[pair.name] = error
     if missing:
         name, error = next(iter(missing.items()))
         print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {error}')}")
     return entries
-
-
-def _entry(pair: Pair, stages: Stages) -> Entry:
-    channels = stages.engine.manifest.output_shape[0]
-    output = decode(stages.path(pair.name).read_bytes(), channels=channels)
-    if pair.target is None:
-        frame = read_input(pair, decode, channels=stages.engine.channels)
-        seen = _as_seen(frame, stages)
-        return Entry(pair.name, seen, _as_made(output, seen, stages))
-    frames = read_pair(pair, decode, input_channels=stages.engine.channels, target_channels=channels)
-    seen, target = (_as_seen(frame, stages) for frame in frames)
-    output = _as_made(output, target, stages)
-    return Entry(pair.name, seen, output, target, _psnr(output, target))
-
-
-def _as_seen(frame_HWC: np.ndarray, stages: Stages) -> np.ndarray:
-    return to_frames(stages.transform.eval(frame_HWC)[None])[0].numpy()
-
-
-def _as_made(output_HWC: np.ndarray, like_HWC: np.ndarray, stages: Stages) -> np.ndarray:
-    """Of an output that was written at its input's size, what it was before, up to the resize."""
-    return to_size(output_HWC, *like_HWC.shape[:2]) if stages.files.restore_size else output_HWC
 
 
 def _psnr(output: np.ndarray, target: np.ndarray) -> float:

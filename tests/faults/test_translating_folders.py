@@ -19,7 +19,7 @@ from p2p.system import atomic
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files
 
-OVERLAP = ["+pipeline=overlap", "pipeline.workers=2"]
+OVERLAP = ["pipeline=overlap", "pipeline.workers=2"]
 
 
 class Engine(Negative):

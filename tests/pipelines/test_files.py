@@ -9,8 +9,8 @@ from PIL import Image
 
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source, find_inputs
+from p2p.data.transforms.sizing import to_size
 from p2p.pipelines import sequential
-from p2p.pipelines.files import to_size
 from tests.pipelines.conftest import Negative, files, stages_for
 
 

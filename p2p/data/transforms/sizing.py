@@ -132,5 +132,13 @@ def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(_bicubic(plane, height, width)) for plane in planes], axis=2)
 
 
+def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
+    if frame_HWC.shape[2] in (1, 3):
+        return resize(frame_HWC, height, width)
+    planes = np.split(frame_HWC, frame_HWC.shape[2], axis=2)  # in 8 bits, too
+    return np.concatenate([resize(plane, height, width) for plane in planes], axis=2)
+
+
 def _bicubic(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
