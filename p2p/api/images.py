@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from p2p.pipelines.files import check_size
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
+ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 Translated = Image.Image | np.ndarray | torch.Tensor
 
 
@@ -63,8 +64,8 @@ class Prepared:
         return len(self.input_NCHW)
 
     def output(self, output_NCHW: torch.Tensor, *, restore_size: bool) -> Translated:
-        """The network's output, float32 in [-1, 1] -> the kind that the input was of, resized in its own depth."""
-        pixels_NHWC = output_NCHW.permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
+        """The network's output, float32 in [-1, 1] -> the kind that the input was of, in memory of its own."""
+        pixels_NHWC = output_NCHW.clamp(-1.0, 1.0).permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
         if restore_size and tuple(pixels_NHWC.shape[1:3]) != self.size:
             resized = _to_size_of_floats if self.high_depth else to_size
             pixels_NHWC = torch.from_numpy(np.stack([resized(each, *self.size) for each in pixels_NHWC.cpu().numpy()]))
@@ -77,7 +78,7 @@ def prepare(image: ImageLike, expected: Expected) -> Prepared:
     Raises:
         ValueError: it is none, or does not suit the network; half a sentence, unless a file cannot be read.
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         return _file(Path(image).expanduser(), expected)
     if isinstance(image, Image.Image):
         if expected.input_shape[0] not in MODES:
@@ -184,7 +185,7 @@ def _check_tensor(tensor: torch.Tensor, channels: int) -> None:
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError("it requires a gradient, and none comes through a translation: use image.detach()")
     if tensor.dtype != torch.uint8:
-        low, high = (float(each) for each in tensor.detach().aminmax())
+        low, high = torch.stack(tensor.detach().aminmax()).tolist()
         if not (low >= -1 and high <= 1):  # also catches NaN
             raise ValueError(f"it holds floats from {low:g} to {high:g}: scale them to [-1, 1]")
 

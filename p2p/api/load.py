@@ -57,7 +57,7 @@ def load(
             case "a .pth":
                 return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=device)
             case "a checkpoint":
-                return load_checkpoint(path, path.absolute().parent.parent, device=device)
+                return load_file_of_run(path, device=device)
         return load_run(path, checkpoint or "last", device=device)
 
 
@@ -88,6 +88,18 @@ def load_run(run_dir: Path, checkpoint: str, *, device: torch.device) -> Transla
     if checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint={checkpoint} is not known: use last or best, or load the file by its own path")
     return load_checkpoint(find_checkpoint(run_dir, checkpoint, setting="checkpoint"), run_dir, device=device)
+
+
+def load_file_of_run(checkpoint: Path, *, device: torch.device) -> Translator:
+    """A checkpoint by its own path."""
+    from p2p.run.record import record_of
+
+    run_dir = checkpoint.absolute().parent.parent
+    if record_of(checkpoint, run_dir) is None:
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of train.py, is damaged, or is without its run's train.yaml"
+        )
+    return load_checkpoint(checkpoint, run_dir, device=device)
 
 
 def load_checkpoint(checkpoint: Path, run_dir: Path, *, device: torch.device) -> Translator:

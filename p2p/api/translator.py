@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ class Translator:
     Attributes:
         source: the folder or the file that it was loaded from.
         backend: what runs the network, as export.py's backend= calls it; "pytorch" for weights.
-        precision: what it computes in, such as "fp32", "fp16" or "int8".
+        precision: what it computes in, such as "float32", "float16" or "int8".
         device: where it runs.
         network: float32 (N, C, H, W) in [-1, 1], on any device -> floats of (N, C', H, W) on `device`.
         sizing: what images are brought to size by.
@@ -76,7 +77,9 @@ class Translator:
     @overload
     def __call__(self, image: T, *, size: Size = ..., batch_size: int | None = ...) -> T: ...
     @overload
-    def __call__(self, image: str | Path, *, size: Size = ..., batch_size: int | None = ...) -> Image.Image: ...
+    def __call__(
+        self, image: str | os.PathLike[str], *, size: Size = ..., batch_size: int | None = ...
+    ) -> Image.Image: ...
     @overload
     def __call__(
         self, image: Sequence[ImageLike], *, size: Size = ..., batch_size: int | None = ...
@@ -103,47 +106,46 @@ class Translator:
         """
         if size not in ("model", "input"):
             raise ValueError(f"size={size} is not known: use model or input")
-        self._check_batch_size(batch_size)
+        most = self.max_batch or sys.maxsize
+        if batch_size is not None and not 1 <= batch_size <= most:
+            range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
+            raise ValueError(f"batch_size={batch_size} is out of range: use {range}")
         if isinstance(image, (list, tuple)):
-            usual = min(max(USUAL, self.min_batch), self.max_batch or sys.maxsize)
-            prepared = (self._prepared(each, f"image {number} of the list") for number, each in enumerate(image))
+            usual = min(max(USUAL, self.min_batch), most)
+            prepared = (self._prepare(each, f"images[{number}]") for number, each in enumerate(image))
             return list(self._translate(prepared, size=size, batch_size=batch_size or usual))
-        prepared = self._prepared(image, "the image")
-        [result] = self._translate(iter([prepared]), size=size, batch_size=batch_size or self.max_batch)
-        return result
+        prepared = iter([self._prepare(image, "the image")])
+        return next(self._translate(prepared, size=size, batch_size=batch_size or most))
 
-    def _check_batch_size(self, batch_size: int | None) -> None:
-        if batch_size is not None and not 1 <= batch_size <= (self.max_batch or batch_size):
-            most = f"1 to {self.max_batch}, or export again for more" if self.max_batch else "1 or more"
-            raise ValueError(f"batch_size={batch_size} is out of range: use {most}")
-
-    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int | None) -> Iterator[Translated]:
-        for group in together(prepared, batch_size):
-            output_NCHW = self._generate(torch.cat([each.input_NCHW.to(self.device) for each in group]), batch_size)
-            for each, part_NCHW in zip(group, output_NCHW.split([len(each) for each in group]), strict=True):
-                yield each.output(part_NCHW, restore_size=size == "input")
-
-    def _prepared(self, image: ImageLike, called: str) -> Prepared:
+    def _prepare(self, image: ImageLike, name: str) -> Prepared:
         try:
             return prepare(image, self._expected)
         except ValueError as error:
-            if isinstance(image, (str, Path)):  # which the sentence names
+            if isinstance(image, (str, os.PathLike)):  # which the sentence names
                 raise
-            raise ValueError(f"cannot translate {called}: {error}") from error
+            raise ValueError(f"cannot translate {name}: {error}") from error
 
-    def _generate(self, input_NCHW: torch.Tensor, batch_size: int | None) -> torch.Tensor:
-        """float32 (N, C, H, W) -> the same on the device, in memory of its own: a program may use its buffer again."""
+    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int) -> Iterator[Translated]:
+        for group in together(prepared, batch_size):
+            input_NCHW = torch.cat([each.input_NCHW.to(self.device) for each in group])
+            outputs = self._generate(input_NCHW, batch_size).split([len(each) for each in group])
+            for each, output_NCHW in zip(group, outputs, strict=True):
+                yield each.output(output_NCHW, restore_size=size == "input")
 
-        def batch(images_NCHW: torch.Tensor) -> list[torch.Tensor]:
-            work = lambda part: self.network(images_NCHW[part]).to(torch.float32, copy=True)  # noqa: E731
-            return self._parts(len(images_NCHW), work)
+    def _generate(self, input_NCHW: torch.Tensor, batch_size: int) -> torch.Tensor:
+        """float32 (N, C, H, W) in [-1, 1] -> the same on the device, `batch_size` images at a time."""
 
+        def run(part: slice) -> torch.Tensor:  # a copy, since a program may write its next output to the same memory
+            return self.network(images_NCHW[part]).to(torch.float32, copy=True)
+
+        outputs = []
         with self._turn, torch.no_grad(), on(self.device), same_bits():
-            batches = input_NCHW.split(batch_size or len(input_NCHW))
-            return torch.cat([part for images_NCHW in batches for part in batch(images_NCHW)])
+            for images_NCHW in input_NCHW.split(batch_size):
+                outputs += self._parts(len(images_NCHW), run)
+        return torch.cat(outputs)
 
 
-def together(prepared: Iterator[Prepared], batch_size: int | None) -> Iterator[list[Prepared]]:
+def together(prepared: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
     """Neighbours that make a batch: of one size, and of `batch_size` images at most unless a single one has more."""
     group: list[Prepared] = []
     for each in prepared:
