@@ -51,7 +51,7 @@ PACKAGES = (
 
 # What runs it, precision on a GPU (a CPU gets fp32), rewrites ("fold", and those of `p2p.deploy.rewrite.apply`),
 # further arguments of the backend's export.
-# "module" is the nn.Module called as it is, "compile" is torch.compile of it; all else is a module of p2p.deploy.
+# "module" is the nn.Module called as it is, "compile" is torch.compile of it; all else are backends.
 PROGRAMS = [
     ("module", "fp32", "none", {}),
     ("eager", "fp16", "none", {}),

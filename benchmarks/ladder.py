@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--format", default="png", choices=["png", "jpg", "webp"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--backend", default="auto", help="a module of p2p.deploy")
+    parser.add_argument("--backend", default="auto", help="auto, or a module of deploy/backends")
     parser.add_argument("--fit", type=int, default=0, help="steps of training, see benchmarks.pipeline")
     parser.add_argument("--rungs", default="", help="only these and the first, such as 'saving overlapped,everything'")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/ladder.json")

@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--codec", choices=CODECS, default="nvimgcodec" if on_gpu else "fast")
     parser.add_argument("--image-size", type=int, default=256 if on_gpu else 32)
-    parser.add_argument("--backend", default="eager" if on_gpu else "exported_program", help="a module of p2p.deploy")
+    parser.add_argument(
+        "--backend", default="eager" if on_gpu else "exported_program", help="auto, or a module of deploy/backends"
+    )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="of inputs and outputs")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/memory.json")
     parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")

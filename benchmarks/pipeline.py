@@ -80,7 +80,7 @@ def make_engine(
     checkpoint.touch()
 
     def build(network, example_NCHW, folder):
-        module = importlib.import_module(f"p2p.deploy.{backend}")
+        module = importlib.import_module("p2p.deploy.auto" if backend == "auto" else f"p2p.deploy.backends.{backend}")
         return module.export(network, example_NCHW, folder, max_batch=max_batch)
 
     facts = {"norm_stats": "running", "direction": "AtoB", "checkpoint": checkpoint, "device": device}
@@ -175,7 +175,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--images", type=int, default=4096 if on_gpu else 256)
     parser.add_argument("--rows", default=ROWS_GPU if on_gpu else ROWS_CPU, help="CODEC:FORMAT:BATCH,...")
-    parser.add_argument("--backend", default="auto", help="a module of p2p.deploy, for batches of 32 at most")
+    parser.add_argument("--backend", default="auto", help="a backend, for batches of 32 at most")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="of inputs and outputs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=256 if on_gpu else 128)
