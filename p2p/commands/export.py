@@ -18,9 +18,10 @@ from p2p.data.dataset import PairDataset
 from p2p.deploy import rewrite
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
-from p2p.deploy.backends.exported_program import check_batches
+from p2p.deploy.backend import check_trusted
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.precision import EIGHT_BITS, dtype_of
+from p2p.deploy.signature import check_batches
 from p2p.deploy.stale import facts_of
 from p2p.interop.config import reference_record
 from p2p.models.inference_view import resolve_norm_stats
@@ -88,6 +89,9 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
         if of_a_run and cfg[key] not in (None, own):
             raise ValueError(f"{key}={cfg[key]} is of a .pth alone, and this run has {key}={own}: leave it out")
     backend = cfg.backend
+    for name in (backend._target_.rpartition(".")[0], *(backend.get("backends") or ())):
+        if not name.startswith("p2p.deploy."):
+            check_trusted(name, "export.py")  # which loads what it has written, as infer.py will
     if cfg.batch_size is not None and "batch_size" not in backend:
         raise ValueError(
             f"batch_size={cfg.batch_size} is of backend=fastest alone: use backend.max_batch={cfg.batch_size}"

@@ -44,7 +44,7 @@ DAMAGE = (OSError, RuntimeError, RecursionError, UnicodeDecodeError, json.JSONDe
 def check_archive(path: Path) -> None:
     """Raise a ValueError if a .pt2 holds anything but a graph of ATen's operators and its tensors.
 
-    Its guards are left alone, see `p2p.deploy.backends.exported_program.read`.
+    Its guards are left alone, see `p2p.deploy.torch_export.read`.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # as torch reads files of early versions

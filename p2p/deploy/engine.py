@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.artifact import recover
-from p2p.deploy.manifest import Manifest, Program, gpu_facts, versions
+from p2p.deploy.backend import Backend, Run, check_trusted, find, names
+from p2p.deploy.compatible import AGAIN, check_gpu, check_versions
+from p2p.deploy.manifest import Manifest, Program, gpu_facts
 from p2p.system.digest import sha256
 from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
-
-AGAIN = "run export.py again on this machine"
 
 
 class Engine:
@@ -32,7 +28,7 @@ class Engine:
         device: where it runs.
     """
 
-    def __init__(self, *, manifest: Manifest, program: Callable[[torch.Tensor], torch.Tensor], device: torch.device):
+    def __init__(self, *, manifest: Manifest, program: Run, device: torch.device):
         self.manifest = manifest
         self.device = device
         self._program = program
@@ -106,9 +102,7 @@ class Engine:
         return outputs
 
 
-def run_padded(
-    program: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, *, min_batch: int
-) -> torch.Tensor:
+def run_padded(program: Run, images: torch.Tensor, *, min_batch: int) -> torch.Tensor:
     """The program's output for a batch, of either layout, that may be smaller than the program takes."""
     count = len(images)
     if count >= min_batch:
@@ -145,19 +139,19 @@ def _load(manifest: Manifest, folder: Path, *, device: torch.device) -> Engine:
         raise ValueError(f"{path} is a link to a file elsewhere: put a copy of that file in its place")
     if not path.is_file() or sha256(path) != manifest.program_sha256:
         raise ValueError(f"{path} is missing, damaged or was replaced: {AGAIN}")
+    if "." not in program.backend and program.backend not in names():
+        raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}")
+    check_trusted(program.backend, path)
     try:
-        backend = importlib.import_module(f"p2p.deploy.backends.{program.backend}")
-        assert callable(backend.load)
-    except (ModuleNotFoundError, AttributeError) as error:  # other modules of that package load nothing
-        raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}") from error
+        backend = find(program.backend)
+    except ImportError as error:
+        raise ValueError(f"{path} needs the backend {program.backend}, which cannot be imported ({error})") from error
     check_gpu(program, path, here=gpu_facts(device))
     check_versions(program, path, backend=backend)
     return Engine(manifest=manifest, program=load_program(backend, program, folder, device=device), device=device)
 
 
-def load_program(
-    backend: ModuleType, program: Program, folder: Path, *, device: torch.device
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def load_program(backend: Backend, program: Program, folder: Path, *, device: torch.device) -> Run:
     """What `backend.load` returns.
 
     Raises:
@@ -179,57 +173,3 @@ def load_program(
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} cannot be loaded, because {reason}: {AGAIN}") from error
-
-
-def check_gpu(program: Program, path: Path, *, here: dict[str, str]) -> None:
-    """Raise a ValueError if a program for a GPU does not run on the one that is `here` (`gpu_facts`; {} for a CPU).
-
-    What counts is the architecture, the compute capability: machine code of another one does not run at all. Among
-    the GPU models of one architecture TensorRT's engines, TensorRT-RTX's and Inductor's all run, yet their kernels
-    and tiles were chosen on one model, so another gets a warning, as TensorRT itself has it. TensorRT can build for
-    more architectures, at a price in speed; this project asks for none of that.
-    """
-    if program.gpu is None:
-        return
-    if not here:
-        raise ValueError(
-            f"{path} runs on a GPU ({program.gpu}), but device=cpu: run export.py here, or with"
-            " backend=exported_program for a program that runs on both"
-        )
-    if program.architecture not in (None, here["architecture"]):
-        raise ValueError(
-            f"{path} was made on {program.gpu} (compute capability {program.architecture}) and cannot run on"
-            f" {here['gpu']} (compute capability {here['architecture']}): {AGAIN}"
-        )
-    if program.gpu != here["gpu"]:
-        log.warning("%s was tuned on %s, and this is %s: %s for full speed", path, program.gpu, here["gpu"], AGAIN)
-
-
-def check_versions(program: Program, path: Path, *, backend: ModuleType) -> None:
-    """Raise a ValueError if a library's version keeps `backend` from loading the program.
-
-    A backend's module says in VERSIONS how a distribution here must compare with the one the program was made with:
-    "exact", "minor" (equal major and minor) or "not older" (nor is its minor version). What it does not name may
-    differ. Without VERSIONS, torch must not be older, which is what files of torch.export ask for.
-    """
-    rules = getattr(backend, "VERSIONS", {"torch": "not older"})
-    here = versions(*rules)
-    for package, rule in rules.items():
-        if package not in program.versions:
-            continue
-        made, now = program.versions[package], here.get(package, "none")
-        fits = {
-            "exact": made == now,
-            "minor": minor(made) == minor(now),
-            "not older": minor(made) <= minor(now),
-        }[rule]
-        if not fits:
-            raise ValueError(
-                f"{path} was made with {package} {made}, which does not fit what is installed here, {now}:"
-                f" {AGAIN}, or install that version"
-            )
-
-
-def minor(version: str) -> tuple[int, ...]:
-    """(2, 14) of "2.14.1+cu130"."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +11,9 @@ from torch import nn
 from p2p.batch import from_frames, to_frames
 from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
+from p2p.deploy.backend import Export
 from p2p.deploy.engine import load_engine
-from p2p.deploy.manifest import Manifest, Program
+from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import facts_of, seen_from
 from p2p.interop import reference
 from p2p.models.finite import first_not_finite
@@ -76,7 +76,7 @@ def export(
     images_NCHW: torch.Tensor,
     folder: Path,
     *,
-    backend: Callable[[nn.Module, torch.Tensor, Path], Program],
+    backend: Export,
     norm_stats: str,
     direction: str,
     preprocess: str = "resize_and_crop",
@@ -97,7 +97,7 @@ def export(
         generator: float32, on the CPU.
         images_NCHW: real inputs, float32 (N, C, H, W) in [-1, 1], to compare with.
         folder: the artifact; one that is there is replaced at the very end, see `p2p.deploy.artifact`.
-        backend: writes the program, see `p2p.deploy.backends.exported_program.export`.
+        backend: writes the program, see `p2p.deploy.backend.Backend.export`.
         norm_stats: "instance" or "running".
         direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
         checkpoint_facts: `facts_of` it from before its weights were read; None: as it is now.

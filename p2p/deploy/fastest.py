@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from p2p.batch import from_frames
 from p2p.deploy.accuracy import psnr_db, reference_outputs
+from p2p.deploy.backend import Run, find, names
 from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
@@ -25,7 +25,6 @@ from p2p.system.gpu_faults import failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("triton", "torch_tensorrt", "aot_inductor", "eager", "onnx", "exported_program")
 ROUNDS = 7
 ROUND_SECONDS = 0.2  # of one program in one round, at least one batch
 
@@ -60,7 +59,7 @@ def export(
     batch_size: int | None = None,
     min_psnr: float = 40.0,
     precision: Precision | None = None,
-    backends: tuple[str, ...] | list[str] = BACKENDS,
+    backends: Sequence[str] | None = None,
     device: str = "auto",
 ) -> Program:
     """Write the program that translates batches of `batch_size` in the least time, of those that are close to fp32.
@@ -73,7 +72,7 @@ def export(
         batch_size: each program takes batches of exactly this size; None: 8.
         min_psnr: dB that the worst image must reach.
         precision: "fp32", "bf16" or "fp16" for all; None: each backend's own.
-        backends: modules of `p2p.deploy` to try.
+        backends: to try, see `p2p.deploy.backend.find`; None: all of p2p.
         device: "auto", "cpu" or "cuda", where it is to run.
 
     Returns:
@@ -92,6 +91,7 @@ def export(
     else:
         expected = reference_outputs(generator, example)
     rows, built, full = [], {}, None
+    backends = names() if backends is None else backends
     for name in backends:
         row = Candidate(name)
         rows.append(row)
@@ -142,9 +142,9 @@ def _build(
     batch_size: int,
     precision: Precision | None,
     device: torch.device,
-) -> tuple[Program, Callable[[torch.Tensor], torch.Tensor]]:
+) -> tuple[Program, Run]:
     """Build one candidate into `folder`, note in its row how long that took, and load it."""
-    backend = importlib.import_module(f"p2p.deploy.backends.{row.backend}")
+    backend = find(row.backend)
     if reason := backend.unavailable():
         raise ValueError(reason)
     log.info("%s: building", row.backend)
@@ -164,7 +164,7 @@ def _build(
 @torch.inference_mode()
 def _psnr(
     program: Program,
-    run: Callable[[torch.Tensor], torch.Tensor],
+    run: Run,
     example: torch.Tensor,
     expected_NCHW: torch.Tensor,
     *,
@@ -178,7 +178,7 @@ def _psnr(
 
 @torch.inference_mode()
 def median_seconds(
-    batches: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]],
+    batches: dict[str, tuple[Run, torch.Tensor]],
     *,
     device: torch.device,
     rounds: int = ROUNDS,

@@ -60,7 +60,7 @@ digest = matching("[0-9a-f]{64}")
 bare_name = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 PROGRAM: dict[str, Rule] = {
-    "backend": matching("[A-Za-z_][A-Za-z0-9_]{0,99}"),
+    "backend": matching(r"(?!.{101})[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"),
     "file": bare_name,
     "dtype": one_of("float32", "float16", "bfloat16", "uint8"),
     "max_batch": optional(whole(1, MOST_IMAGES)),

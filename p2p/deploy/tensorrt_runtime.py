@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
 from p2p.system import atomic
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -43,7 +43,7 @@ def runtime(name: str) -> tuple[ModuleType, Any, list[str]]:
     return library, library.Runtime(Log()), errors
 
 
-def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torch.Tensor], torch.Tensor], Takes]:
+def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torch.Tensor], torch.Tensor], Signature]:
     """An engine of one input and one output, both (N, C, H, W), as a function on `device`, and what it takes.
 
     The function queues its work on the current stream, where it may be recorded after a first call with the same
@@ -76,11 +76,11 @@ def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torc
         (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)),
         key=lambda each: engine.get_tensor_mode(each) != library.TensorIOMode.INPUT,
     )
-    takes, dtype, shape = _takes(library, engine, taken), _dtype(library, engine, given), engine.get_tensor_shape(given)
-    image, met = tuple(shape)[1:], set()
+    signature, dtype = _signature(library, engine, taken), _dtype(library, engine, given)
+    image, met = tuple(engine.get_tensor_shape(given))[1:], set()
 
     def run(input_NCHW: torch.Tensor) -> torch.Tensor:
-        takes.check(input_NCHW)
+        signature.check(input_NCHW)
         input_NCHW, (_, kernels, _, context) = input_NCHW.contiguous(), held
         output_NCHW = torch.empty(len(input_NCHW), *image, dtype=dtype, device=device)
         done(context.set_input_shape(taken, tuple(input_NCHW.shape)))
@@ -92,7 +92,7 @@ def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torc
             _keep(kernels, path.with_suffix(".kernels"))
         return output_NCHW
 
-    return run, takes
+    return run, signature
 
 
 def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, Any]:
@@ -121,13 +121,13 @@ def _keep(kernels: Any, path: Path) -> None:
             atomic.write(path, blob, durable=False)
 
 
-def _takes(library: ModuleType, engine: Any, name: str) -> Takes:
+def _signature(library: ModuleType, engine: Any, name: str) -> Signature:
     """The inputs of an engine, of which the batch alone may vary."""
     count, *image = engine.get_tensor_shape(name)
     least = most = count
     if count == -1:
         least, _, most = (shape[0] for shape in engine.get_tensor_profile_shape(name, 0))
-    return Takes(least, most, tuple(image), str(_dtype(library, engine, name)).removeprefix("torch."))
+    return Signature(least, most, tuple(image), str(_dtype(library, engine, name)).removeprefix("torch."))
 
 
 def _dtype(library: ModuleType, engine: Any, name: str) -> torch.dtype:

@@ -53,12 +53,17 @@ def allowed(target: object, group: list[str]) -> bool:
     """
     if not isinstance(target, str):
         return False
-    trusted = filter(None, os.environ.get(VARIABLE, "").split(","))
-    if any(target == name or target.startswith(f"{name}.") for name in trusted):
+    if trusted(target):
         return True
     known = targets()
     nearest = next((key for key in reversed(group) if key in known), None)
     return LIBRARIES.fullmatch(target) is not None or target in known.get(nearest, ())
+
+
+def trusted(name: str) -> bool:
+    """Whether P2P_TRUST allows what a dotted name stands for, by its own name or that of a package around it."""
+    names = filter(None, os.environ.get(VARIABLE, "").split(","))
+    return any(name == each or name.startswith(f"{each}.") for each in names)
 
 
 @cache

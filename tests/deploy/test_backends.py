@@ -15,7 +15,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.deploy import rewrite
 from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.manifest import Program
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
@@ -167,7 +167,7 @@ def test_what_is_missing_is_named(generator, images, tmp_path, monkeypatch):
 
 def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
     """Read from the package before anything of it is loaded; here, in place of one of another machine."""
-    facts = Takes(1, None, (3, 32, 32), "float32").to_text() | {"device": "cuda", "cpu": "none"}
+    facts = Signature(1, None, (3, 32, 32), "float32").to_text() | {"device": "cuda", "cpu": "none"}
     package = Program("aot_inductor", "x.pt2", "float32", None, {})
     reader = torch._C._aoti.AOTIModelPackageLoader
     with pytest.raises(ValueError, match=r"x.pt2 is no package of AOT Inductor, or is damaged: run export.py again"):
@@ -182,17 +182,17 @@ def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_batch", [4, None])
-def test_takes_survives_being_text(max_batch):
-    takes = Takes(2, max_batch, (3, 32, 64), "float16")
-    assert Takes.from_text(takes.to_text() | {"other": "x"}) == takes
-    takes.check(torch.zeros(4, 3, 32, 64).half())
+def test_a_signature_survives_being_text(max_batch):
+    signature = Signature(2, max_batch, (3, 32, 64), "float16")
+    assert Signature.from_text(signature.to_text() | {"other": "x"}) == signature
+    signature.check(torch.zeros(4, 3, 32, 64).half())
     wrong = [torch.zeros(1, 3, 32, 64).half(), torch.zeros(2, 3, 64, 32).half(), torch.zeros(2, 3, 32, 64)]
     for images in [*wrong, *([torch.zeros(5, 3, 32, 64).half()] if max_batch else [])]:
         with pytest.raises(
             ValueError, match=rf"takes batches of 2 to {max_batch or 'any'} images of 3x32x64 in float16"
         ):
-            takes.check(images)
+            signature.check(images)
 
 
 def test_the_size_that_a_program_takes():
-    assert Takes(1, None, (3, 32, 64), "float16").size == Takes(1, None, (32, 64, 3), "uint8").size == (32, 64)
+    assert Signature(1, None, (3, 32, 64), "float16").size == Signature(1, None, (32, 64, 3), "uint8").size == (32, 64)

@@ -7,7 +7,8 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
-from p2p.deploy.engine import Engine, check_gpu, check_versions, load_program, minor
+from p2p.deploy.compatible import check_gpu, check_versions, minor
+from p2p.deploy.engine import Engine, load_program
 from p2p.deploy.manifest import Manifest, Program, versions
 from p2p.system.gpu_faults import TooSmall
 
@@ -157,13 +158,12 @@ def test_packages_of_which_the_version_matters(monkeypatch):
     module = backend(VERSIONS=rules)
     made = program(versions={"torch": torch.__version__, "torch-tensorrt": "2.14.0", "tensorrt": "10.13.0.35"})
     here = made.versions | {"torch-tensorrt-rtx": "2.14.0"}  # of the other flavour, which it was not made with
-    monkeypatch.setattr("p2p.deploy.engine.versions", lambda *names: here)
+    monkeypatch.setattr("p2p.deploy.compatible.versions", lambda *names: here)
     check_versions(made, PATH, backend=module)
     here["tensorrt"] = "10.13.0.36"
     with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.13\.0\.36: run"):
         check_versions(made, PATH, backend=module)
-    check_versions(made, PATH, backend=backend())
-    monkeypatch.setattr("p2p.deploy.engine.versions", versions)
+    monkeypatch.setattr("p2p.deploy.compatible.versions", versions)
     with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: run"):
         check_versions(made, PATH, backend=module)
 

@@ -34,6 +34,7 @@ def images():
 def backends(monkeypatch):
     """Modules of p2p.deploy: two that work, and one for each way in which a backend can drop out."""
     monkeypatch.setattr(fastest, "ROUND_SECONDS", 0.02)
+    monkeypatch.setattr("p2p.deploy.engine.names", lambda: ["slow", "quick"])
 
     def add(name, *, seconds=0.0, error=0.0, missing=None, fails=None, load_fails=None, gpu=None):
         def export(generator, example_NCHW, folder, *, precision=None, min_batch=1, max_batch=None):
@@ -60,7 +61,7 @@ def backends(monkeypatch):
             return run
 
         module = ModuleType(f"p2p.deploy.backends.{name}")
-        module.export, module.load, module.unavailable = export, load, lambda: missing
+        module.export, module.load, module.unavailable, module.VERSIONS = export, load, lambda: missing, {}
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
     add("slow", seconds=0.02)

@@ -125,6 +125,8 @@ UNHEEDED = {
     "backend.min_batch=9 backend.max_batch=8": r"backend\.min_batch=9 and backend\.max_batch=8 do not fit together",
     "backend.max_batch=0": r"backend\.min_batch=1 and backend\.max_batch=0 do not fit together",
     "backend=aot_inductor backend.rewrites=[first]": r"backend\.rewrites has first, which is not known",
+    "backend._target_=mine.gpu.export": r"export\.py needs the backend mine\.gpu, which .* P2P_TRUST=mine\.gpu in",
+    "backend=fastest backend.backends=[eager,mine.gpu]": r"export\.py needs the backend mine\.gpu",
     "backend=torch_tensorrt backend.tf32=true": r"backend\.tf32=true is of backend\.precision=fp32 alone, not of fp16",
 }
 HEEDED = ["", "image_size=64 direction=BtoA", "backend=fastest batch_size=4", "min_psnr=0", "backend.precision=int8"]

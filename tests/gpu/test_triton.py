@@ -15,7 +15,7 @@ from p2p.deploy.backends import triton
 from p2p.deploy.kernels.tiles import candidates
 from p2p.deploy.kernels.weights import weights_of
 from p2p.deploy.rewrite import Frames, fold_batch_norm
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
 from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -80,7 +80,7 @@ def test_a_program_of_frames_is_one_of_floats_between_conversions(precision, lea
     program = triton.export(Frames(fold_batch_norm(network)), frames, tmp_path, **options)
     assert (program.dtype, program.precision) == ("uint8", precision)
     record = torch.load(tmp_path / program.file, weights_only=True)
-    record["takes"] = Takes(1, 8, (3, 128, 128), "float16").to_text()  # the same weights and tiles
+    record["takes"] = Signature(1, 8, (3, 128, 128), "float16").to_text()  # the same weights and tiles
     torch.save(record, tmp_path / "floats.pt")
     run, floats = (
         triton.load(replace(program, file=name), tmp_path, device=CUDA) for name in (program.file, "floats.pt")

@@ -10,19 +10,20 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from p2p.deploy.backends.exported_program import trace
+from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
+from p2p.deploy.torch_export import trace
 from p2p.system.gpu_faults import of_gpu
 from p2p.system.quiet import quiet
 
@@ -80,8 +81,8 @@ def export(
         generator, example, dtype=dtype, device=device, channels_last=gpu is not None, **batches, rewrites=rewrites
     )
     io = described(dtype, example)
-    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
-    facts = takes.to_text() | {"device": device.type, "cpu": instructions()}
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    facts = signature.to_text() | {"device": device.type, "cpu": instructions()}
     options = {
         # Weights become constants, which the compiler lays out as its kernels read them: on a CPU 1.4 times as fast.
         "freezing": True,
@@ -114,7 +115,7 @@ def export(
     )
 
 
-def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """The package as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
@@ -126,7 +127,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
     with quiet():  # its own remarks on other devices, which are refused below
         try:
             facts = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
-            takes = Takes.from_text(facts)
+            signature = Signature.from_text(facts)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: run export.py again") from error
         lacking = sorted(set(facts["cpu"].split()).difference(instructions().split()))
@@ -142,8 +143,8 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
         package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", on_gpu, 1, index)
 
     def run(input_NCHW: torch.Tensor) -> torch.Tensor:
-        takes.check(input_NCHW)
+        signature.check(input_NCHW)
         [output_NCHW] = package.run([input_NCHW.contiguous()])
         return output_NCHW
 
-    return capture(run, device=device, dtype=getattr(torch, takes.dtype)) if on_gpu else run
+    return capture(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run

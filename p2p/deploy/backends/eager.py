@@ -7,17 +7,21 @@ all its kernels for each convolution; and one launch for the whole network in pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
-from p2p.deploy.backends.exported_program import checked, read, taken, trace, write
+from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
+from p2p.deploy.signature import checked
+from p2p.deploy.torch_export import read, signature_of, trace, write
+
+VERSIONS = {"torch": "not older"}  # than what has written the file
 
 
 def unavailable() -> str | None:
@@ -64,15 +68,15 @@ def export(
     )
 
 
-def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
         ValueError: see `p2p.deploy.backends.exported_program.load`.
     """
     exported = read(folder / program.file)
-    takes = taken(exported)
+    signature = signature_of(exported)
     if device.type == "cpu":
-        return checked(exported.module(), takes)
+        return checked(exported.module(), signature)
     network = move_to_device_pass(exported, device).module().to(memory_format=torch.channels_last)
-    return capture(checked(network, takes), device=device, dtype=getattr(torch, takes.dtype))
+    return capture(checked(network, signature), device=device, dtype=getattr(torch, signature.dtype))

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from p2p.deploy.backends.exported_program import trace
+from p2p.deploy.backend import Run
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
+from p2p.deploy.torch_export import trace
 from p2p.system.quiet import quiet
 
 OPSET = 18  # what torch.onnx writes without converting it, and runtimes since 2023 read
@@ -70,7 +71,7 @@ def export(
         )
     program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
     io = described(dtype, example)
-    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
     path = folder / "generator.onnx"
     layout = "NCHW" if example.is_floating_point() else "NHWC"
     names = {"input_names": [f"input_{layout}"], "output_names": [f"output_{layout}"]}
@@ -81,7 +82,7 @@ def export(
         raise
     except Exception as error:  # of operators that ONNX does not have, mostly; each stage fails in its own way
         raise ValueError("this generator cannot be written as ONNX: use backend=exported_program") from error
-    _describe(path, takes)
+    _describe(path, signature)
     return Program(
         backend="onnx",
         file="generator.onnx",
@@ -92,7 +93,7 @@ def export(
     )
 
 
-def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """The model as a function on `device`; reads and writes the tensors' own memory, also on a GPU.
 
     Raises:
@@ -118,17 +119,17 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
         choices = {"device_id": str(stream.device.index), "user_compute_stream": str(stream.cuda_stream)}
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, choices)])
-        takes = Takes.from_text(session.get_modelmeta().custom_metadata_map)
+        signature = Signature.from_text(session.get_modelmeta().custom_metadata_map)
     except Exception as error:  # of a class for every reason, none of them public
         raise ValueError(f"{path} cannot be read by ONNX Runtime, or is damaged: run export.py again") from error
     if session.get_providers()[0] != provider:  # its libraries do not fit CUDA or cuDNN here: it has gone to the CPU
         raise ValueError(f"{no_gpu}, of a version for CUDA {torch.version.cuda}, or use device=cpu")
     [taken], [given] = session.get_inputs(), session.get_outputs()
-    dtype = getattr(torch, takes.dtype)
-    element = {"float32": 1, "uint8": 2, "float16": 10}[takes.dtype]  # TensorProto.DataType
+    dtype = getattr(torch, signature.dtype)
+    element = {"float32": 1, "uint8": 2, "float16": 10}[signature.dtype]  # TensorProto.DataType
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        takes.check(images)
+        signature.check(images)
         images = images.contiguous()
         outputs = torch.empty(len(images), *given.shape[1:], dtype=dtype, device=device)
         binding = session.io_binding()
@@ -152,7 +153,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
     return run
 
 
-def _describe(path: Path, takes: Takes) -> None:
+def _describe(path: Path, signature: Signature) -> None:
     """Check the file, name its batch dimension, and write into it what it takes."""
     import onnx
 
@@ -162,6 +163,6 @@ def _describe(path: Path, takes: Takes) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
                 dimension.dim_param = re.sub(rf"\b{symbol}\b", "batch", dimension.dim_param)
-    onnx.helper.set_model_props(model, takes.to_text())
+    onnx.helper.set_model_props(model, signature.to_text())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

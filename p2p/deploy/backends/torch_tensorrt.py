@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -18,11 +18,12 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy import tensorrt_runtime
-from p2p.deploy.backends.exported_program import trace
+from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.rewrite import Frames
+from p2p.deploy.torch_export import trace
 from p2p.system.gpu_faults import memory_full, of_gpu
 from p2p.system.quiet import quiet
 
@@ -121,7 +122,7 @@ def export(
     )
 
 
-def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
@@ -135,8 +136,8 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
     name = next(name for name, package in RUNTIMES.items() if package in program.versions)
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"{path} needs the package {name}, which is not installed: pip install {RUNTIMES[name]}")
-    run, takes = tensorrt_runtime.load(path, name, device=device)
-    dtype = getattr(torch, takes.dtype)
+    run, signature = tensorrt_runtime.load(path, name, device=device)
+    dtype = getattr(torch, signature.dtype)
     if program.dtype != "uint8":
         return capture(run, device=device, dtype=dtype)
 

@@ -10,7 +10,6 @@ import bisect
 import copy
 import importlib.util
 import pickle
-from collections.abc import Callable
 from dataclasses import astuple
 from io import BytesIO
 from pathlib import Path
@@ -20,12 +19,12 @@ import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
-from p2p.deploy.backends.exported_program import check_batches
+from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision, described
 from p2p.deploy.rewrite import Frames
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature, check_batches
 
 VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
 
@@ -80,7 +79,7 @@ def export(
         )
     dtype = DTYPES.get(precision, torch.float16)
     io = described(dtype, example)
-    takes = Takes(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
     if isinstance(generator, Frames):
         generator, example = generator.network, from_frames(example)
     try:
@@ -91,14 +90,14 @@ def export(
     if precision in EIGHT_BITS:
         ranges = calibrate(copy.deepcopy(generator).to(device), example.to(device))
         weights = quantize(weights, ranges, dtype=EIGHT_BITS[precision], rest=dtype)
-    height, width = takes.size
+    height, width = signature.size
     on_gpu, tiles = weights.to(device), {}
     for batch in sorted({min_batch, max_batch, min(max(8, min_batch), max_batch)}):
         kernels = UNetKernels(on_gpu, batch=batch, height=height, width=width, device=device)
         tiles[batch] = [astuple(tile) for tile in kernels.tune()]
         del kernels  # its buffers are most of a gigabyte at large batches
     record = {
-        "takes": takes.to_text(),
+        "takes": signature.to_text(),
         "skips": weights.skips,
         "down": [vars(layer) for layer in weights.down],
         "up": [vars(layer) for layer in weights.up],
@@ -119,7 +118,7 @@ def export(
     )
 
 
-def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """The program as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
 
     Raises:
@@ -132,7 +131,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
     path = folder / program.file
     try:
         record = torch.load(path, map_location=device, weights_only=True)
-        takes = Takes.from_text(record["takes"])
+        signature = Signature.from_text(record["takes"])
     except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} is no program of backend=triton, or is damaged: run export.py again") from error
     down, up = ([Layer(**layer) for layer in record[name]] for name in ("down", "up"))
@@ -140,16 +139,16 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Callable[[t
     networks: dict[int, UNetKernels] = {}
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        takes.check(images)
+        signature.check(images)
         batch = len(images)
         if batch not in networks:
-            height, width = takes.size
+            height, width = signature.size
             kernels = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
             nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
             kernels.tune([Tile(*tile) for tile in record["tiles"][nearest]])
             networks[batch] = kernels  # not before: where memory ran out, its buffers go
-        if takes.dtype != "uint8":
+        if signature.dtype != "uint8":
             return networks[batch](images)
         return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))
 
-    return capture(run, device=device, dtype=getattr(torch, takes.dtype))
+    return capture(run, device=device, dtype=getattr(torch, signature.dtype))

@@ -9,7 +9,7 @@ from torch import nn
 from p2p.deploy.backends import triton
 from p2p.deploy.manifest import Program
 from p2p.deploy.rewrite import Frames, fold_batch_norm
-from p2p.deploy.takes import Takes
+from p2p.deploy.signature import Signature
 from p2p.models.inference_view import inference_view
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
@@ -70,7 +70,7 @@ def test_a_program_of_frames_converts_them_around_the_kernels(tmp_path, monkeypa
     weights = weights_of(network, dtype=torch.float32)
     products = UNetKernels(weights, batch=2, height=64, width=32, device=CPU).products
     record = {
-        "takes": Takes(1, 2, (64, 32, 3), "uint8").to_text(),
+        "takes": Signature(1, 2, (64, 32, 3), "uint8").to_text(),
         "skips": True,
         "down": [vars(layer) for layer in weights.down],
         "up": [vars(layer) for layer in weights.up],

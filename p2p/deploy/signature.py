@@ -1,15 +1,16 @@
-"""What a compiled program takes, kept as text inside its file, so that it can refuse other inputs by itself."""
+"""Which batches a program takes. Compiled code trusts its input, so that this is checked before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 
 @dataclass(frozen=True)
-class Takes:
-    """The inputs of a program.
+class Signature:
+    """The inputs of a program. Compiled ones keep it as text inside of their file.
 
     Attributes:
         min_batch, max_batch: batches, None: any above.
@@ -37,7 +38,7 @@ class Takes:
         }
 
     @classmethod
-    def from_text(cls, text: dict[str, str]) -> Takes:
+    def from_text(cls, text: dict[str, str]) -> Signature:
         """The inverse of `to_text`; other keys may be there.
 
         Raises:
@@ -52,8 +53,29 @@ class Takes:
         count, *image = images.shape
         enough = self.min_batch <= count and (self.max_batch is None or count <= self.max_batch)
         if not enough or tuple(image) != self.image or str(images.dtype) != f"torch.{self.dtype}":
-            takes, found = self.to_text(), "x".join(map(str, image))
+            text, found = self.to_text(), "x".join(map(str, image))
             raise ValueError(
-                f"the program takes batches of {takes['min_batch']} to {takes['max_batch']} images of {takes['image']}"
+                f"the program takes batches of {text['min_batch']} to {text['max_batch']} images of {text['image']}"
                 f" in {self.dtype}, not {count} of {found} in {str(images.dtype).removeprefix('torch.')}"
             )
+
+
+def checked(
+    run: Callable[[torch.Tensor], torch.Tensor], signature: Signature
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function, which raises a ValueError for other inputs than those of the signature."""
+
+    def checking(images: torch.Tensor) -> torch.Tensor:
+        signature.check(images)
+        return run(images)
+
+    return checking
+
+
+def check_batches(min_batch: int, max_batch: int | None) -> None:
+    """Raise a ValueError if they contradict each other."""
+    if min_batch < 1 or (max_batch is not None and max_batch < min_batch):
+        raise ValueError(
+            f"backend.min_batch={min_batch} and backend.max_batch={max_batch} do not fit together: the first is at"
+            " least 1, the second not smaller, and both are the same for a program of one batch size"
+        )

@@ -1,0 +1,92 @@
+"""torch.export's graph of a generator: made, written and read. Most backends start from it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from p2p.deploy import rewrite
+from p2p.deploy.archive import FOREIGN, check_archive, weights_only
+from p2p.deploy.fields import MOST_IMAGES
+from p2p.deploy.signature import Signature, check_batches
+from p2p.system.quiet import quiet
+
+CPU = torch.device("cpu")
+
+
+def trace(
+    generator: nn.Module,
+    example: torch.Tensor,
+    *,
+    dtype: torch.dtype,
+    device: torch.device = CPU,
+    channels_last: bool = False,
+    min_batch: int,
+    max_batch: int | None,
+    rewrites: Sequence[str],
+) -> ExportedProgram:
+    """The generator's ATen graph. The generator itself stays as it is.
+
+    Args:
+        generator, example, min_batch, max_batch, rewrites: see `p2p.deploy.backend.Backend.export`.
+        dtype, device: of the graph's weights, inputs and outputs; frames stay uint8.
+        channels_last: keep the weights in the memory order of NHWC, which convolutions on tensor cores read.
+
+    Raises:
+        ValueError: min_batch and max_batch contradict each other.
+    """
+    check_batches(min_batch, max_batch)
+    static = min_batch == max_batch
+    # With one image, torch.export would take a batch that is to vary for a constant.
+    size = min_batch if static else max(2, max_batch or min_batch)
+    batch = example[:1].expand(size, -1, -1, -1).to(device, dtype if example.is_floating_point() else None).contiguous()
+    # A copy, because converting a module converts it in place, and other backends may want it after this one.
+    network = copy.deepcopy(rewrite.apply(generator, rewrites, example)).to(device, dtype)
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    varying = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}
+    with torch.no_grad():
+        return torch.export.export(network, (batch,), dynamic_shapes=(varying,))
+
+
+def write(program: ExportedProgram, path: Path) -> None:
+    """Save a program by way of memory: where the disk is full, torch's own way to a file ends the process."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def read(path: Path) -> ExportedProgram:
+    """What torch.export has saved, of which nothing is run, without its warnings of how its own file is laid out.
+
+    Raises:
+        ValueError: the file is damaged, or holds what could run, see `p2p.deploy.archive`.
+    """
+    check_archive(path)
+    try:
+        with quiet(), weights_only():
+            program = torch.export.load(path)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds a pickled object, {FOREIGN}") from error
+    program._guards_code = []  # Python code; `signature_of` says the same
+    return program
+
+
+def signature_of(program: ExportedProgram) -> Signature:
+    """The inputs of a graph."""
+    [name] = program.graph_signature.user_inputs
+    [value] = [node.meta["val"] for node in program.graph.nodes if node.name == name]
+    count, *image = value.shape
+    if isinstance(count, int):
+        least = most = count
+    else:
+        limits = program.range_constraints[count.node.expr]
+        least, most = int(limits.lower), int(limits.upper) if limits.upper < MOST_IMAGES else None
+    return Signature(least, most, tuple(image), str(value.dtype).removeprefix("torch."))
