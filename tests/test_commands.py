@@ -9,8 +9,10 @@ import sys
 import time
 from functools import partial
 
+import hydra.experimental.callback
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -96,9 +98,12 @@ def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "train.yaml", "csv/version_0/metrics.csv"} <= found
     assert {"samples/epoch_0001.png", "samples/epoch_0002.png"} <= found
+    assert {".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"} <= found
+    assert yaml.safe_load((folder / ".hydra/overrides.yaml").read_text()) == [f"name={name}", *SMALL, "epochs=2"]
     assert any(path.startswith("tensorboard/version_0/events") for path in found)
     header = (folder / "csv/version_0/metrics.csv").read_text().splitlines()[0]
-    assert {"train/D", "train/G_gan", "train/G_l1", "val/L1", "val/PSNR", "val/SSIM"} <= set(header.split(","))
+    columns = {"train/D", "train/G_gan", "train/G_l1", "val/L1", "val/PSNR", "val/SSIM", "lr/G", "lr/D"}
+    assert columns <= set(header.split(","))
     record = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert (record["epoch"], record["global_step"]) == (1, 128)
 
@@ -183,6 +188,13 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs
 
 
+class Score(hydra.experimental.callback.Callback):
+    """What a command returns to Hydra, whose sweepers optimize it."""
+
+    def on_job_end(self, config, job_return, **rest):
+        Score.found = job_return.return_value
+
+
 def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
@@ -192,7 +204,10 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
     for weight in (10, 100):
         (job,) = (job for job in jobs if job.endswith(f"model.lambda_l1-{weight}"))
         assert f"lambda_l1: {weight}\n" in (tmp_path / job / "train.yaml").read_text()
-    inside("export", f"name={name}/{job}")
+        assert f"model.lambda_l1={weight}" in (tmp_path / job / ".hydra/overrides.yaml").read_text()
+    inside("export", f"name={name}/{job}", "+hydra.callbacks.score._target_=tests.test_commands.Score")
+    psnr = json.loads((tmp_path / job / "export/manifest.json").read_text())["psnr_db"]
+    assert Score.found == psnr["worst"]
 
 
 def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path, inside):
@@ -274,7 +289,7 @@ def test_training_without_a_logger(override, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", name, *SMALL, *fast, override])
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     assert "after training" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "samples", "train.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hydra", "checkpoints", "samples", "train.yaml"]
 
 
 def test_the_sentence_is_all_that_is_printed():

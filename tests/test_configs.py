@@ -57,6 +57,9 @@ def test_every_option_instantiates(group, option, tmp_path):
         extra = sentence.partition(".[")[2].rstrip("]'")
         assert f'{extra} = ["{NEEDS[group, option]}>' in (CONF.parent / "pyproject.toml").read_text()
         return
+    if group == "reconstruction":
+        assert cfg.losses == compose_command(command, [f"losses={option}"], tmp_path).losses
+        return
     made = instantiate(cfg[group], _convert_="all")
     assert all(made.values()) if isinstance(made, dict) else (made is None) == (option == "none")
     if group == "data":

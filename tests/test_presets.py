@@ -50,7 +50,7 @@ def test_preset(name, tmp_path):
         assert model.discriminator.conditional == conditional
         assert getattr(model.discriminator, "layers", 0) == layers
         assert isinstance(model.discriminator, PixelGAN) == (layers == 0)
-    assert model.reconstruction is None or isinstance(model.reconstruction, nn.L1Loss)
+    assert [type(loss.distance) for loss in model.losses.values()] == ([nn.L1Loss] if "L1" in losses else [])
 
     before = [parameter.clone() for parameter in model.parameters()]
     trainer.fit(model, instantiate(cfg.data, _convert_="all"))

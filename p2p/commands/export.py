@@ -40,13 +40,17 @@ def inputs_of(dataset: PairDataset, count: int) -> Batch:
     return Batch.collate([replace(batch, target_NCHW=None) for batch in alike])
 
 
-def main(cfg: DictConfig) -> None:
-    """Export, or say which largest batch the GPU's memory holds."""
+def main(cfg: DictConfig) -> float:
+    """Export, or say which largest batch the GPU's memory holds.
+
+    Returns:
+        The PSNR of the worst validation image in dB, which min_psnr judges, for Hydra's sweepers.
+    """
     backend = cfg.backend
     fastest = "batch_size" in backend
     size = cfg.batch_size or 8 if fastest else backend.get("max_batch")
     compiled = backend._target_.split(".")[-2] in ("auto", "triton", "torch_tensorrt")  # for 32, if not told otherwise
-    or_say_what_fits(
+    return or_say_what_fits(
         partial(export_program, cfg),
         setting="batch_size" if fastest else "backend.max_batch",
         size=size or max(backend.get("min_batch", 1), 32 * compiled),
@@ -108,8 +112,8 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
         raise ValueError(f"backend.tf32=true is of backend.precision=fp32 alone, not of {precision}: leave one out")
 
 
-def export_program(cfg: DictConfig) -> None:
-    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
+def export_program(cfg: DictConfig) -> float:
+    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is; see `main`."""
     place_for(Path(cfg.output))  # before any work
     run_dir = Path(cfg.run_dir)
     checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)
@@ -160,3 +164,4 @@ def export_program(cfg: DictConfig) -> None:
         where["input"] = "your/images"
     batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
     print(f"next: {command_line('infer', '+pipeline=overlap', batch_size=batch_size, **where)}")
+    return psnr["worst"]

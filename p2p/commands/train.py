@@ -10,7 +10,9 @@ from pathlib import Path
 
 import lightning
 from hydra.utils import instantiate
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,18 +28,25 @@ from p2p.system.gpu_faults import alone, or_say_what_fits
 from p2p.system.lock import held
 from p2p.system.memory import keep_freed_memory
 from p2p.training.callbacks.resume import resume_callback
-from p2p.training.logs import going_on
+from p2p.training.logs import going_on, log_settings
 from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint
-from p2p.training.saving import Checkpoints, check_savers
+from p2p.training.saving import Checkpoints, check_monitor, check_savers
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
+say = rank_zero_only(print)  # the first of several processes speaks and writes
 
-def main(cfg: DictConfig) -> None:
-    """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds."""
+
+def main(cfg: DictConfig) -> float:
+    """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds.
+
+    Returns:
+        The score cfg.monitor after training, of the weights that export.py takes by default: what Hydra's sweepers
+        minimize or maximize.
+    """
     attempt = partial(try_steps, cfg) if alone() else None
     with held(Path(cfg.run_dir)), disk_of(Path(cfg.run_dir)):
-        or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
+        return or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
 
 
 def try_steps(cfg: DictConfig, batch_size: int) -> None:
@@ -51,61 +60,97 @@ def try_steps(cfg: DictConfig, batch_size: int) -> None:
         trainer.fit(instantiate(cfg.model, _convert_="all"), instantiate(cfg.data, _convert_="all"))
 
 
-def train(cfg: DictConfig) -> None:
-    """Validate, train, validate again."""
+def train(cfg: DictConfig) -> float:
+    """Validate, train, validate again; see `main`."""
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    run_dir = Path(cfg.run_dir)
-    say = rank_zero_only(print)  # the first of several processes speaks and writes
+    resume, checkpoint = find_what_to_resume(cfg)
+    start = start_from_reference(cfg) if resume is None else {}
+    data = made(cfg, "data")
+    loggers = make_loggers(cfg, resume, checkpoint)
+    why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    trainer = make_trainer(cfg, data, loggers, resume)
+    model = make_model(cfg, trainer)
+    load_start(model, start)
+    if resume is not None:
+        check_networks(checkpoint, resume, model)
+        check_that_something_is_left(checkpoint, trainer)
+
+    trainer.loggers = loggers if resume is None else []  # or it would be logged as step 0 again
+    (before,) = trainer.validate(model, data, ckpt_path=resume, verbose=False, weights_only=True)
+    trainer.loggers = loggers
+    goes_on = resume is not None and is_in_place(cfg, resume)
+    log_settings(loggers, cfg, None if goes_on else {name: before[name] for name in model.scores})
+    where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
+    say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    fit(cfg, trainer, model, data, resume)
+    (after,) = trainer.validate(model, data, verbose=False)
+
+    show_result(before, after)
+    say(f"next: {command_line('export', **run_settings(cfg.run_dir))}")
+    return after[cfg.monitor]
+
+
+def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None]:
+    """The checkpoint that cfg.ckpt_path names, and what it holds; says which settings the run goes on with."""
     resume = None if cfg.ckpt_path is None else checkpoint_to_resume(cfg)
     for line in what_is_kept(cfg, resume):
         say(line)
-    found = None if resume is None else read_checkpoint(resume)
-    start = start_from_reference(cfg) if resume is None else {}
-    data = made(cfg, "data")
-    callbacks = made(cfg, "callbacks")
-    logger = cfg.get("logger") or OmegaConf.create()
+    return resume, None if resume is None else read_checkpoint(resume)
+
+
+def make_loggers(cfg: DictConfig, resume: Path | None, checkpoint: dict | None) -> list[Logger]:
+    """Those of cfg.logger, of which TensorBoard's goes on where a run goes on in its own folder."""
+    nodes = cfg.get("logger") or OmegaConf.create()
+    if resume is not None and is_in_place(cfg, resume):
+        nodes = going_on(nodes, checkpoint)
+    return [*instantiate(nodes).values()]
+
+
+def make_trainer(cfg: DictConfig, data: LightningDataModule, loggers: list[Logger], resume: Path | None) -> Trainer:
+    """With all callbacks, and with what it saves checkpoints by."""
+    run_dir, callbacks = Path(cfg.run_dir), made(cfg, "callbacks")
     if resume is not None:
         callbacks["resume"] = resume_callback(cfg, resume, data)
-        logger = going_on(logger, found) if is_in_place(cfg, resume) else logger
-    loggers = instantiate(logger)
     if not loggers:
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
     # The last checkpoint is saved behind the best ones, so that it knows of them.
     ordered = sorted(callbacks.values(), key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
-    why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
-    trainer = made(cfg, "trainer", callbacks=ordered, logger=list(loggers.values()))
+    trainer = made(cfg, "trainer", callbacks=ordered, logger=loggers)
     check_savers(callbacks, run_dir)
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
+    trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, resumed=resume)
+    return trainer
+
+
+def make_model(cfg: DictConfig, trainer: Trainer) -> LightningModule:
+    """The model of that many processes; cfg is told what norm_stats=auto stands for."""
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
     model = made(cfg, "model")
     check_strategy(trainer, model)
-    load_start(model, start)
-    trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, resumed=resume)
-    if resume is not None:
-        check_networks(found, resume, model)
-        check_that_something_is_left(found, trainer)
-    trainer.loggers = [] if resume is not None else [*loggers.values()]  # or it would be logged as step 0 again
-    before = scores_of(trainer.validate(model, data, ckpt_path=resume, verbose=False, weights_only=True))
-    trainer.loggers = [*loggers.values()]
-    where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
-    say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    check_monitor(model.scores, monitor=cfg.monitor, mode=cfg.monitor_mode)
+    return model
+
+
+def fit(
+    cfg: DictConfig, trainer: Trainer, model: LightningModule, data: LightningDataModule, resume: Path | None
+) -> None:
+    """Train to the end, or until a signal stops it, after which a line says how to go on."""
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     except SystemExit:  # what Lightning makes of a signal, see p2p.system.signals
-        if trainer.global_step and (last := run_dir / "checkpoints/last.ckpt").is_file():
+        if trainer.global_step and (last := Path(cfg.run_dir, "checkpoints/last.ckpt")).is_file():
             say(f"{os.path.relpath(last)} can be exported, or resumed: {to_resume(cfg)}")
         raise
-    after = scores_of(trainer.validate(model, data, verbose=False))
 
-    rows = {
-        "input unchanged": before.get("unchanged"),
-        "before training": before["val"],
-        "after training": after["val"],
-    }
-    rank_zero_only(show_scores)(rows)
-    say(f"next: {command_line('export', **run_settings(run_dir))}")
+
+@rank_zero_only
+def show_result(before: dict[str, float], after: dict[str, float]) -> None:
+    """The table of scores at the end."""
+    first, last = scores_of(before), scores_of(after)
+    rows = {"input unchanged": first.get("unchanged"), "before training": first["val"], "after training": last["val"]}
+    show_scores(rows)
 
 
 def made(cfg: DictConfig, part: str, **options: object) -> object:

@@ -66,7 +66,7 @@ def run_command(name: str, arguments: list[str]) -> None:
         arguments, deletions = for_hydra(name, arguments)
     typed, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra looks
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
         sys.argv = typed  # for processes that main starts
         os.environ[FULL_ERROR] = "1" if full else "0"  # for processes that main starts
         try:
@@ -76,7 +76,7 @@ def run_command(name: str, arguments: list[str]) -> None:
                 with lasting():
                     main = importlib.import_module(f"p2p.commands.{name}").main
                 signals.work()
-                main(cfg)
+                return main(cfg)  # the score, for Hydra's sweepers
         finally:
             os.environ[FULL_ERROR] = "1"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.config.shown import as_typed
-from p2p.run.record import leaves
+from p2p.run.leaves import leaves
 
 EMPTY = "{key}= is empty: give it a value, or leave it out; is a shell variable not set?"
 PATHS = {  # the last part of a setting's name

@@ -65,6 +65,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "scheduler.patience": NOT_NEGATIVE,
     "scheduler.threshold": NOT_NEGATIVE,
     "model.lambda_l1": NOT_NEGATIVE,
+    "losses.*.weight": NOT_NEGATIVE,
     "model.init_gain": POSITIVE,
     "model.accumulate": COUNT,
     "model.clip_norm": POSITIVE,

@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import as_typed
 from p2p.run.checkpoint import find_checkpoint
-from p2p.run.record import leaves, load_record, record_of
+from p2p.run.leaves import leaves
+from p2p.run.record import load_record, record_of
 
 TODAYS = ("name", "run_dir", "ckpt_path")  # of the command line alone
+PRESETS = ("experiment", "reconstruction")  # groups whose options set and choose what belongs to others
 STARTS = ("init_from", "init_discriminator_from")  # of a run that starts anew
 
 
@@ -64,7 +66,7 @@ def resumed_settings(cfg: DictConfig, typed: list[str]) -> DictConfig:
             record[key] = composed[key]
     overrides = [each for each in OverridesParser.create(loader).parse_overrides(typed) if not each.is_hydra_override()]
     for override in sorted(overrides, key=lambda override: override.key_or_group not in groups):  # as Hydra does
-        if override.key_or_group == "experiment":
+        if override.key_or_group in PRESETS:
             for key in _set_by_presets(override):
                 _adopt(record, composed, key)
         elif override.key_or_group in groups:
@@ -146,12 +148,12 @@ def as_hydra_takes_them(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _set_by_presets(override: Override) -> Iterator[str]:
-    """The keys that conf/experiment/<option>.yaml and what it inherits from set, and the groups that they choose."""
+    """The keys that conf/<group>/<option>.yaml and what it inherits from set, and the groups that they choose."""
     loader, found = GlobalHydra.instance().config_loader(), override.value()
     folders = [Path(each.path.removeprefix("file://")) for each in loader.get_search_path().get_path() if each.path]
     options = [option for option in (found if isinstance(found, list) else [found]) if option is not None]
     for option in options:
-        file = next(path for folder in folders if (path := folder / "experiment" / f"{option}.yaml").is_file())
+        file = next(path for folder in folders if (path := folder / override.key_or_group / f"{option}.yaml").is_file())
         preset = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         for default in preset.pop("defaults", []):
             if isinstance(default, str):

@@ -17,7 +17,7 @@ from p2p.config.annotations import argument_kinds
 from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
 from p2p.config.shown import as_typed
-from p2p.run.record import leaves
+from p2p.run.leaves import leaves
 
 if TYPE_CHECKING:  # importing it takes seconds, which p2p.config.cli would add to every command
     from lightning import LightningModule, Trainer

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 
-class Adversarial(ABC):
-    """The game between the two: a loss for each, and for some games a penalty on the discriminator."""
+class Adversarial(Protocol):
+    """The game between the two: a loss for each, and for some games a penalty on the discriminator.
 
-    @abstractmethod
+    Attributes:
+        differentiates_twice: whether the penalty takes the gradient of a gradient, which torch.compile cannot.
+    """
+
+    differentiates_twice: bool = False
+
     def discriminator_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
         """Logits for real and for generated images, any shape -> the mean loss, a scalar."""
 
-    @abstractmethod
     def generator_loss(self, fake_logits: torch.Tensor) -> torch.Tensor:
         """Logits for generated images, any shape -> the mean loss, a scalar."""
 
@@ -88,6 +92,7 @@ class WassersteinGP(Adversarial):
 
     def __init__(self, *, weight: float = 10.0):
         self.weight = weight
+        self.differentiates_twice = weight != 0
 
     def discriminator_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
         """mean(fake) - mean(real)."""

@@ -22,9 +22,16 @@ def show(title: str, header: list[str], rows: list[list[str]], *, bold: str | No
 
 
 def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
-    """Print a row of L1, PSNR and SSIM for each named set of scores that is there."""
-    rows = [[name, f"{s['L1']:.4f}", f"{s['PSNR']:.2f}", f"{s['SSIM']:.3f}"] for name, s in scores.items() if s]
-    show("validation, images in [-1, 1]", ["", "L1", "PSNR dB", "SSIM"], rows)
+    """Print a row for each named set of scores that is there; all sets have the same."""
+    there = {name: each for name, each in scores.items() if each}
+    header = ["", *next(iter(there.values()))]
+    rows = [[name, *map(score_text, each.values())] for name, each in there.items()]
+    show("validation, images in [-1, 1]", header, rows)
+
+
+def score_text(score: float) -> str:
+    """Four decimals of a share such as SSIM, two of what is larger, such as decibels."""
+    return f"{score:.4f}" if abs(score) < 1 else f"{score:.2f}"
 
 
 def show_stages(clock: Clock, *, format: str | None = None, done: Collection[str] = ()) -> None:
@@ -71,10 +78,10 @@ def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: in
             print(f"{row['backend']} left out: {row['verdict']}")
 
 
-def scores_of(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """What `trainer.validate` returns, {"val/L1": ...}, grouped by prefix: {"val": {"L1": ...}}."""
+def scores_of(logged: dict[str, float]) -> dict[str, dict[str, float]]:
+    """What `trainer.validate` returns for a loader, {"val/L1": ...}, grouped by prefix: {"val": {"L1": ...}}."""
     grouped: dict[str, dict[str, float]] = {}
-    for key, value in results[0].items():
+    for key, value in logged.items():
         prefix, _, name = key.partition("/")
         grouped.setdefault(prefix, {})[name] = value
     return grouped

@@ -7,21 +7,16 @@ is saved as the value that it had.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from p2p.run.checkpoint import newest_checkpoint, origin_of
+from p2p.run.earlier import MOVED, modernize
+from p2p.run.leaves import is_reference, leaves
 from p2p.run.trust import check_record
-from p2p.shipped import CONF
-
-# Before 0.2 these modules lay one level higher.
-MOVED = re.compile(r"(?m)(_target_: )p2p\.(?=(pix2pix|schedules|callbacks)\.)")
 
 
 def read_record(run_dir: Path, checkpoint: Path | None = None, *, instead: str = "") -> DictConfig:
@@ -77,10 +72,7 @@ def load_record(path: Path) -> DictConfig:
     if not isinstance(record, DictConfig) or "generator" not in record:
         raise ValueError(f"{path} holds no settings of train.py: restore it from a copy")
     check_record(record, path)
-    if not any(_is_reference(value) for _, value in leaves(OmegaConf.to_container(record, resolve=False))):
-        _restore_references(record)
-    if record.get("norm_stats") == "auto":  # of early versions: what it meant for that run
-        record.norm_stats = "instance" if record.batch_size == 1 else "running"
+    modernize(record)
     return record
 
 
@@ -93,39 +85,6 @@ def as_record(cfg: DictConfig) -> DictConfig:
     """What is to be saved of the config that a run is trained with."""
     record = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     for path, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
-        if isinstance(value, str) and "${" in value and not _is_reference(value):
+        if isinstance(value, str) and "${" in value and not is_reference(value):
             OmegaConf.update(record, path, OmegaConf.select(cfg, path))
     return record
-
-
-def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every value of nested dicts with its dotted path; an empty dict is a value, a list is one."""
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _is_reference(value: object) -> bool:
-    """Whether it is made of other settings, or of where the samples lie: it asks neither Hydra nor the machine."""
-    return isinstance(value, str) and "${" in value and ":" not in re.sub(r"\$\{(oc\.select|samples):", "${", value)
-
-
-def _restore_references(record: DictConfig) -> None:
-    """In a record of early versions, which saved values alone: wherever conf/ has a reference to an equal value."""
-    for path in sorted(CONF.glob("*/*.yaml"), key=lambda path: path.parent.name == "model"):  # that refers to nodes
-        for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
-            key = f"{path.parent.name}.{key}"
-            recorded = OmegaConf.select(record, key)
-            if recorded is None or not _is_reference(value):
-                continue
-            parent, _, name = key.rpartition(".")
-            node = OmegaConf.select(record, parent)
-            node[name] = value
-            try:
-                same = node[name] == recorded
-            except OmegaConfBaseException:
-                same = False
-            if not same:
-                node[name] = recorded

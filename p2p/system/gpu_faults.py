@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 # As torch, CUDA, cuBLAS, cuDNN, TensorRT, nvImageCodec and ONNX Runtime put it.
 FULL = re.compile(
@@ -20,6 +21,7 @@ FAILED = re.compile(
     r"|((?:CUBLAS|CUDNN)_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR))",
     re.IGNORECASE,
 )
+T = TypeVar("T")
 MISUSED = re.compile(r"captur|invalid (?:argument|configuration|device ordinal|resource handle)")  # a bug, not the GPU
 
 
@@ -92,10 +94,8 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def or_say_what_fits(
-    work: Callable[[], object], *, setting: str, size: int, attempt: Callable[[int], object] | None
-) -> None:
-    """Do `work`; where the GPU's memory does not hold it, try half the size, a quarter and so on, and say what fits.
+def or_say_what_fits(work: Callable[[], T], *, setting: str, size: int, attempt: Callable[[int], object] | None) -> T:
+    """Return what `work` does; where the GPU's memory does not hold it, try half the size and so on, and say what fits.
 
     Args:
         setting: that `size` is the value of.

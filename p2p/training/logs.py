@@ -1,10 +1,49 @@
-"""One curve for a run, also if it is stopped and resumed."""
+"""What loggers are told of a run beside its curves, and one curve for a run that is stopped and resumed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+
+from p2p.config.shown import as_typed
+from p2p.run.leaves import leaves
+from p2p.run.record import as_record
+
+NOT_OF_TRAINING = ("name", "run_dir", "ckpt_path", "callbacks", "logger", "trainer")  # where and how it runs
+
+
+def settings_of(cfg: DictConfig) -> dict[str, bool | int | float | str]:
+    """What makes one training another, by the names that it is set by: {"optimizer.lr": 0.0002, "generator": "UNet"}.
+
+    What follows from another setting is left out.
+    """
+    found = {}
+    for key, value in leaves(OmegaConf.to_container(as_record(cfg), resolve=False)):
+        if key.partition(".")[0] in NOT_OF_TRAINING or key.endswith("._partial_"):
+            continue
+        if key.endswith("._target_"):
+            key, value = key.removesuffix("._target_"), value.rpartition(".")[2]
+        if not (isinstance(value, str) and "${" in value):
+            found[key] = value if isinstance(value, (bool, int, float)) else as_typed(value)
+    return found
+
+
+def log_settings(loggers: list[Logger], cfg: DictConfig, scores: dict[str, float] | None) -> None:
+    """Tell every logger the settings, as its hyperparameters.
+
+    TensorBoard's page HPARAMS has a row for each run that named its scores when it began, and shows their last values.
+
+    Args:
+        scores: before training, by the names that they are logged by; None: the run goes on, and has its row.
+    """
+    settings = settings_of(cfg)
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(settings)
+        elif scores is not None:
+            logger.log_hyperparams(settings, scores, step=0)
 
 
 def going_on(loggers: DictConfig, checkpoint: dict) -> DictConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -12,15 +12,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanAbsoluteError, MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics import Metric, MetricCollection
 
 from p2p.batch import Batch
-from p2p.losses.adversarial import Adversarial, WassersteinGP
+from p2p.losses.adversarial import Adversarial
+from p2p.losses.loss import Loss
 from p2p.models.inference_view import NormStats, inference_view, resolve_norm_stats
 from p2p.models.init import initialize
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
 from p2p.training.finite import LossWatch, check_weights
+from p2p.training.optimizers import as_list, check_optimization, lay_out_like_weights
 
 MODES_THAT_RECORD = ("reduce-overhead", "max-autotune")  # of torch.compile
 
@@ -31,13 +32,15 @@ class Pix2Pix(LightningModule):
     Args:
         generator: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1].
         discriminator: (input, image) -> logits of any shape.
-        adversarial: the game between the two; None trains the generator on the reconstruction alone, and the
-            discriminator is dropped.
-        reconstruction: distance of an output from its target, such as `torch.nn.L1Loss()`; None leaves it out.
+        adversarial: the game between the two; None trains the generator on `losses` alone, and the discriminator is
+            dropped.
+        losses: by name what else the generator is to make small, each with its weight.
+        metrics: by name the scores of validation; each `update` takes outputs and targets, see `p2p.metrics.image`.
         optimizer: parameters -> optimizer; called once for each network.
         scheduler: optimizer -> learning-rate scheduler, stepped at the end of each epoch; ReduceLROnPlateau is
-            given the metric val/L1.
-        lambda_l1: weight of `reconstruction` against the adversarial loss; 100 in the paper.
+            given the score `monitor`.
+        lambda_l1: weight against the adversarial loss of those `losses` that have none of their own; 100 in the paper.
+        monitor: the score that a schedule goes by, such as val/L1.
         init, init_gain: of the weights, see `p2p.models.init`.
         norm_stats: BatchNorm's statistics in validation and deployment, see `p2p.models.inference_view`.
         batch_size: of the training batches; decides what norm_stats="auto" means. train.py has decided it before,
@@ -49,11 +52,11 @@ class Pix2Pix(LightningModule):
         capture: train by a CUDA graph, see `p2p.training.capture`: True, False, or "auto" where it can be.
         compile: True compiles both networks with torch.compile, a string is its mode; validation is not compiled.
 
-    Logs train/D, train/G_gan and train/G_l1, the last before its weight and whatever the distance; what is not
-    played for is not logged.
+    Logs train/D and train/G_gan if there is a game, train/G_<name> of each of `losses` before its weight, and
+    val/<name> of each of `metrics`; before and after training unchanged/<name> as well, of the inputs themselves.
 
     Raises:
-        ValueError: neither `adversarial` nor `reconstruction` is there, or a number is out of range.
+        ValueError: there is neither a game nor a loss, or a number is out of range.
     """
 
     def __init__(
@@ -62,10 +65,12 @@ class Pix2Pix(LightningModule):
         generator: nn.Module,
         discriminator: nn.Module | None,
         adversarial: Adversarial | None,
-        reconstruction: nn.Module | None,
+        losses: Mapping[str, Loss],
+        metrics: Mapping[str, Metric],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
         lambda_l1: float = 100.0,
+        monitor: str = "val/L1",
         init: str = "normal",
         init_gain: float = 0.02,
         norm_stats: NormStats = "auto",
@@ -76,8 +81,10 @@ class Pix2Pix(LightningModule):
         compile: bool | str = False,
     ):
         super().__init__()
-        if adversarial is None and reconstruction is None:
-            raise ValueError("adversarial=none and reconstruction=none leave nothing to learn from: choose one of them")
+        if adversarial is None and not losses:
+            raise ValueError("adversarial=none and losses=none leave nothing to learn from: choose one of them")
+        if "gan" in losses:
+            raise ValueError("losses.gan would be logged as the adversarial loss is: give it another name")
         if not lambda_l1 >= 0:  # also catches NaN
             raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
         if accumulate < 1:
@@ -86,9 +93,9 @@ class Pix2Pix(LightningModule):
             raise ValueError(f"model.clip_norm={clip_norm} is too small: use more than 0, or null")
         if capture not in (True, False, "auto"):
             raise ValueError(f"model.capture={capture} is not known: use auto, true or false")
-        if compile and isinstance(adversarial, WassersteinGP) and adversarial.weight:
+        if compile and adversarial is not None and adversarial.differentiates_twice:
             raise ValueError(
-                "model.compile cannot differentiate twice, as the penalty of adversarial=wgangp does: use"
+                f"model.compile cannot differentiate twice, as the penalty of {type(adversarial).__name__} does: use"
                 " model.compile=false"
             )
         if compile in MODES_THAT_RECORD and capture is not False:
@@ -96,13 +103,14 @@ class Pix2Pix(LightningModule):
                 f"model.compile={compile} records CUDA graphs of its own: use model.compile=true, or"
                 " model.capture=false"
             )
-        _check_optimization(optimizer, scheduler)
+        check_optimization(optimizer, scheduler)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator if adversarial is not None else None
         self.adversarial = adversarial
-        self.reconstruction = reconstruction
-        self.lambda_l1 = lambda_l1
+        self.losses = dict(losses)
+        self.weights = {name: lambda_l1 if loss.weight is None else loss.weight for name, loss in losses.items()}
+        self._monitor = monitor
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self._capture = capture
@@ -117,10 +125,7 @@ class Pix2Pix(LightningModule):
                 initialize(network, init=init, gain=init_gain)
                 if compile:  # in place, so that names in the checkpoint stay
                     network.compile(mode=None if compile is True else compile, dynamic=False)
-        # Per image, then averaged: the usual figure, and the one that identity's 20.7 dB is given in.
-        psnr = PeakSignalNoiseRatio(data_range=(-1.0, 1.0), dim=(1, 2, 3), reduction="elementwise_mean")
-        ssim = StructuralSimilarityIndexMeasure(data_range=(-1.0, 1.0))
-        self.scores = MetricCollection({"L1": MeanAbsoluteError(), "PSNR": psnr, "SSIM": ssim}, prefix="val/")
+        self.scores = MetricCollection(dict(metrics), prefix="val/")
         self.unchanged = self.scores.clone(prefix="unchanged/")
 
     def forward(self, input_NCHW: torch.Tensor) -> torch.Tensor:
@@ -171,7 +176,7 @@ class Pix2Pix(LightningModule):
 
     def _count_step(self) -> None:
         """What Lightning's wrapper of the generator's optimizer does beside the step, for global_step."""
-        optimizer = _as_list(self.optimizers())[0]
+        optimizer = as_list(self.optimizers())[0]
         optimizer._on_before_step()
         optimizer._on_after_step()
 
@@ -198,7 +203,7 @@ class Pix2Pix(LightningModule):
         return mean
 
     def _generator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        optimizer = _as_list(self.optimizers(use_pl_optimizer=self._captured is None))[0]
+        optimizer = as_list(self.optimizers(use_pl_optimizer=self._captured is None))[0]
         optimizer.zero_grad()
         means = defaultdict(float)
         if self.adversarial is not None:
@@ -209,9 +214,9 @@ class Pix2Pix(LightningModule):
             if self.adversarial is not None:
                 losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake))
                 total = total + losses["train/G_gan"]
-            if self.reconstruction is not None:
-                losses["train/G_l1"] = self.reconstruction(fake, batch.target_NCHW)
-                total = total + self.lambda_l1 * losses["train/G_l1"]
+            for name, loss in self.losses.items():
+                value = losses[f"train/G_{name}"] = loss(fake, batch.target_NCHW, batch.input_NCHW)
+                total = total + self.weights[name] * value
             self.manual_backward(share * total)
             for name, loss in losses.items():
                 means[name] += share * loss.detach()
@@ -227,15 +232,19 @@ class Pix2Pix(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """The learning rates follow their schedule, which may go by the last validation."""
-        for scheduler in _as_list(self.lr_schedulers()):
+        for scheduler in as_list(self.lr_schedulers()):
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            elif (score := self.trainer.callback_metrics.get("val/L1")) is not None:
+            elif (score := self.trainer.callback_metrics.get(self._monitor)) is not None:
                 scheduler.step(score)
 
     def setup(self, stage: str) -> None:
-        """On a GPU the weights are laid out as its convolutions want them; their values and names stay."""
-        if self.trainer.strategy.root_device.type == "cuda":
+        """Losses go where the networks do; on a GPU weights are laid out as convolutions want them."""
+        device = self.trainer.strategy.root_device
+        for loss in self.losses.values():
+            if isinstance(loss, nn.Module):
+                loss.to(device)
+        if device.type == "cuda":
             for network in (self.generator, self.discriminator):
                 if network is not None:
                     network.to(memory_format=torch.channels_last)
@@ -247,9 +256,9 @@ class Pix2Pix(LightningModule):
             ValueError: model.capture=true cannot be.
         """
         self._watch = LossWatch(self.device)
-        optimizers = _as_list(self.optimizers(use_pl_optimizer=False))
+        optimizers = as_list(self.optimizers(use_pl_optimizer=False))
         for optimizer in optimizers:
-            _lay_out_like_weights(optimizer)
+            lay_out_like_weights(optimizer)
         self._captured = capture_if_possible(
             lambda batch: self._both_steps([batch]),
             wanted=self._capture,
@@ -306,47 +315,18 @@ class Pix2Pix(LightningModule):
                 self.log_dict(self.unchanged, batch_size=len(batch))
         return output
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, LRScheduler | str]]]:
         """One optimizer and one scheduler for each network that is trained, generator first."""
         networks = [network for network in (self.generator, self.discriminator) if network is not None]
         optimizers = [self.make_optimizer(network.parameters()) for network in networks]
-        return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
-
-
-def _check_optimization(optimizer: Callable[..., Optimizer], scheduler: Callable[[Optimizer], LRScheduler]) -> None:
-    """Make both for a weight of no network: what they refuse is said before any work.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-    try:
-        made = optimizer([nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
-        raise ValueError(f"optimizer: {error}") from error
-    try:
-        scheduler(made)
-    except ValueError as error:
-        words = str(error)
-        raise ValueError(words if words.startswith("scheduler.") else f"scheduler: {words}") from error
+        schedulers = [
+            {"scheduler": self._scheduler(optimizer), "name": name}  # that rates are logged by
+            for name, optimizer in zip(("lr/G", "lr/D"), optimizers, strict=False)
+        ]
+        return optimizers, schedulers
 
 
 def _shares(batches: list[Batch]) -> list[tuple[Batch, float]]:
     """Each batch with the share of all images that it holds."""
     size = sum(map(len, batches))
     return [(batch, len(batch) / size) for batch in batches]
-
-
-def _lay_out_like_weights(optimizer: Optimizer) -> None:
-    """Its averages in the order of the weights in memory, which the checkpoint of another device may not have.
-
-    Fused optimizers go through both in the order of memory.
-    """
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
-                state[name] = torch.empty_like(weight).copy_(value)
-
-
-def _as_list(found: object) -> list:
-    """Lightning hands out the only optimizer or scheduler by itself, several in a list."""
-    return found if isinstance(found, list) else [found]

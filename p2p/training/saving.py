@@ -8,10 +8,12 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from lightning import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from torchmetrics import MetricCollection
 
 from p2p.run.checkpoint import ORIGIN, origin_of, write_checkpoint
 from p2p.run.record import as_record
@@ -27,8 +29,9 @@ class Checkpoints(TorchCheckpointIO):
     is a copy over the earlier checkpoint.
 
     A checkpoint and its record are one file, so they agree whenever the process is killed. When the first checkpoint is
-    there, a copy of the record becomes the run's `train.yaml`, and checkpoints of earlier runs of the same name are
-    removed. Until then both stay: what fails before its first checkpoint harms neither.
+    there, a copy of the record becomes the run's `train.yaml`, what Hydra knows of the run is kept in `.hydra`, and
+    checkpoints of earlier runs of the same name are removed. Until then all stay: what fails before its first
+    checkpoint harms none. Hydra itself would write `.hydra` before a command is checked, over that of the run before.
 
     Args:
         cfg: see `p2p.run.record.as_record` for what is kept of it, when the first checkpoint is saved.
@@ -58,14 +61,40 @@ class Checkpoints(TorchCheckpointIO):
         write_checkpoint(path, checkpoint)
         if self._first:
             atomic.write(self._run_dir / "train.yaml", self._record)
+            if HydraConfig.initialized():
+                self._keep_hydra()
             for other in path.parent.iterdir():
                 if OURS.fullmatch(other.name) and origin_of(other).get("run") != self._run:
                     other.unlink()
             self._first = False
 
+    def _keep_hydra(self) -> None:
+        """The files that Hydra names so: config, typed overrides and Hydra's own settings."""
+        hydra, folder = HydraConfig.instance().cfg, self._run_dir / ".hydra"
+        folder.mkdir(exist_ok=True)
+        for name, node in {"config": self._cfg, "overrides": hydra.hydra.overrides.task, "hydra": hydra}.items():
+            atomic.write(folder / f"{name}.yaml", OmegaConf.to_yaml(node))
+
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove it, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def check_monitor(scores: MetricCollection, *, monitor: str, mode: str) -> None:
+    """Raise a ValueError if there is no such score, or the worst epoch would be taken for the best.
+
+    Args:
+        scores: of validation.
+        monitor, mode: the settings monitor and monitor_mode.
+    """
+    known = dict(scores.items(keep_base=False))
+    if monitor not in known:
+        raise ValueError(f"monitor={monitor} is no score of validation: use {' or '.join(known)}, or add it to metrics")
+    if mode not in ("min", "max"):
+        raise ValueError(f"monitor_mode={mode} is not known: use min or max")
+    higher = known[monitor].higher_is_better
+    if higher is not None and mode != (better := "max" if higher else "min"):
+        raise ValueError(f"monitor_mode={mode} takes the worst {monitor} for the best: use monitor_mode={better}")
 
 
 def check_savers(callbacks: dict[str, Callback], run_dir: Path) -> None:

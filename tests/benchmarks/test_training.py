@@ -15,6 +15,8 @@ from benchmarks import baselines, curves, plain_step, training
 from benchmarks.pace import Pace
 from p2p.batch import Batch
 from p2p.losses.adversarial import Vanilla
+from p2p.losses.loss import Distance
+from p2p.metrics import image
 from p2p.training.pix2pix import Pix2Pix
 from p2p.training.schedules import linear
 
@@ -62,7 +64,8 @@ def test_the_step_of_the_benchmark_is_that_of_the_module():
         generator=networks[0],
         discriminator=networks[1],
         adversarial=Vanilla(),
-        reconstruction=torch.nn.L1Loss(),
+        losses={"l1": Distance(distance=torch.nn.L1Loss())},
+        metrics={"L1": image.l1()},
         optimizer=partial(torch.optim.Adam, lr=plain_step.LR, betas=plain_step.BETAS),
         scheduler=partial(linear, epochs=1),
     )

@@ -122,7 +122,8 @@ def follow(checkpoint, scheduler, optimizer, **changed):
     model = pix2pix(TinyGenerator(), TinyDiscriminator(), scheduler=scheduler, optimizer=optimizer)
     options = {"in_place": True, "new_rates": True, "new_optimizer": False, "images": 2, "batch_size": 1}
     Resume(**options | changed).follow_settings(model, checkpoint)
-    (made, _), (schedule, _) = model.configure_optimizers()
+    (made, _), (named, _) = model.configure_optimizers()
+    schedule = named["scheduler"]
     made.load_state_dict(checkpoint["optimizer_states"][0])
     schedule.load_state_dict(checkpoint["lr_schedulers"][0])
     return made, schedule

@@ -1,5 +1,7 @@
 """A run that is resumed goes on with its own settings, and with what is typed now on top of them."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -40,6 +42,25 @@ def test_a_record_of_before_the_modules_moved(run):
     path.write_text(path.read_text().replace("p2p.training.", "p2p."))
     assert "_target_: p2p.pix2pix.Pix2Pix" in path.read_text() and "_target_: p2p.callbacks.ema" in path.read_text()
     assert load_record(path) == expected
+
+
+def test_a_record_of_before_losses_had_names_goes_on_as_todays_settings_would(run):
+    """One that train.py of before has written, with what is typed below."""
+    folder = run()
+    path = folder / "train.yaml"
+    path.write_text((Path(__file__).parent / "records/before_losses.yaml").read_text())
+    typed = ["reconstruction=l2", "scheduler=constant", "trainer=cpu", "image_size=64", "batch_size=4", "epochs=2"]
+    typed += ["generator.width=4", "discriminator.width=4", "discriminator.layers=1", "~callbacks.samples", "~logger"]
+    typed += ["norm_stats=running"]  # what auto stood for
+    typed += [f"+trainer.limit_{split}_batches={n}" for split, n in (("train", 4), ("val", 2))]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        today = compose("train", [f"run_dir={folder}", *typed, "trainer.log_every_n_steps=1", "ckpt_path=last"])
+    cfg, said = resume(folder, "~logger")
+    assert OmegaConf.to_container(cfg, resolve=True) == OmegaConf.to_container(today, resolve=True)
+    assert all(line.startswith("logger.") for line in said)
+    cfg, said = resume(folder, "reconstruction=l1", "losses.l1.weight=5", "monitor=val/PSNR", "monitor_mode=max")
+    assert list(cfg.model.losses) == ["l1"] and cfg.losses.l1.weight == 5 and cfg.callbacks.best.monitor == "val/PSNR"
+    assert "losses.l2.distance._target_: torch.nn.MSELoss -> not set" in said
 
 
 OWN = ["data=folder", "data.root=pairs", "data.val=test", "image_size=64", "batch_size=3", "epochs=7", "optimizer.lr=1"]
@@ -94,7 +115,7 @@ def test_a_typed_option_replaces_the_runs_node_and_nothing_else(run):
     cfg, said = resume(folder, "data=folder", "callbacks=[best_k]")  # data.root must be given, and the run has one
     assert cfg.data.root == "pairs" and "ema" not in cfg.callbacks and cfg.callbacks.best_k.save_top_k == 3
     cfg, said = resume(folder, "experiment=paper_l1", "reconstruction=none")
-    assert cfg.adversarial is None and cfg.reconstruction is None and cfg.epochs == 200 and cfg.data.root == "pairs"
+    assert cfg.adversarial is None and cfg.losses == {} and cfg.epochs == 200 and cfg.data.root == "pairs"
 
 
 def test_settings_that_the_run_has_and_the_defaults_have_not(run):

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from p2p.config.cli import explain
 from p2p.config.settings import check_settings
-from p2p.run.record import leaves
+from p2p.run.leaves import leaves
 from p2p.shipped import CONF
 from tests.faults.conftest import make_pairs
 

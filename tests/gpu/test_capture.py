@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import LeastSquares, Vanilla, WassersteinGP
+from p2p.losses.loss import Distance
+from p2p.metrics import image
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from p2p.training.callbacks.ema import EMA
@@ -58,7 +60,8 @@ def fit(data, *, capture, epochs=1, ckpt_path=None, callbacks=(), accelerator="g
     lightning.seed_everything(0, verbose=False)
     model = Pix2Pix(
         discriminator=PatchGAN(width=8, layers=2),
-        reconstruction=nn.L1Loss(),
+        losses={"l1": Distance(distance=nn.L1Loss())},
+        metrics={"L1": image.l1()},
         optimizer=partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.999), fused=True),
         scheduler=partial(linear, epochs=8, decay_fraction=decay),
         capture=capture,

@@ -48,7 +48,7 @@ def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
 
 
 def test_scores_are_grouped_by_prefix():
-    assert scores_of([{"val/L1": 1.0, "val/PSNR": 2.0, "unchanged/L1": 3.0}]) == {
+    assert scores_of({"val/L1": 1.0, "val/PSNR": 2.0, "unchanged/L1": 3.0}) == {
         "val": {"L1": 1.0, "PSNR": 2.0},
         "unchanged": {"L1": 3.0},
     }

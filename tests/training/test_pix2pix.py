@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Hinge, LeastSquares, Vanilla, WassersteinGP
+from p2p.losses.loss import Distance
+from p2p.metrics import image
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from p2p.training.pix2pix import Pix2Pix
@@ -40,7 +42,8 @@ class TinyDiscriminator(nn.Module):
 def pix2pix(generator, discriminator, **options):
     parts = {
         "adversarial": Vanilla(),
-        "reconstruction": nn.L1Loss(),
+        "losses": {"l1": Distance(distance=nn.L1Loss())},
+        "metrics": {"L1": image.l1(), "PSNR": image.psnr(), "SSIM": image.ssim()},
         "optimizer": partial(torch.optim.Adam, lr=LR, betas=BETAS, eps=EPS),
         "scheduler": partial(linear, epochs=1000, decay_fraction=0.0),
         "lambda_l1": LAMBDA,
@@ -149,10 +152,12 @@ def test_global_step_counts_batches_and_the_rates_follow_the_schedule(tmp_path):
 
 
 def test_without_a_game_there_is_no_discriminator(tmp_path):
-    """The generator alone, against plain Adam on the reconstruction."""
+    """The generator alone, against plain Adam on the distance."""
     torch.manual_seed(0)
     generator = TinyGenerator().double()
-    model = pix2pix(generator, TinyDiscriminator().double(), adversarial=None, reconstruction=nn.MSELoss())
+    model = pix2pix(
+        generator, TinyDiscriminator().double(), adversarial=None, losses={"l2": Distance(distance=nn.MSELoss())}
+    )
     g = [p.detach().clone().requires_grad_() for p in generator.parameters()]
     data = torch.rand(3, 2, 2, 3, 16, 16, dtype=torch.float64)
     trainer = fit(model, [Batch(["x"] * 2, a, b) for a, b in data], tmp_path, precision="64-true")
@@ -165,12 +170,51 @@ def test_without_a_game_there_is_no_discriminator(tmp_path):
     assert not [name for name in model.state_dict() if name.startswith("discriminator")]
     assert len(trainer.optimizers) == 1
     assert trainer.global_step == 3
-    assert {key for key in trainer.callback_metrics if key.startswith("train/")} == {"train/G_l1"}
+    assert {key for key in trainer.callback_metrics if key.startswith("train/")} == {"train/G_l2"}
+
+
+class Ink(nn.Module):
+    """How much darker than its input an output is, by a factor that is learnt elsewhere."""
+
+    weight = 3.0
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, fake_NCHW, target_NCHW, input_NCHW):
+        return (self.factor * (input_NCHW - fake_NCHW)).relu().mean()
+
+
+def test_the_generator_minimizes_the_sum_of_its_losses_by_their_weights(tmp_path):
+    """By descent at rate 1, a step is the gradient; what a loss holds is neither trained nor saved."""
+    torch.manual_seed(0)
+    generator, ink = TinyGenerator().double(), Ink()
+    losses = {"l1": Distance(distance=nn.L1Loss()), "ink": ink, "l2": Distance(distance=nn.MSELoss(), weight=0.5)}
+    options = {"optimizer": partial(torch.optim.SGD, lr=1.0), "lambda_l1": 7.0}
+    model = pix2pix(generator, None, adversarial=None, losses=losses, **options)
+    start = [p.detach().clone().requires_grad_() for p in generator.parameters()]
+    a, b = torch.rand(2, 2, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    trainer = fit(model, [Batch(["x"] * 2, a, b)], tmp_path, precision="64-true")
+    fake = torch.tanh(F.conv2d(a, *start, padding=1))
+    l1, darker, l2 = (fake - b).abs().mean(), 2 * (a - fake).clamp(min=0).mean(), (fake - b).square().mean()
+    gradients = torch.autograd.grad(7.0 * l1 + 3.0 * darker + 0.5 * l2, start)
+    for after, before, gradient in zip(generator.parameters(), start, gradients, strict=True):
+        torch.testing.assert_close(after, before - gradient, rtol=1e-9, atol=1e-12)
+    logged = {name: trainer.callback_metrics[f"train/G_{name}"].item() for name in losses}
+    assert logged == pytest.approx({"l1": l1.item(), "ink": darker.item(), "l2": l2.item()}, rel=1e-6)
+    assert ink.factor.item() == 2.0
+    assert all(name.startswith("generator.") for name in model.state_dict())
+
+
+def test_a_loss_is_not_logged_as_the_game():
+    with pytest.raises(ValueError, match=r"losses\.gan would be logged as the adversarial loss is"):
+        pix2pix(TinyGenerator(), TinyDiscriminator(), losses={"gan": Ink()})
 
 
 def test_without_any_loss_there_is_nothing_to_learn():
     with pytest.raises(ValueError, match="leave nothing to learn from"):
-        pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, reconstruction=None)
+        pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, losses={})
 
 
 @pytest.mark.parametrize("adversarial", [Vanilla(), None])
@@ -180,8 +224,8 @@ def test_the_plateau_goes_by_val_l1(adversarial, tmp_path):
     scheduler = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=1, threshold=0.0)
     batches = [Batch(["x", "y"], a, b)]
     for lr, epochs, expected in ((0.0, 6, 0.5**2), (1e-3, 6, 1.0)):
-        model = pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=adversarial, scheduler=scheduler)
-        model.lambda_l1 = 1e4
+        options = {"adversarial": adversarial, "scheduler": scheduler, "lambda_l1": 1e4}
+        model = pix2pix(TinyGenerator(), TinyDiscriminator(), **options)
         model.make_optimizer = lambda parameters, lr=lr: torch.optim.Adam(
             [{"params": list(parameters)}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0}], lr=lr
         )

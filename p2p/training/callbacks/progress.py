@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.batch import Batch
+from p2p.report.tables import score_text
 
 
 class Progress(TQDMProgressBar):
@@ -57,8 +58,8 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
         """The bar's right end."""
-        losses = {name: trainer.callback_metrics.get(f"train/{name}") for name in ("D", "G_gan", "G_l1")}
-        shown = {name: f"{loss:.3f}" for name, loss in losses.items() if loss is not None}
+        losses = {name: loss for name, loss in trainer.callback_metrics.items() if name.startswith("train/")}
+        shown = {name.removeprefix("train/"): f"{loss:.3f}" for name, loss in losses.items()}
         return shown | {"images/s": f"{self.images_per_second:.1f}"}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,9 +67,8 @@ class Progress(TQDMProgressBar):
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        scores = {name: trainer.callback_metrics[f"val/{name}"] for name in ("L1", "PSNR", "SSIM")}
-        line = (
-            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  val L1 {scores['L1']:.4f}  "
-            f"PSNR {scores['PSNR']:.2f} dB  SSIM {scores['SSIM']:.3f}  {self.images_per_second:.1f} images/s"
-        )
+        scores = {name.removeprefix("val/"): trainer.callback_metrics[name].item() for name in pl_module.scores}
+        shown = "  ".join(f"{name} {score_text(score)}" for name, score in scores.items())
+        epoch = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+        line = f"{epoch}  val {shown}  {self.images_per_second:.1f} images/s"
         self.print(line) if self.is_enabled else print(line, flush=True)

@@ -66,7 +66,8 @@ class Resume(Callback):
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         optimizers, schedulers = model.configure_optimizers()
         keeps = what_it_keeps(model)
-        for i, (optimizer, scheduler) in enumerate(zip(optimizers, schedulers, strict=True)):
+        for i, (optimizer, named) in enumerate(zip(optimizers, schedulers, strict=True)):
+            scheduler = named["scheduler"]
             saved = checkpoint["optimizer_states"][i]
             if saved["state"] and (self._new_optimizer or {*saved["state"][0]} != keeps):
                 saved["state"] = {}
