@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from p2p.codecs import turbo
+from p2p.codecs.fast import JPEG, turned
+from p2p.codecs.pillow import LARGE
 
 BASELINE, SCAN, APP14 = 0xC0, 0xDA, 0xEE
 OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # progressive and so on; those three are no frames
@@ -18,7 +19,7 @@ def gpu_size(data: bytes) -> tuple[int, int] | None:
     file that ends as a whole one does, but lacks some of its middle, is not found out by its header: of that, a GPU
     leaves the rest undefined where a CPU refuses it.
     """
-    if not data.startswith(turbo.START) or END not in data[-64:]:
+    if not data.startswith(JPEG) or END not in data[-64:]:
         return None
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
@@ -26,8 +27,8 @@ def gpu_size(data: bytes) -> tuple[int, int] | None:
         if marker == BASELINE:
             depth, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             names = bytes(data[at + 10 : at + 10 + 3 * components : 3])  # others than 1, 2, 3 can mean RGB
-            usual = depth == 8 and names == b"\1\2\3" and 0 < height * width <= turbo.LARGE
-            return (height, width) if usual and not turbo.turned(data) else None
+            usual = depth == 8 and names == b"\1\2\3" and 0 < height * width <= LARGE
+            return (height, width) if usual and not turned(data) else None
         if marker in OTHER_FRAMES or marker == SCAN or length < 2:
             return None
         if marker == APP14 and data[at + 4 : at + 9] == b"Adobe" and data[at + 15 : at + 16] != b"\1":

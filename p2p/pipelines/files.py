@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 
 from p2p.codecs import jpeg
-from p2p.codecs.fast import Fast
-from p2p.codecs.pillow import Pillow
+from p2p.codecs.codec import Codec
 from p2p.data.halves import alike
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Pair
@@ -59,7 +58,7 @@ class Files:
     def __init__(
         self,
         *,
-        codec: Fast | Pillow,
+        codec: Codec,
         sizing: Sizing,
         input_shape: list[int],
         output: Path,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from p2p.batch import from_frames
-from p2p.codecs.nvimgcodec import BatchDecoder
+from p2p.codecs.codec import BatchDecoder
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.sizing import Sizing
 from p2p.pipelines.parts import Parts

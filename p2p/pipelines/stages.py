@@ -12,9 +12,7 @@ import torch
 from tqdm import tqdm
 
 from p2p.batch import Batch, from_frames, to_frames
-from p2p.codecs.fast import Fast
-from p2p.codecs.nvimgcodec import NvImgCodec
-from p2p.codecs.pillow import Pillow
+from p2p.codecs.codec import Codec, GpuCodec
 from p2p.data.pairs import Pair
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
@@ -54,7 +52,7 @@ class Stages:
         *,
         engine: Engine,
         transform: Torchvision,
-        codec: Fast | Pillow,
+        codec: Codec,
         output: Path,
         clock: Clock,
         restore_size: bool = False,
@@ -192,11 +190,9 @@ class Stages:
             self.on_image()
 
 
-def _gpu_decodes(
-    codec: Fast | Pillow, transform: Torchvision, device: torch.device
-) -> Literal["same size", "any size"] | None:
+def _gpu_decodes(codec: Codec, transform: Torchvision, device: torch.device) -> Literal["same size", "any size"] | None:
     """What a GPU may decode, see `Files`; says so once where one was asked for that cannot."""
-    if not isinstance(codec, NvImgCodec):
+    if not isinstance(codec, GpuCodec):
         if isinstance(transform, CvCuda):
             print("transform=cvcuda resizes what codec=nvimgcodec decodes on the GPU: without it, the CPU does both")
         return None

@@ -1,0 +1,58 @@
+"""What a codec is: files in and files out. Another one is one file and one YAML: docs/extending.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:  # a worker that imports torch starts in 3 seconds, one that does not in 0.2
+    import torch
+
+
+class Codec(Protocol):
+    """Decodes the files of inputs and encodes those of outputs. It travels to worker processes, so it can be pickled.
+
+    Attributes:
+        suffix: of the files that it encodes, such as ".png".
+    """
+
+    suffix: str
+
+    def decode(self, data: bytes, *, channels: int = 3) -> np.ndarray:
+        """The bytes of a file -> (H, W, channels): uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1].
+
+        Raises:
+            ValueError: they are no such image, and why, as half a sentence.
+            MemoryError: there is not enough.
+        """
+
+    def encode(self, frame_HWC: np.ndarray) -> bytes:
+        """uint8 (H, W, C) in [0, 255], with channels that `check_channels` lets through -> the bytes of a file."""
+
+    def check_channels(self, channels: int) -> None:
+        """Raise a ValueError, with what to do, if the files have no images of so many channels."""
+
+
+@runtime_checkable
+class GpuCodec(Codec, Protocol):
+    """A codec whose JPEG files a GPU can decode, a batch at a time, where there is one."""
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why the CPU has to decode here, as half a sentence; None if that GPU can."""
+
+    def batches(self, device: torch.device) -> BatchDecoder:
+        """What decodes on that GPU."""
+
+
+class BatchDecoder(Protocol):
+    """Decodes batches of files of which `p2p.codecs.jpeg.gpu_size` says that a GPU may. For one thread."""
+
+    def decode(
+        self, files: Sequence[np.ndarray], *, stream: torch.cuda.Stream
+    ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
+        """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
+
+        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded.
+        """
