@@ -58,7 +58,8 @@ def run_command(name: str, arguments: list[str]) -> None:
     full = os.environ.get(FULL_ERROR) == "1"
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
     if {*arguments}.intersection(FLAGS):
-        print(help_page(name))
+        with one_sentence(name, full=full):
+            print(help_page(name), flush=True)
         return
     # libgomp, which torch loads, reads it: threads that spin while they wait take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
