@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from p2p.levels import normalize
+
 
 @dataclass
 class Batch:
@@ -76,9 +78,7 @@ def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
     images_NCHW = frames_NHWC.permute(0, 3, 1, 2)
     if frames_NHWC.dtype != torch.uint8:
         return images_NCHW.contiguous()
-    images_NCHW = images_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
-    # On a GPU, torch divides by a number as a product with its inverse, one bit off; by a tensor it divides.
-    return images_NCHW.div_(torch.full((), 127.5, device=images_NCHW.device)).sub_(1.0)
+    return normalize(images_NCHW.to(torch.float32, memory_format=torch.contiguous_format))
 
 
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ LAYERS = [
     {"data", "models", "losses", "metrics"},
     {"codecs", "config", "profiling"},
     {"batch", "run"},
-    {"shipped", "system"},
+    {"levels", "shipped", "system"},
 ]
 
 

@@ -16,7 +16,8 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import MODES, decode, frame_of_image, in_range
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
-from p2p.data.transforms.sizing import LEVELS, Sizing, resize, to_size
+from p2p.data.transforms.sizing import Sizing, resize, to_size
+from p2p.levels import WHITE
 from p2p.pipelines.files import check_size
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -138,7 +139,7 @@ def _array(array: np.ndarray, expected: Expected) -> Prepared:
     def back(pixels_NHWC: torch.Tensor) -> np.ndarray:
         pixels = pixels_NHWC.cpu().numpy()
         if high_depth:
-            pixels = (pixels + np.float32(1)) * np.float32(LEVELS[frames_NHWC.dtype] / 2)
+            pixels = (pixels + np.float32(1)) * np.float32(WHITE[frames_NHWC.dtype] / 2)
             pixels = (np.rint(pixels) if array.dtype.kind == "u" else pixels).astype(array.dtype)
         if array.ndim == 4:
             return pixels

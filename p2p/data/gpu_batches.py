@@ -12,6 +12,7 @@ from p2p.batch import Batch
 from p2p.data.cache import PairCache
 from p2p.data.transforms.cvcuda import Ordered
 from p2p.data.transforms.torchvision import View
+from p2p.levels import normalize
 
 Augmentation = Literal["auto", "cvcuda", "torch"]
 
@@ -50,13 +51,13 @@ class GpuBatches:
         self._stream = torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the cache has been written
         try:
-            self._cut = WithTorch(device) if augmentation == "torch" else WithCvCuda(self._stream)
+            self._cut = WithTorch() if augmentation == "torch" else WithCvCuda(self._stream)
         except ImportError as error:
             if augmentation == "cvcuda":
                 raise ValueError(
                     f"CV-CUDA cannot be used ({error}): pip install '.[gpu]', or data.augmentation=torch"
                 ) from None
-            self._cut = WithTorch(device)
+            self._cut = WithTorch()
 
     @property
     def augmented_by(self) -> str:
@@ -102,10 +103,6 @@ class WithTorch:
 
     name = "torch"
 
-    def __init__(self, device: torch.device | str):
-        # A tensor, because on a GPU torch multiplies by the reciprocal of a number, which rounds differently.
-        self._half = torch.tensor(127.5, device=device)
-
     def __call__(self, images_HWC: list[torch.Tensor], views: list[View]) -> torch.Tensor:
         """On the current stream."""
         windows_NHWC = torch.stack(
@@ -116,7 +113,7 @@ class WithTorch:
         )
         mirrored = _to_device(torch.tensor([view.mirrored for view in views]), windows_NHWC.device)
         windows_NHWC = torch.where(mirrored[:, None, None, None], windows_NHWC.flip(2), windows_NHWC)
-        return windows_NHWC.permute(0, 3, 1, 2).float().div_(self._half).sub_(1.0)
+        return normalize(windows_NHWC.permute(0, 3, 1, 2).float())
 
 
 class WithCvCuda:

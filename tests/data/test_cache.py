@@ -88,7 +88,7 @@ def test_windows_cut_by_torch_are_those_of_the_loader(pairs, preprocess, channel
         dataset.view(index, *pair[0].shape[:2]) for index, pair in zip(order, cached, strict=True)
     ]  # of this epoch: the seed is still there
     assert {view.mirrored for view in views} == {True, False}
-    cut = WithTorch("cpu")
+    cut = WithTorch()
     for found, images in ((batch.input_NCHW, 0), (batch.target_NCHW, 1)):
         assert torch.equal(cut([pair[images] for pair in cached], views), found)
 
@@ -141,7 +141,7 @@ def test_what_cv_cuda_is_told_makes_the_same_windows(channels, monkeypatch):
     with_cvcuda = WithCvCuda(None)
     for _ in range(2):  # the second time with what the first one kept
         found = with_cvcuda(images, views)
-        torch.testing.assert_close(found, WithTorch("cpu")(images, views), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, WithTorch()(images, views), rtol=0, atol=1e-6)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from p2p.codecs.pillow import BYTES, LARGE
+from p2p.levels import WHITE, normalize
 from p2p.system.memory import check_room
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ Frames = TypeVar("Frames", np.ndarray, "torch.Tensor")
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 LARGEST = 16_384  # side of an image in training, in pixels
-LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}  # white
 
 
 class Sizing:
@@ -66,7 +66,7 @@ class Sizing:
         if sized_HWC.dtype == np.uint8:
             return sized_HWC
         # Bicubic overshoots where it is not held to 8 bits.
-        return np.clip(sized_HWC / np.float32(LEVELS[frame_HWC.dtype] / 2) - np.float32(1), -1.0, 1.0)
+        return np.clip(normalize(sized_HWC, WHITE[frame_HWC.dtype]), -1.0, 1.0)
 
     def scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size.

@@ -1,17 +1,21 @@
-"""Resize, crop, flip and normalize with torchvision on the CPU: the transform that runs everywhere."""
+"""Resize, crop, flip and normalize on the CPU, bit by bit as torchvision does: the transform that runs everywhere.
+
+torchvision resizes images by Pillow; `p2p.data.transforms.sizing` does that by itself, in training, too, because
+`import torchvision` takes as long as torch. The name stays: records of runs and of outputs have it, and the tests
+compare with torchvision. torch is imported where there are tensors: a config is checked and files are found before.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
-from p2p.batch import from_frames
-from p2p.data.transforms.sizing import LEVELS, Preprocess, Sizing, check_side
+from p2p.data.transforms.sizing import Preprocess, Sizing, check_side, resize
+from p2p.levels import WHITE, normalize
+
+if TYPE_CHECKING:
+    import torch
 
 
 class View(NamedTuple):
@@ -31,7 +35,9 @@ class View(NamedTuple):
             dtype: of the frame that it was, which says where white is.
         """
         image_CHW = image_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
-        return _normalize(image_CHW.flip(2) if self.mirrored else image_CHW, dtype)
+        in_8_bits = not image_CHW.is_floating_point()
+        image_CHW = normalize((image_CHW.flip(2) if self.mirrored else image_CHW).float(), WHITE[dtype])
+        return image_CHW if in_8_bits else image_CHW.clamp_(-1.0, 1.0)  # bicubic overshoots
 
 
 class Torchvision:
@@ -102,7 +108,11 @@ class Torchvision:
 
     def load(self, frame_HWC: np.ndarray) -> torch.Tensor:
         """The part of `train` before anything random: a frame, as in `eval`, resized to (C, H, W)."""
-        return _resize(frame_HWC, *self.sizing.scaled(*frame_HWC.shape[:2], self._load_size))
+        import torch
+
+        sized_HWC = resize(frame_HWC, *self.sizing.scaled(*frame_HWC.shape[:2], self._load_size))
+        image_CHW = torch.from_numpy(np.array(sized_HWC, order="C")).permute(2, 0, 1)
+        return image_CHW if image_CHW.dtype == torch.uint8 else image_CHW.contiguous()
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> View:
         """The random part of `train`: what is shown of a loaded pair of this size.
@@ -114,6 +124,8 @@ class Torchvision:
         Raises:
             ValueError: the pair is smaller than the crop.
         """
+        import torch
+
         top, left, size = 0, 0, (height, width)
         if self.sizing.crops:
             self.sizing.check_crop(height, width)
@@ -124,20 +136,8 @@ class Torchvision:
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
         """A frame -> float32 (C, H, W) in [-1, 1], nothing random. Frames as in `Sizing`."""
+        import torch
+
+        from p2p.batch import from_frames
+
         return from_frames(torch.from_numpy(np.array(self.sizing(frame_HWC), order="C"))[None])[0]
-
-
-def _resize(frame_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:
-    """Bicubic as Pillow does it; uint8 stays uint8, all else becomes float32 of the same range: (C, height, width)."""
-    if frame_HWC.dtype == np.uint8 and frame_HWC.shape[2] in (1, 3):
-        planes = [Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC)]
-    else:
-        planes = [Image.fromarray(plane) for plane in np.moveaxis(frame_HWC, 2, 0).astype(np.float32)]
-    resized = [F.resize(plane, [height, width], v2.InterpolationMode.BICUBIC) for plane in planes]
-    return torch.cat([F.pil_to_tensor(plane) for plane in resized]) if len(planes) > 1 else F.pil_to_tensor(resized[0])
-
-
-def _normalize(image_CHW: torch.Tensor, dtype: np.dtype) -> torch.Tensor:
-    """To [-1, 1] from the range of the frame's dtype, which bicubic overshoots where it is not held to 8 bits."""
-    normal_CHW = image_CHW.float().div_(LEVELS[dtype] / 2).sub_(1.0)
-    return normal_CHW if image_CHW.dtype == torch.uint8 else normal_CHW.clamp_(-1.0, 1.0)
