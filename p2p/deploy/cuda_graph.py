@@ -81,6 +81,10 @@ def capture(
                     output_NCHW = program(static_NCHW)
             except RuntimeError:  # such as too little memory, after which a smaller batch may fit
                 pool = torch.cuda.graph_pool_handle()  # the allocator thinks that the old one is still recorded to
+                # And so does the generator of random numbers, which then refuses to make any, until a recording ends
+                # well (seen with torch 2.11, github.com/pytorch/pytorch/issues/171263).
+                with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
+                    static_NCHW.zero_()
                 raise
         torch.cuda.current_stream(device).wait_stream(stream)
         return _Recording(graph, static_NCHW, output_NCHW)

@@ -6,6 +6,7 @@ import ctypes
 import json
 import platform
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -26,12 +27,16 @@ def now() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python, torch and those of the named distributions that are installed."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    installed = {distribution.name for distribution in metadata.distributions()}
+    """Versions of Python, torch and those of the named distributions that are installed.
+
+    A name stands for all its spellings, as for pip: that of tensorrt-rtx-cu13 writes itself with underscores.
+    """
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     # torch itself says more than its metadata: "2.14.1+cu130".
-    others = [package for package in packages if package in installed and package not in found]
-    return found | {package: metadata.version(package) for package in others}
+    return found | {"python": platform.python_version(), "torch": torch.__version__}
 
 
 def gpu_facts(device: torch.device) -> dict[str, str]:

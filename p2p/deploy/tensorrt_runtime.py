@@ -6,6 +6,7 @@ size, and can keep them, see `_context_with_kernels`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ import torch
 from p2p.deploy.signature import Signature
 from p2p.system import atomic
 
+DIGEST = hashlib.sha256().digest_size  # bytes, of what follows it in a file of kernels
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -107,8 +109,10 @@ def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, An
     config.dynamic_shapes_kernel_specialization_strategy = library.DynamicShapesKernelSpecializationStrategy.EAGER
     kernels = config.create_runtime_cache()
     with suppress(OSError):
-        if path.is_file():
-            kernels.deserialize(path.read_bytes())  # or says no and stays empty
+        contents = path.read_bytes() if path.is_file() else b""
+        digest, blob = contents[:DIGEST], contents[DIGEST:]
+        if digest == hashlib.sha256(blob).digest():  # a damaged one would run on the GPU as far as it goes
+            kernels.deserialize(blob)  # or says that it is of another version or GPU, and stays empty
     config.set_runtime_cache(kernels)
     return config, kernels
 
@@ -116,9 +120,10 @@ def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, An
 def _keep(kernels: Any, path: Path) -> None:
     """Write all kernels that were compiled by now to their file, if they are others; an artifact may be read-only."""
     blob = bytes(memoryview(kernels.serialize()))
+    contents = hashlib.sha256(blob).digest() + blob
     with suppress(OSError):
-        if not path.is_file() or path.read_bytes() != blob:
-            atomic.write(path, blob, durable=False)
+        if not path.is_file() or path.read_bytes() != contents:
+            atomic.write(path, contents, durable=False)
 
 
 def _signature(library: ModuleType, engine: Any, name: str) -> Signature:

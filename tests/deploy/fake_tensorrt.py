@@ -36,7 +36,7 @@ def install(monkeypatch, name):
 
         def deserialize(self, blob):
             if not blob.startswith(b"kernels "):
-                seen.log.log(ILogger.ERROR, "these kernels are damaged")
+                seen.log.log(ILogger.ERROR, "these kernels are of another version")
                 return False
             self.batches |= {int(word) for word in blob.split()[1:]}
             return True

@@ -1,9 +1,10 @@
 import json
+import platform
 
 import pytest
 import torch
 
-from p2p.deploy.manifest import Manifest, Program, driver_version, gpu_facts
+from p2p.deploy.manifest import Manifest, Program, driver_version, gpu_facts, versions
 
 OPEN = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder)
 GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)
@@ -30,6 +31,21 @@ def test_a_hidden_driver_is_named_by_its_cuda_version(tmp_path, monkeypatch):
 
     monkeypatch.setattr("p2p.deploy.manifest.ctypes.CDLL", Library)
     assert driver_version(tmp_path / "hidden") == "CUDA 12.4"
+
+
+def test_versions_are_found_however_a_distribution_spells_its_name(tmp_path, monkeypatch):
+    for name in ("tensorrt_rtx_cu13", "Some.Thing"):
+        folder = tmp_path / f"{name}-1.4.0.76.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.4.0.76\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = versions("tensorrt-rtx-cu13", "some-thing", "not-installed", "torch")
+    assert found == {
+        "tensorrt-rtx-cu13": "1.4.0.76",
+        "some-thing": "1.4.0.76",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def test_gpu_facts(monkeypatch):

@@ -1,5 +1,6 @@
 """What of the backend can be tested without its libraries: how it speaks to TensorRT's runtime, here a stand-in."""
 
+import hashlib
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,7 +18,7 @@ from p2p.system.gpu_faults import TooSmall
 from tests.deploy import fake_tensorrt
 
 CPU = torch.device("cpu")
-MADE = Program("torch_tensorrt", "generator.engine", "float16", 4, {"tensorrt-rtx-cu13": "1.4.0.76"})
+MADE = Program("torch_tensorrt", "generator.engine", "float16", 4, {"torch-tensorrt-rtx": "2.11.0"})
 STREAM = 7
 
 
@@ -39,6 +40,13 @@ def rtx(monkeypatch):
 def loaded(folder, program=MADE, engine=b"1 4"):
     (folder / program.file).write_bytes(engine)
     return load_program(torch_tensorrt, program, folder, device=CPU)
+
+
+def kernels_in(folder):
+    """The file is a SHA-256 of what TensorRT-RTX gave, and that."""
+    contents = (folder / "generator.kernels").read_bytes()
+    assert contents[:32] == hashlib.sha256(contents[32:]).digest()
+    return contents[32:]
 
 
 def images(count):
@@ -65,7 +73,7 @@ def test_kernels_are_compiled_at_once_and_kept_for_the_next_process(rtx, tmp_pat
     for count in (2, 4, 2):
         run(images(count))
     assert (rtx.compiled, rtx.strategy) == ([2, 4], "eager")
-    assert (tmp_path / "generator.kernels").read_bytes() == b"kernels 2 4"
+    assert kernels_in(tmp_path) == b"kernels 2 4"
     before = (tmp_path / "generator.kernels").stat()
     run = loaded(tmp_path)
     for count in (4, 2):
@@ -73,15 +81,25 @@ def test_kernels_are_compiled_at_once_and_kept_for_the_next_process(rtx, tmp_pat
     assert rtx.compiled == [2, 4] and rtx.with_kernels == [[], [2, 4]]
     assert os.path.samestat(before, (tmp_path / "generator.kernels").stat())  # nothing new, hence not written again
     run(images(1))
-    assert (tmp_path / "generator.kernels").read_bytes() == b"kernels 1 2 4"
+    assert kernels_in(tmp_path) == b"kernels 1 2 4"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generator.engine", "generator.kernels"]
 
 
-def test_kernels_that_are_damaged_are_replaced_and_their_error_is_forgotten(rtx, tmp_path):
-    (tmp_path / "generator.kernels").write_bytes(b"\0" * 10)
+FOREIGN = b"of another version"
+KERNELS = {
+    "empty": b"",
+    "short": b"\0" * 10,
+    "damaged": hashlib.sha256(b"kernels 2").digest() + b"kernels 3",
+    "of another version": hashlib.sha256(FOREIGN).digest() + FOREIGN,
+}
+
+
+@pytest.mark.parametrize("contents", KERNELS.values(), ids=KERNELS)
+def test_kernels_that_do_not_serve_are_replaced_and_their_error_is_forgotten(contents, rtx, tmp_path):
+    (tmp_path / "generator.kernels").write_bytes(contents)
     loaded(tmp_path)(images(2))
-    assert rtx.compiled == [2]
-    assert (tmp_path / "generator.kernels").read_bytes() == b"kernels 2"
+    assert (rtx.compiled, rtx.with_kernels) == ([2], [[]])
+    assert kernels_in(tmp_path) == b"kernels 2"
     assert tensorrt_runtime.runtime("tensorrt_rtx")[-1] == []
 
 
@@ -101,7 +119,7 @@ def test_what_was_made_last_is_freed_first(rtx, tmp_path):
 
 def test_tensorrt_itself_compiles_nothing_later(monkeypatch, tmp_path):
     seen = fake_tensorrt.install(monkeypatch, "tensorrt")
-    run = loaded(tmp_path, replace(MADE, versions={"tensorrt": "10.13"}))
+    run = loaded(tmp_path, replace(MADE, versions={"torch-tensorrt": "2.11"}))
     assert torch.equal(run(images(3)), -images(3))
     assert seen.with_kernels == [None] and not (tmp_path / "generator.kernels").exists()
 
@@ -125,9 +143,12 @@ def test_why_an_engine_does_not_load_is_said_in_tensorrts_words(rtx, tmp_path):
 
 
 def test_what_is_missing_or_of_an_earlier_version_is_one_sentence(tmp_path, monkeypatch):
-    for package in ("tensorrt-rtx-cu13", "tensorrt"):
-        name = {"tensorrt-rtx-cu13": "tensorrt_rtx"}.get(package, package)
-        made = replace(MADE, versions={package: "1"})
+    for converter, name, package in (
+        ("torch-tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu13"),
+        ("torch-tensorrt", "tensorrt", "tensorrt"),
+        ("none that is known", "tensorrt", "tensorrt"),
+    ):
+        made = replace(MADE, versions={converter: "1"})
         with pytest.raises(ValueError, match=rf"generator\.engine needs the package {name}, .* pip install {package}$"):
             loaded(tmp_path, made)
     with pytest.raises(ValueError, match=r"generator\.pt2 is of an earlier version of p2p, .*: run export\.py again$"):
@@ -144,7 +165,7 @@ def library(monkeypatch, convert):
     monkeypatch.setattr(torch_tensorrt, "unavailable", lambda: None)
     monkeypatch.setattr(torch_tensorrt, "trace", lambda *_, **__: "a graph")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(torch_tensorrt, "versions", lambda *_: {"tensorrt-rtx-cu13": "1.4"})
+    monkeypatch.setattr(torch_tensorrt, "versions", lambda *_: {"torch-tensorrt-rtx": "2.11"})
 
 
 def test_an_engine_is_written_as_it_is(rtx, tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
 """Torch-TensorRT on a real GPU, by the same calls as export.py and infer.py."""
 
-import os
 import shutil
 import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_pairs
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy import auto
+from p2p.deploy import auto, tensorrt_runtime
 from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.backends import torch_tensorrt
-from p2p.deploy.backends.torch_tensorrt import RUNTIMES
+from p2p.deploy.backends.torch_tensorrt import RTX, RUNTIMES
 from p2p.deploy.engine import load_engine, load_program
 from p2p.deploy.export import export
 from p2p.models.inference_view import inference_view
@@ -72,7 +72,8 @@ def test_auto_chooses_it_and_it_is_close_to_fp32(exported):
     assert manifest.program.backend == "torch_tensorrt"
     assert manifest.program.dtype == "float16"
     assert manifest.program.gpu == torch.cuda.get_device_name()
-    assert any(package.startswith("torch-tensorrt") for package in manifest.program.versions)
+    [runtime] = set(RUNTIMES.values()).intersection(manifest.program.versions)  # whose version is compared at load
+    assert manifest.program.versions[runtime] == metadata.version(runtime)
     assert manifest.psnr_db["worst"] > 40
 
 
@@ -85,11 +86,12 @@ def test_every_batch_size_gives_the_same_images(exported, images):
         assert psnr_db(outputs, expected).min() > 40
 
 
+@pytest.mark.parametrize("exported", ["running"], indirect=True)
 def test_tensorrt_alone_runs_the_engine(exported, images, tmp_path):
     """As another program would, by the names and shapes that the engine tells of itself."""
     folder, manifest = exported
     torch.save(images[:2].half(), tmp_path / "images.pt")
-    library = next(name for name, package in RUNTIMES.items() if package in manifest.program.versions)
+    library = "tensorrt_rtx" if RTX in manifest.program.versions else "tensorrt"
     script = f"""
 import sys, torch, {library} as trt
 sys.modules["p2p"] = sys.modules["torch_tensorrt"] = None  # importing them fails
@@ -112,50 +114,56 @@ torch.save(outputs.cpu(), "outputs.pt")
     assert psnr_db(torch.load(tmp_path / "outputs.pt"), expected).min() > 50
 
 
-def test_a_fresh_process_loads_it_without_torch_tensorrt_and_starts_with_the_kept_kernels(exported, images, tmp_path):
-    """Compiled kernels are those of TensorRT-RTX; TensorRT has them in the engine."""
-    folder, manifest = exported
-    shutil.copytree(folder, tmp_path / "export")
+@pytest.mark.parametrize("exported", ["running"], indirect=True)
+def test_a_fresh_process_needs_no_torch_tensorrt_and_starts_with_kept_kernels(exported, images, tmp_path):
+    """Kept are those of TensorRT-RTX; TensorRT has all of its kernels in the engine."""
+    folder, manifest = shutil.copytree(exported[0], tmp_path / "export"), exported[1]
+    expected = load_engine(folder, device=CUDA)(images[:3]).cpu()  # keeps the kernels of this batch size
     torch.save(images[:3], tmp_path / "images.pt")
     script = """
 import sys, torch
 from pathlib import Path
-from p2p.deploy.backends.torch_tensorrt import RUNTIMES
-from p2p.deploy.engine import load_engine, load_program
-engine = load_engine(Path(sys.argv[1], "export"), device=torch.device("cuda"))
-outputs = engine(torch.load(Path(sys.argv[1], "images.pt"))).cpu()
-torch.save(outputs, Path(sys.argv[1], "outputs.pt"))
-assert not {"torch_tensorrt", "lightning", "torch._dynamo"}.intersection(sys.modules)
+from p2p.deploy.engine import load_engine
+folder = Path(sys.argv[1])
+engine = load_engine(folder / "export", device=torch.device("cuda"))
+torch.save(engine(torch.load(folder / "images.pt")).cpu(), folder / "out.pt")
+assert not {"torch_tensorrt", "lightning"}.intersection(sys.modules)
 """
-    written = []
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=True)
-        kernels = tmp_path / "export/generator.kernels"
-        written.append((torch.load(tmp_path / "outputs.pt"), kernels.stat() if kernels.exists() else None))
-    (first, before), (second, after) = written
-    assert torch.equal(first, second)
-    if "tensorrt-rtx-cu13" in manifest.program.versions:
-        assert os.path.samestat(before, after) and before.st_mtime_ns == after.st_mtime_ns  # nothing was compiled
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=True)
+    assert psnr_db(torch.load(tmp_path / "out.pt"), expected).min() > 60
+    if RTX in manifest.program.versions:
+        contents = (folder / "generator.kernels").read_bytes()
+        _, runtime, _ = tensorrt_runtime.runtime("tensorrt_rtx")
+        engine = runtime.deserialize_cuda_engine((folder / "generator.engine").read_bytes())
+        assert engine.create_runtime_config().create_runtime_cache().deserialize(contents[tensorrt_runtime.DIGEST :])
 
 
-def test_kernels_that_are_damaged_cost_time_alone(exported, images, tmp_path):
+@pytest.mark.parametrize("exported", ["running"], indirect=True)
+def test_kernels_that_are_damaged_are_replaced(exported, images, tmp_path):
     folder = shutil.copytree(exported[0], tmp_path / "export")
     expected = load_engine(folder, device=CUDA)(images[:3]).cpu()
-    kernels = folder / "generator.kernels"
-    whole = kernels.read_bytes() if kernels.exists() else b"kernels" * 100
-    flipped = bytearray(whole)
-    flipped[len(flipped) // 2] ^= 255
-    for damaged in (whole[: len(whole) // 2], bytes(flipped), b"", b"garbage" * 100):
-        kernels.write_bytes(damaged)
-        assert psnr_db(load_engine(folder, device=CUDA)(images[:3]).cpu(), expected).min() > 60
+    if not (folder / "generator.kernels").exists():  # TensorRT has none
+        return
+    damaged = bytearray((folder / "generator.kernels").read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    (folder / "generator.kernels").write_bytes(damaged)
+    assert psnr_db(load_engine(folder, device=CUDA)(images[:3]).cpu(), expected).min() > 60
+    assert (folder / "generator.kernels").read_bytes() != damaged
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 1000, lambda _: b""])
-def test_a_damaged_engine_is_one_sentence(damage, exported, tmp_path):
+@pytest.mark.parametrize("exported", ["running"], indirect=True)
+def test_a_damaged_engine_is_one_sentence(exported, tmp_path):
     folder, manifest = exported
-    (tmp_path / "generator.engine").write_bytes(damage((folder / "generator.engine").read_bytes()))
-    with pytest.raises(ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py again"):
-        load_program(torch_tensorrt, manifest.program, tmp_path, device=CUDA)
+    whole, match = (
+        (folder / "generator.engine").read_bytes(),
+        r"generator\.engine cannot be loaded, because [^\n]+: run",
+    )
+    for damaged in (whole[: len(whole) // 2], b"x" * 1000, b""):
+        (tmp_path / "generator.engine").write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py again"
+        ):
+            load_program(torch_tensorrt, manifest.program, tmp_path, device=CUDA)
 
 
 def written_by_both_pipelines(folder, pairs, tmp_path):
@@ -165,7 +173,7 @@ def written_by_both_pipelines(folder, pairs, tmp_path):
         transform, output = Torchvision(image_size=128), tmp_path / name
         stages = Stages(engine=engine, transform=transform, codec=Pillow(), output=output, clock=Clock())
         run(pairs, stages, batch_size=6)  # 16 images: the last batch is not full
-        written[name] = {path.name: path.read_bytes() for path in output.iterdir()}
+        written[name] = {path.name: path.read_bytes() for path in output.glob("*.png")}
     assert len(written["overlap"]) == 16
     return written["sequential"], written["overlap"]
 

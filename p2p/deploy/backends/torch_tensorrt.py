@@ -27,9 +27,10 @@ from p2p.deploy.torch_export import trace
 from p2p.system.gpu_faults import memory_full, of_gpu
 from p2p.system.quiet import quiet
 
+RTX = "torch-tensorrt-rtx"
+CONVERTERS = ("torch-tensorrt", RTX)
 RUNTIMES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}  # what each is installed by
 VERSIONS = dict.fromkeys(RUNTIMES.values(), "exact")  # engines are no exchange format
-CONVERTERS = ("torch-tensorrt", "torch-tensorrt-rtx")
 
 
 def unavailable() -> str | None:
@@ -133,7 +134,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     path = folder / program.file
     if path.suffix != ".engine":
         raise ValueError(f"{path} is of an earlier version of p2p, which needed Torch-TensorRT: run export.py again")
-    name = next(name for name, package in RUNTIMES.items() if package in program.versions)
+    name = "tensorrt_rtx" if RTX in program.versions else "tensorrt"
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"{path} needs the package {name}, which is not installed: pip install {RUNTIMES[name]}")
     run, signature = tensorrt_runtime.load(path, name, device=device)
@@ -151,7 +152,7 @@ def _import() -> tuple[ModuleType, str]:
     """Torch-TensorRT without its greetings, which are for its developers, and the name of the TensorRT that it uses."""
     for name in ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    name = "tensorrt_rtx" if "torch-tensorrt-rtx" in versions(*CONVERTERS) else "tensorrt"
+    name = "tensorrt_rtx" if RTX in versions(RTX) else "tensorrt"
     tensorrt_runtime.runtime(name)  # before, see there
     import torch_tensorrt
 
