@@ -154,15 +154,10 @@ def test_kernels_that_are_damaged_are_replaced(exported, images, tmp_path):
 @pytest.mark.parametrize("exported", ["running"], indirect=True)
 def test_a_damaged_engine_is_one_sentence(exported, tmp_path):
     folder, manifest = exported
-    whole, match = (
-        (folder / "generator.engine").read_bytes(),
-        r"generator\.engine cannot be loaded, because [^\n]+: run",
-    )
+    whole = (folder / "generator.engine").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"x" * 1000, b""):
         (tmp_path / "generator.engine").write_bytes(damaged)
-        with pytest.raises(
-            ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py again"
-        ):
+        with pytest.raises(ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py ag"):
             load_program(torch_tensorrt, manifest.program, tmp_path, device=CUDA)
 
 
