@@ -49,9 +49,10 @@ def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) ->
     with ThreadPoolExecutor(min(8, available_cores())) as pool, stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
             some = pairs[start : start + batch_size]
-            batch = stages.collate(list(pool.map(stages.load, some)))
-            for image in zip(some, stages.translate(batch.input_NCHW), batch.sizes, strict=True):
-                stages.save(*image)
+            loaded = list(pool.map(stages.load, some))
+            frames_NHWC = stages.translate(torch.cat([image.input_NCHW for image in loaded]))
+            for image, frame_HWC in zip(loaded, frames_NHWC, strict=True):
+                stages.save(image.pair, frame_HWC, image.size)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The one record that travels: from the loader to the networks and from the engine to the files.
+"""A batch of training and validation, and what frames are to the networks.
 
 Shape suffixes, here and everywhere: N images, C channels, H rows, W columns. `input_NCHW` is a float
 tensor in [-1, 1] as the networks see it; `frames_NHWC` and `frame_HWC` are as files hold it:
@@ -16,19 +16,17 @@ from p2p.levels import normalize
 
 @dataclass
 class Batch:
-    """A few images on their way.
+    """Images that go through the networks together.
 
     Attributes:
         names: one per image: the path of its output, relative and without suffix.
         input_NCHW: float32 (N, C, H, W) in [-1, 1].
         target_NCHW: the same for the images to be reproduced, or None where none are known.
-        sizes: height and width that each image had in its file, or None where nobody will ask.
     """
 
     names: list[str]
     input_NCHW: torch.Tensor
     target_NCHW: torch.Tensor | None = None
-    sizes: list[tuple[int, int]] | None = None
 
     @classmethod
     def collate(cls, samples: list[Batch]) -> Batch:
@@ -50,7 +48,6 @@ class Batch:
             names=[name for sample in samples for name in sample.names],
             input_NCHW=torch.cat([sample.input_NCHW for sample in samples]),
             target_NCHW=None if None in targets else torch.cat(targets),
-            sizes=None if first.sizes is None else [size for sample in samples for size in sample.sizes],
         )
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from p2p.data.pairs import Pair
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine, load_engine
 from p2p.deploy.stale import replaced_checkpoint
-from p2p.pipelines.outputs import add_to_record, blocked, read_record, source_of, sweep, to_do
+from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
 from p2p.pipelines.stages import Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
@@ -113,7 +113,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
         sweep(folder, outputs)
     with recorded(folder / FAILURES) as stages.on_failure:
-        add_to_record(folder, settings)
+        add_to_history(folder, settings)
         try:
             with progress_bar(len(todo)) as bar:
                 stages.on_image = bar.update
@@ -146,7 +146,7 @@ def settings_done(cfg: DictConfig, engine: Engine, *, images: int) -> set[str]:
 
 def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dict) -> list[Pair]:
     """The pairs that skip_existing does not skip; says so where there is an output, and why."""
-    todo, why = to_do(pairs, outputs, record=read_record(folder), settings=settings)
+    todo, why = to_do(pairs, outputs, history=read_history(folder), settings=settings)
     if why:
         reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
         print(f"{why.total()} images that are in {shown(str(folder))} are written anew: {reasons}")

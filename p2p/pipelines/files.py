@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -160,12 +159,12 @@ class Files:
     def _write(self, path: Path, data: bytes) -> None:
         try:
             try:
-                write(path, data)
+                atomic.write_at_once(path, data)
             except FileNotFoundError:  # the first file of its folder
                 if not self.output.is_dir():  # it is gone: what lies at its place now is another disk
                     raise
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write(path, data)
+                atomic.write_at_once(path, data)
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
@@ -179,39 +178,3 @@ def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int]) -> None:
             f"it is {found} after transform.preprocess, and the exported program takes {expected}: export one for such"
             " images, or train with transform.preprocess=resize_and_crop"
         )
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file, new or in the place of another, of which readers never see a part."""
-    if not nameless(path, data):
-        atomic.write(path, data, durable=False)  # flushed to the disk, each image would take milliseconds
-
-
-def nameless(path: Path, data: bytes) -> bool:
-    """Write a new file that gets its name when it is whole, or return False where that cannot be done.
-
-    Where the system (Linux) and the file system can, a folder is changed once a file in place of twice, by a rename;
-    workers wait for each other at that. Nor does one that is killed leave anything behind.
-    """
-    if not hasattr(os, "O_TMPFILE"):
-        return False
-    try:
-        fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            return False
-        raise
-    try:
-        with memoryview(data) as left:
-            while left:
-                left = left[os.write(fd, left) :]
-        try:
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # given any folder, Python follows the link
-        except OSError as error:
-            # It is to be replaced; the file system or the user may not link; there is no /proc.
-            if error.errno in (errno.EEXIST, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT):
-                return False
-            raise
-        return True
-    finally:
-        os.close(fd)

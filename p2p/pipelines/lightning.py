@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
-from p2p.batch import Batch
 from p2p.data.pairs import Pair
-from p2p.pipelines.stages import Stages
+from p2p.pipelines.stages import Loaded, Stages
 
 
 class Inputs(Dataset):
@@ -21,7 +23,7 @@ class Inputs(Dataset):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> Batch | None:
+    def __getitem__(self, index: int) -> Loaded | None:
         return self._stages.load(self._pairs[index])
 
 
@@ -32,23 +34,26 @@ class Translator(LightningModule):
         super().__init__()
         self._stages = stages
 
-    def predict_step(self, batch: Batch | None, batch_idx: int) -> tuple[list[str], np.ndarray, list] | None:
-        """Names, frames, uint8 (N, H, W, C), and the inputs' sizes; None for a batch of which nothing could be read."""
-        return None if batch is None else (batch.names, self._stages.translate(batch.input_NCHW), batch.sizes)
+    def transfer_batch_to_device(self, batch: list[Loaded], device: torch.device, dataloader_idx: int) -> list[Loaded]:
+        """Leave that to the stages."""
+        return batch
+
+    def predict_step(self, batch: list[Loaded], batch_idx: int) -> Sequence[np.ndarray]:
+        """A frame for each image, uint8 (H, W, C)."""
+        return self._stages.translate(torch.cat([image.input_NCHW for image in batch])) if batch else ()
 
 
 class Writer(BasePredictionWriter):
     """Writes each prediction as soon as it is there."""
 
-    def __init__(self, pairs: list[Pair], stages: Stages):
+    def __init__(self, stages: Stages):
         super().__init__(write_interval="batch")
         self._stages = stages
-        self._pairs = {pair.name: pair for pair in pairs}
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx):
-        """Save every frame of the prediction under its name."""
-        for name, frame_HWC, size in zip(*prediction or ((), (), ()), strict=True):
-            self._stages.save(self._pairs[name], frame_HWC, size)
+        """Save every frame of the prediction."""
+        for image, frame_HWC in zip(batch, prediction, strict=True):
+            self._stages.save(image.pair, frame_HWC, image.size)
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
@@ -59,11 +64,11 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """
     if not pairs:
         return
-    loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=stages.collate)
+    loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=lambda each: list(filter(None, each)))
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
         devices=1,
-        callbacks=[Writer(pairs, stages)],
+        callbacks=[Writer(stages)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

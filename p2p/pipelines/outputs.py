@@ -1,6 +1,6 @@
 """What a folder of outputs holds already: which of them are what a run would write, and what is in its way.
 
-The folder's record, `.p2p.json`, says which settings wrote to it, and since when, by the clock of its file system:
+The folder's history, `.p2p.json`, says which settings wrote to it, and since when, by the clock of its file system:
 `[{"since": ns, "settings": {...}}, ...]`. An output belongs to the settings of the time at which it was written.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from p2p.data.pairs import Pair
 from p2p.system import atomic
 
-RECORD = ".p2p.json"
+HISTORY = ".p2p.json"
 KEPT = 100  # changes of settings
 OTHER, EMPTY, CHANGED = "of other settings or unknown origin", "empty", "older than their inputs"
 
-Record = list[tuple[int, dict]]
+History = list[tuple[int, dict]]
 
 
 def source_of(pair: Pair) -> str:
@@ -28,26 +28,28 @@ def source_of(pair: Pair) -> str:
     return f"{os.path.realpath(folder)} {pair.input.half or ''}".rstrip()
 
 
-def read_record(folder: Path) -> Record:
-    """What a folder's record says; nothing if there is none that can be read."""
+def read_history(folder: Path) -> History:
+    """What a folder's history says; nothing if there is none that can be read."""
     try:
-        known = json.loads((folder / RECORD).read_text())
+        known = json.loads((folder / HISTORY).read_text())
         return [(int(each["since"]), dict(each["settings"])) for each in known]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return []
 
 
-def add_to_record(folder: Path, settings: dict) -> None:
-    """Say that from now on such settings write to a folder, unless its record ends with them."""
-    record = read_record(folder)
-    if record and record[-1][1] == settings:
+def add_to_history(folder: Path, settings: dict) -> None:
+    """Say that from now on such settings write to a folder, unless its history ends with them."""
+    history = read_history(folder)
+    if history and history[-1][1] == settings:
         return
-    with atomic.replacing(folder / RECORD, durable=False) as partial:
-        record.append((partial.stat().st_mtime_ns, settings))
-        partial.write_text(json.dumps([{"since": since, "settings": each} for since, each in record[-KEPT:]], indent=1))
+    with atomic.replacing(folder / HISTORY, durable=False) as partial:
+        history.append((partial.stat().st_mtime_ns, settings))
+        partial.write_text(
+            json.dumps([{"since": since, "settings": each} for since, each in history[-KEPT:]], indent=1)
+        )
 
 
-def to_do(pairs: list[Pair], outputs: list[Path], *, record: Record, settings: dict) -> tuple[list[Pair], Counter]:
+def to_do(pairs: list[Pair], outputs: list[Path], *, history: History, settings: dict) -> tuple[list[Pair], Counter]:
     """The pairs whose outputs are not what these settings would write, and for those that are there how many, and why.
 
     Other contents of an input are known by the time at which its file was changed or put there (ctime), since a file
@@ -55,11 +57,11 @@ def to_do(pairs: list[Pair], outputs: list[Path], *, record: Record, settings: d
 
     Args:
         pairs: of each the output is the one of `outputs` at the same place.
-        record: of the folder.
+        history: of the folder.
         settings: all that shapes the bytes of an output.
     """
     there = {folder: _entries(folder) for folder in {path.parent for path in outputs}}
-    since, ours = [each for each, _ in record], [known == settings for _, known in record]
+    since, ours = [each for each, _ in history], [known == settings for _, known in history]
 
     def doubt(entry: os.DirEntry, pair: Pair) -> str | None:
         try:
@@ -104,6 +106,6 @@ def blocked(outputs: list[Path]) -> dict[Path, Path]:
 
 
 def sweep(folder: Path, outputs: list[Path]) -> None:
-    """Remove the temporary files that dead runs have left in a folder, of its record, and where its outputs lie."""
+    """Remove the temporary files that dead runs have left in a folder, of its history, and where its outputs lie."""
     for each in {folder, *(path.parent for path in outputs)}:
         atomic.sweep(each)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from p2p.data.pairs import Pair
 from p2p.pipelines.stages import Stages
 
@@ -16,11 +18,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     stages.warmup(batch_size, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
         for start in range(0, len(pairs), batch_size):
-            loaded = {pair: stages.load(pair) for pair in pairs[start : start + batch_size]}
-            batch = stages.collate(list(loaded.values()))
-            if batch is None:  # nothing of it could be read
+            loaded = [image for pair in pairs[start : start + batch_size] if (image := stages.load(pair))]
+            if not loaded:  # nothing of it could be read
                 continue
-            frames_NHWC = stages.translate(batch.input_NCHW)
-            readable = [pair for pair, sample in loaded.items() if sample is not None]
-            for pair, frame_HWC, size in zip(readable, frames_NHWC, batch.sizes, strict=True):
-                stages.save(pair, frame_HWC, size)
+            frames_NHWC = stages.translate(torch.cat([image.input_NCHW for image in loaded]))
+            for image, frame_HWC in zip(loaded, frames_NHWC, strict=True):
+                stages.save(image.pair, frame_HWC, image.size)

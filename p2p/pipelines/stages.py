@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from p2p.batch import Batch, from_frames, to_frames
+from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import Codec, GpuCodec
 from p2p.data.pairs import Pair
 from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine
-from p2p.pipelines.files import Failure, Files
+from p2p.pipelines.files import Failure, Files, Size
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
@@ -25,6 +25,14 @@ from p2p.system.memory import check_room
 
 FLOAT_BYTES = 4
 KEPT = 1000  # failures whose reasons are kept
+
+
+class Loaded(NamedTuple):
+    """An input as the network takes it: float32 (1, C, H, W) in [-1, 1]; and the size that it had, for `save`."""
+
+    pair: Pair
+    input_NCHW: torch.Tensor
+    size: Size
 
 
 class Stages:
@@ -116,7 +124,7 @@ class Stages:
             lane=lane,
         )
 
-    def load(self, pair: Pair) -> Batch | None:
+    def load(self, pair: Pair) -> Loaded | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
         data = None
         try:
@@ -124,17 +132,17 @@ class Stages:
                 with self.clock("decode", images=0):
                     data = self.files.read(pair)
                 size = self.files.gpu_size(pair, data)
-                if size is not None and (batch := self._load_on_gpu(pair, data, size)) is not None:
-                    return batch
+                if size is not None and (image := self._load_on_gpu(pair, data, size)) is not None:
+                    return image
             frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except Failure as error:
             self.fail(pair, *error.args)
             return None
         with self.clock("preprocess", images=0):
             input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
-            return Batch([pair.name], input_NCHW, sizes=[size])
+            return Loaded(pair, input_NCHW, size)
 
-    def _load_on_gpu(self, pair: Pair, data: bytes, size: tuple[int, int]) -> Batch | None:
+    def _load_on_gpu(self, pair: Pair, data: bytes, size: Size) -> Loaded | None:
         if self._loader is None:
             self._loader = self.gpu_loader("decoder stream")
         loader, (_, height, width) = self._loader, self.files.input_shape
@@ -143,20 +151,15 @@ class Stages:
         if loader([np.frombuffer(data, np.uint8)], [pair.input.half], input_NCHW, [0]):
             return None  # the CPU says what is wrong, or makes it out
         with torch.cuda.stream(loader.stream):
-            batch = Batch([pair.name], input_NCHW.cpu(), sizes=[size])
+            image = Loaded(pair, input_NCHW.cpu(), size)
         loader.finish()
-        return batch
+        return image
 
     def fail(self, pair: Pair, stage: str, reason: str) -> None:
         """Note that an image cannot be translated, at which stage that was found, and why."""
         self.failures[pair.name] = reason if len(self.failures) < KEPT else ""
         self.on_failure(pair, stage, reason)
         self.on_image()
-
-    def collate(self, samples: list[Batch | None]) -> Batch | None:
-        """Join what could be loaded; None if nothing could."""
-        loaded = [sample for sample in samples if sample is not None]
-        return Batch.collate(loaded) if loaded else None
 
     def inputs_of(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         """What `generate` takes of the frames in a slot, uint8 or float32 (N, H, W, C)."""
@@ -180,7 +183,7 @@ class Stages:
         with self.clock("postprocess", len(inputs)):
             return to_frames(outputs).cpu().numpy()
 
-    def save(self, pair: Pair, frame_HWC: np.ndarray, size: tuple[int, int]) -> None:
+    def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
         try:
             self.files.save(pair.name, frame_HWC, size, self.clock)

@@ -16,8 +16,8 @@ import pytest
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import lightning, overlap, sequential
-from p2p.pipelines.files import write
 from p2p.system import atomic
+from p2p.system.atomic import write_at_once
 from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, files, stages_for
@@ -27,17 +27,17 @@ RUNS = {"sequential": sequential.run, "overlap": partial(overlap.run, workers=2)
 WRITER = """
 import sys
 from pathlib import Path
-from p2p.pipelines.files import write
+from p2p.system.atomic import write_at_once
 while True:
     for name in "abcd":
         for value in range(1, 9):
-            write(Path(sys.argv[1], name), bytes([value]) * 40_000 * value)
+            write_at_once(Path(sys.argv[1], name), bytes([value]) * 40_000 * value)
 """
 
 
 def test_two_runs_that_write_one_folder_are_never_read_in_part(tmp_path):
     for name in "abcd":
-        write(tmp_path / name, b"\1")
+        write_at_once(tmp_path / name, b"\1")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT) for _ in range(2)]
     try:
         read, seen = 0, set()

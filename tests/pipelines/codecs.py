@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from p2p.codecs.pillow import Pillow
-from p2p.pipelines import files
+from p2p.system import atomic
 
 
 class Codec(Pillow):
@@ -61,7 +61,7 @@ def kill_before_the_name():
 
 
 def kill_before_the_rename():
-    files.nameless = lambda *_: False
+    atomic.nameless = lambda *_: False
     Path.replace = lambda *_: kill()
 
 

@@ -57,7 +57,7 @@ def test_a_failed_write_leaves_no_part_of_a_file(engine, inputs, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     if named:
-        monkeypatch.setattr("p2p.pipelines.files.nameless", lambda *_: False)
+        monkeypatch.setattr("p2p.system.atomic.nameless", lambda *_: False)
     monkeypatch.setattr("pathlib.Path.replace" if named else "os.link", full)
     with pytest.raises(OSError, match="No space left"):
         sequential.run(find_inputs(str(inputs)), stages, batch_size=2)
