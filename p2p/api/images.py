@@ -86,7 +86,7 @@ def prepare(image: ImageLike, expected: Expected) -> Prepared:
             raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
         return _picture(frame_of_image(image, channels=expected.input_shape[0]), expected)
     if isinstance(image, np.ndarray):
-        return _array(image, expected)
+        return _array(np.asarray(image), expected)  # np.matrix has no third dimension
     if isinstance(image, torch.Tensor):
         return _tensor(image, expected)
     raise ValueError(
@@ -156,7 +156,7 @@ def _tensor(tensor: torch.Tensor, expected: Expected) -> Prepared:
     images_NCHW = tensor.detach()
     images_NCHW = images_NCHW if tensor.ndim == 4 else images_NCHW[None]
     images_NCHW = images_NCHW.expand(-1, channels, -1, -1)  # of a grey one
-    height, width = size = tuple(images_NCHW.shape[2:])
+    height, width = size = images_NCHW.shape[2], images_NCHW.shape[3]
     high_depth = tensor.dtype != torch.uint8
     scaled = expected.sizing.scaled(height, width, expected.sizing.size)
     if size == scaled == expected.sizing.cropped(height, width) and expected.input_shape[1:] in (size, (None, None)):

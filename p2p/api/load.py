@@ -33,22 +33,12 @@ def load(
 ) -> Translator:
     """See `p2p.load`."""
     path = Path(path).expanduser()
-    if not path.exists():
-        recover(Path(os.path.realpath(path)))
-    if not path.exists():
-        raise ValueError(
-            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, or of a .pth"
-        )
-    kind = "a .pth" if path.suffix == ".pth" else "a run's folder" if path.is_dir() else "a checkpoint"
-    if (path / manifest.FILE).is_file():
-        kind = "an export"
-    elif (path.parent / manifest.FILE).is_file() and path.is_file():
-        raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
+    kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
-        if value is not None and OF[key] != kind:
+        if value is not None and kind != OF[key]:
             raise ValueError(f"{key}={value} is of {OF[key]} alone, and {path} is {kind}: leave it out")
     device = find_device("auto" if device is None else str(device))
-    if device.type == "cuda" and device.index is None:
+    if device.type == "cuda" and device.index is None:  # now: torch's current one may be another later
         device = torch.device("cuda", torch.cuda.current_device())
     with on(device):
         match kind:
@@ -61,10 +51,30 @@ def load(
         return load_run(path, checkpoint or "last", device=device)
 
 
+def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth"]:
+    """What a path leads to, by its place and name.
+
+    Raises:
+        ValueError: there is nothing, or something else.
+    """
+    if not path.exists():
+        recover(Path(os.path.realpath(path)))
+    if not path.exists():
+        raise ValueError(
+            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, or of a .pth"
+        )
+    if path.is_dir():
+        return "an export" if (path / manifest.FILE).is_file() else "a run's folder"
+    if (path.parent / manifest.FILE).is_file():
+        raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
+    return "a .pth" if path.suffix == ".pth" else "a checkpoint"
+
+
 def load_export(folder: Path, *, device: torch.device) -> Translator:
     """The program that export.py has made; its images are brought to size as infer.py does it."""
     engine = load_engine(folder, device=device)
     facts, program = engine.manifest, engine.manifest.program
+    channels, height, width = facts.input_shape
     return Translator(
         source=folder,
         backend=program.backend,
@@ -72,7 +82,7 @@ def load_export(folder: Path, *, device: torch.device) -> Translator:
         device=device,
         network=engine,
         sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
-        input_shape=tuple(facts.input_shape),
+        input_shape=(channels, height, width),
         output_channels=facts.output_shape[0],
         min_batch=program.min_batch,
         max_batch=program.max_batch,
@@ -133,8 +143,8 @@ def load_reference(path: Path, *, image_size: int | None, direction: str, device
     check_direction(direction)
     weights = reference.read(path)
     found = reference.recognize_generator(weights, path)
-    image_size = found.arguments["image_size"] if image_size is None else image_size
-    found.check_image_size(image_size, path)
+    side: int = found.arguments["image_size"] if image_size is None else image_size
+    found.check_image_size(side, path)
     network = found.network(**found.arguments)
     reference.load(network, weights, path)
     check_finite(network, path)
@@ -142,7 +152,7 @@ def load_reference(path: Path, *, image_size: int | None, direction: str, device
         network,
         source=path,
         device=device,
-        sizing=Sizing(image_size=image_size, preprocess="resize_and_crop"),
+        sizing=Sizing(image_size=side, preprocess="resize_and_crop"),
         channels=(found.arguments["in_channels"], found.arguments["out_channels"]),
         norm_stats=resolve_norm_stats("auto", batch_size=1),
         direction=direction,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ class Translator:
     ) -> Image.Image: ...
     @overload
     def __call__(
-        self, image: Sequence[ImageLike], *, size: Size = ..., batch_size: int | None = ...
-    ) -> list[Translated]: ...
+        self, image: list[Any] | tuple[Any, ...], *, size: Size = ..., batch_size: int | None = ...
+    ) -> list[Any]: ...
     def __call__(self, image, *, size="model", batch_size=None):
         """Translate, and give back the kind that came: a list for a list, a PIL image for a path.
 

@@ -7,7 +7,7 @@ enough: U-Net or ResNet, depth, width, norm, channels; of dropout, which has no 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Architecture(NamedTuple):
     """
 
     network: type[nn.Module]
-    arguments: dict[str, object]
+    arguments: dict[str, Any]
     name: str
     stride: int = 1
 

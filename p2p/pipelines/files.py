@@ -170,7 +170,7 @@ class Files:
             raise
 
 
-def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int]) -> None:
+def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int | None]) -> None:
     """Raise a ValueError if a frame that was brought to size is not what a program of this (C, H, W) takes."""
     found, expected = ("x".join(map(str, size[::-1])) for size in (sized_HWC.shape[:2], input_shape[1:]))
     if found != expected:
