@@ -234,6 +234,7 @@ MISTAKES = {
     ("train", "genrator=unet"): "did you mean generator",
     ("train", "generator=unett"): "generator=unett is not known, did you mean unet",
     ("train", "data=folder"): "data.root has no value",
+    ("train", "monitor=val/PSNR"): "monitor_mode=min takes the worst val/PSNR for the best: use monitor_mode=max",
     ("train", "data.root=nowhere"): "there is no folder nowhere, named by data.root",
     ("train", "+trainer.limit_val_batches=0"): "limit_val_batches=0 leaves no score to choose the best epoch by",
     ("train", "+generator.foo=1"): "unexpected keyword argument 'foo'",

@@ -31,11 +31,17 @@ FAILURES = "failures.csv"
 OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")
 
 
-def main(cfg: DictConfig) -> None:
-    """Do it, under a profiler if cfg.profile asks for one."""
+def main(cfg: DictConfig) -> float | None:
+    """Do it, under a profiler if cfg.profile asks for one.
+
+    Returns:
+        Images per second from disk to disk, for Hydra's sweepers; None where there was nothing to do.
+    """
     clock = Clock()
     with (instantiate(cfg.profile) or nullcontext)(clock):
         translate(cfg, clock)
+    seconds = clock.seconds.get("e2e")
+    return clock.images["e2e"] / seconds if seconds else None
 
 
 def transform_for(engine: Engine, options: DictConfig) -> Torchvision:

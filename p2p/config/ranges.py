@@ -1,4 +1,9 @@
-"""The ranges of the numbers in conf/. What depends on other settings is checked by the class that knows them."""
+"""The ranges of the numbers in conf/. What depends on other settings is checked by the class that knows them.
+
+Not structured configs of Hydra: these know types but no ranges, would repeat the signature of every `_target_`, also a
+user's own, and say "Value 'abc' of type 'str' could not be converted to Float" where p2p.config.settings names a value
+that would do.
+"""
 
 from __future__ import annotations
 

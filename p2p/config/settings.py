@@ -63,6 +63,8 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
         ValueError: the first value that is of another type, and what would do.
     """
     for path, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if value == "???":  # of a _partial_ node Hydra would leave it out
+            raise ValueError(f"{path} has no value: give it one, as in {path}=...")
         if isinstance(value, str) and "${" in value:
             continue
         default = _resolved(defaults, path)

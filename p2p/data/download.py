@@ -1,4 +1,8 @@
-"""Data sets that are fetched when they are not there: one archive each, downloaded, verified and unpacked."""
+"""Data sets that are fetched when they are not there: one archive each, downloaded, verified and unpacked.
+
+Neither torchvision's, torch's nor pooch's download goes on where one of 8 GB was cut off, tells a web page from an
+archive, or looks for room on the disk first; torchvision's also writes to the final name at once.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,8 @@ MISTAKES = {
     ("train", "transform.multiple=0"): "transform.multiple=0 is out of range: use 1 to 8192",
     ("train", "trainer.check_val_every_n_epoch=0"): "trainer.check_val_every_n_epoch=0 is out of range: use 1 or more",
     ("train", "generator.width=${seed}"): "generator.width=0 is out of range: use 1 to 4096",
+    ("train", "losses.l1.weight=abc"): "losses.l1.weight=abc cannot be: use a number or null",
+    ("train", "losses.l1.weight=-1"): "losses.l1.weight=-1 is out of range: use 0 or more",
     ("train", "data.val=null"): "data.val=null cannot be: use a word, such as the default, val",
     ("train", "ckpt_path=true"): "ckpt_path=true cannot be: use last, best or the path of a checkpoint",
     ("train", "model.generator=5"): (
@@ -100,6 +102,13 @@ def test_a_value_of_another_type_or_out_of_range_is_named(command, override):
     with pytest.raises(ValueError) as raised:
         check(command, override)
     assert str(raised.value) == MISTAKES[command, override]
+
+
+def test_what_must_be_given_is_named():
+    with pytest.raises(
+        ValueError, match=r"^data\.source\.archive has no value: give it one, as in data\.source\.archive="
+    ):
+        check("train", "data=archive", "data.root=pairs")
 
 
 @pytest.mark.parametrize(
