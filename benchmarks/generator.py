@@ -96,7 +96,7 @@ def build(candidate: Candidate, network: nn.Module, images_NCHW: torch.Tensor, b
         network = fold_batch_norm(network)
     if candidate.backend in ("module", "compile"):
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        run = copy.deepcopy(rewrite.apply(network, names, images_NCHW)).to(device, dtype, memory_format=layout)
+        run = copy.deepcopy(rewrite.apply(network, names)).to(device, dtype, memory_format=layout)
         if candidate.backend == "compile":
             run = torch.compile(run, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
     else:

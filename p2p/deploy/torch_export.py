@@ -48,7 +48,7 @@ def trace(
     size = min_batch if static else max(2, max_batch or min_batch)
     batch = example[:1].expand(size, -1, -1, -1).to(device, dtype if example.is_floating_point() else None).contiguous()
     # A copy, because converting a module converts it in place, and other backends may want it after this one.
-    network = copy.deepcopy(rewrite.apply(generator, rewrites, example)).to(device, dtype)
+    network = copy.deepcopy(rewrite.apply(generator, rewrites)).to(device, dtype)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     varying = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}

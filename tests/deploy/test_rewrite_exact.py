@@ -10,7 +10,6 @@ from p2p.deploy.rewrite import (
     Frames,
     SpaceToDepthConv2d,
     SubPixelConv2d,
-    drop_dead_taps,
     fold_batch_norm,
     space_to_depth,
     sub_pixel,
@@ -52,11 +51,8 @@ def largest_difference(a: nn.Module, b: nn.Module, x: torch.Tensor) -> float:
 REWRITES = {
     "fold": fold_batch_norm,
     "sub_pixel": sub_pixel,
-    "sub_pixel, last": lambda network: sub_pixel(network, only_last=True),
     "space_to_depth": space_to_depth,
-    "dead taps": lambda network: drop_dead_taps(network, images_for(network)),
-    "all": lambda network: space_to_depth(sub_pixel(drop_dead_taps(fold_batch_norm(network), images_for(network)))),
-    "fold and sub_pixel": lambda network: sub_pixel(fold_batch_norm(network)),
+    "all": lambda network: space_to_depth(sub_pixel(fold_batch_norm(network))),
     "per image, fold and sub_pixel": lambda network: sub_pixel(
         fold_batch_norm(inference_view(network, norm_stats="instance"))
     ),
@@ -91,11 +87,8 @@ def test_nothing_is_left_of_norm_and_dropout():
         assert count(fold_batch_norm(network.eval()), nn.BatchNorm2d, nn.Dropout, nn.Identity) == 0
 
 
-def test_sub_pixel_replaces_all_or_the_last():
-    unet = UNet(image_size=64, width=4).eval()
-    assert count(sub_pixel(unet), SubPixelConv2d) == 6
-    assert count(sub_pixel(unet), nn.ConvTranspose2d) == 0
-    last = sub_pixel(unet, only_last=True)
+def test_sub_pixel_replaces_the_last():
+    last = sub_pixel(UNet(image_size=64, width=4).eval())
     assert count(last, SubPixelConv2d) == 1
     assert isinstance(last.up[-1][1], SubPixelConv2d)
 
@@ -200,7 +193,7 @@ def test_a_rewritten_network_exports_for_any_batch(rewrite):
         network, x = Frames(network), torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     else:
         x = torch.rand(3, 3, 32, 32) * 2 - 1
-        network = space_to_depth(sub_pixel(drop_dead_taps(fold_batch_norm(network), x)))
+        network = space_to_depth(sub_pixel(fold_batch_norm(network)))
     batch = torch.export.Dim("batch", min=1, max=8)
     program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: batch},)).module()
     with torch.inference_mode():

@@ -7,14 +7,11 @@ mode and leave it as it is.
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
-from p2p.batch import from_frames
 from p2p.deploy.rewrite.downsample import SpaceToDepthConv2d, space_to_depth
 from p2p.deploy.rewrite.fold import fold_batch_norm
 from p2p.deploy.rewrite.frames import Frames
-from p2p.deploy.rewrite.taps import drop_dead_taps
 from p2p.deploy.rewrite.upsample import SubPixelConv2d, sub_pixel
 
 __all__ = [
@@ -23,18 +20,12 @@ __all__ = [
     "SubPixelConv2d",
     "apply",
     "check_names",
-    "drop_dead_taps",
     "fold_batch_norm",
     "space_to_depth",
     "sub_pixel",
 ]
 
-CHOICES = {  # in the order in which they suit each other
-    "taps": drop_dead_taps,
-    "last": lambda network, _: sub_pixel(network, only_last=True),
-    "all": lambda network, _: sub_pixel(network),
-    "blocks": lambda network, _: space_to_depth(network),
-}
+CHOICES = {"last": sub_pixel, "blocks": space_to_depth}
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -44,21 +35,20 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(f"backend.rewrites has {name}, which is not known: use some of {', '.join(CHOICES)}")
 
 
-def apply(network: nn.Module, names: Sequence[str], example: torch.Tensor) -> nn.Module:
+def apply(network: nn.Module, names: Sequence[str]) -> nn.Module:
     """The network after the rewrites that its backend runs faster.
 
     Args:
         network: in eval mode, on the CPU; of `Frames`, the network inside is rewritten.
-        names: of "taps" (`drop_dead_taps`), "last" or "all" (`sub_pixel`) and "blocks" (`space_to_depth`).
-        example: an input of the network, of the size that is to come.
+        names: of "last" (`sub_pixel`) and "blocks" (`space_to_depth`).
 
     Raises:
         ValueError: another name.
     """
     check_names(names)
     if isinstance(network, Frames):
-        return Frames(apply(network.network, names, from_frames(example[:1])))
+        return Frames(apply(network.network, names))
     for name, rewrite in CHOICES.items():
         if name in names:
-            network = rewrite(network, example[:1])
+            network = rewrite(network)
     return network

@@ -67,13 +67,15 @@ class SubPixelConv2d(nn.Module):
         return F.pixel_shuffle(self.convolution(x_NCHW), 2)[:, :, 1:-1, 1:-1]
 
 
-def sub_pixel(network: nn.Module, *, only_last: bool = False) -> nn.Module:
-    """A copy with its transposed convolutions of stride 2 as `SubPixelConv2d`; `network` itself is left as it is.
+def sub_pixel(network: nn.Module) -> nn.Module:
+    """A copy with its last transposed convolution of stride 2 as a `SubPixelConv2d`; `network` itself stays as it is.
+
+    The last one has few output channels, of which GPU kernels fill a tile of 32 or more, so that four times as many
+    come for free; and its side is large, so that the windows at the border are few. The others gain nothing
+    (benchmarks/README.md).
 
     Args:
         network: in eval mode.
-        only_last: replace the last one alone. It has few output channels, of which GPU kernels fill a tile of 32 or
-            more, so four times as many come for free; and the side is large, so the windows at the border are few.
     """
     assert not any(module.training for module in network.modules()), "a rewrite needs a network in eval mode"
     network = copy.deepcopy(network)
@@ -83,6 +85,6 @@ def sub_pixel(network: nn.Module, *, only_last: bool = False) -> nn.Module:
         for name, child in parent.named_children()
         if SubPixelConv2d.fits(child)
     ]
-    for parent, name in found[-1:] if only_last else found:
+    for parent, name in found[-1:]:
         setattr(parent, name, SubPixelConv2d(getattr(parent, name)).eval())
     return network
