@@ -14,11 +14,11 @@ from p2p.config.cli import some_of
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import shown
 from p2p.data.pairs import Pair
-from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine, load_engine
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
-from p2p.pipelines.stages import Stages, progress_bar
+from p2p.pipelines.stages import Pipeline, Stages, progress_bar
 from p2p.profiling.clock import Clock
 from p2p.report import gallery
 from p2p.report.failures import recorded
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> float | None:
     return clock.images["e2e"] / seconds if seconds else None
 
 
-def transform_for(engine: Engine, options: DictConfig) -> Torchvision:
+def transform_for(engine: Engine, options: DictConfig) -> Transform:
     """What brings images to the size that a program takes: as in training, but for the options that are given.
 
     Raises:
@@ -108,7 +108,7 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
         outputs = [stages.path(pair.name) for pair in pairs]
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         check_output(folder)
-        pipeline = instantiate(cfg.pipeline)
+        pipeline: Pipeline = instantiate(cfg.pipeline)
         settings = {
             "program": engine.manifest.program_sha256,
             "inputs": source_of(pairs[0]),

@@ -21,7 +21,7 @@ from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
-from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms.transform import Transform
 from p2p.system.lock import turn_to_make
 
 MAX_WORKERS = 8
@@ -56,7 +56,7 @@ class PairedImages(LightningDataModule):
         self,
         *,
         root: str,
-        transform: Torchvision,
+        transform: Transform,
         batch_size: int = 1,
         direction: Direction = "AtoB",
         input_channels: int = 3,

@@ -15,7 +15,7 @@ from p2p.data.cache import PairCache
 from p2p.data.gpu_batches import GpuBatches
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
-from p2p.data.transforms.torchvision import Torchvision, View
+from p2p.data.transforms.transform import Transform, View
 
 Loaded = tuple[torch.Tensor, np.dtype]  # (C, H, W), and what its file had
 
@@ -41,7 +41,7 @@ class PairDataset(Dataset):
     """
 
     def __init__(
-        self, pairs: list[Pair], transform: Torchvision, *, augment: bool, input_channels: int, target_channels: int
+        self, pairs: list[Pair], transform: Transform, *, augment: bool, input_channels: int, target_channels: int
     ):
         self._pairs = pairs
         self._transform = transform

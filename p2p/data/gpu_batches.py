@@ -11,7 +11,7 @@ import torch
 from p2p.batch import Batch
 from p2p.data.cache import PairCache
 from p2p.data.transforms.cvcuda import Ordered
-from p2p.data.transforms.torchvision import View
+from p2p.data.transforms.transform import View
 from p2p.levels import normalize
 
 Augmentation = Literal["auto", "cvcuda", "torch"]

@@ -12,8 +12,8 @@ from PIL import Image
 
 from p2p.batch import from_frames
 from p2p.codecs.codec import BatchDecoder
-from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.sizing import Sizing
+from p2p.data.transforms.transform import GpuTransform
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 from p2p.profiling.streams import StreamClock
@@ -27,7 +27,7 @@ class GpuLoader:
     Args:
         decoder: of the files.
         sizing: crops, where no frame needs a resize.
-        cvcuda: brings frames of any size to the network's; None where they need none.
+        transform: brings frames of any size to the network's; None where they need none.
         device: the GPU.
         parts: of a batch, where its memory does not hold the whole.
         clock: measures both stages; the decoder's on the host, which waits for it, the other on the stream.
@@ -39,7 +39,7 @@ class GpuLoader:
         *,
         decoder: BatchDecoder,
         sizing: Sizing,
-        cvcuda: CvCuda | None,
+        transform: GpuTransform | None,
         device: torch.device,
         parts: Parts,
         clock: Clock,
@@ -47,7 +47,7 @@ class GpuLoader:
     ):
         self._decoder = decoder
         self._sizing = sizing
-        self._cvcuda = cvcuda
+        self._transform = transform
         self._parts = parts
         self._clock = clock
         self._stream_clock = StreamClock(clock, device=device)
@@ -103,8 +103,8 @@ class GpuLoader:
 
     def _preprocess(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:
         """Frames of one size -> float32 (N, C, H, W) in [-1, 1] of the network's."""
-        if self._cvcuda is not None:
-            return self._cvcuda.eval_batch(frames_NHWC, stream=self.stream, half=half)
+        if self._transform is not None:
+            return self._transform.eval_batch(frames_NHWC, stream=self.stream, half=half)
         middle = frames_NHWC.shape[2] // 2
         cut = slice(middle) if half == "left" else slice(middle, None) if half == "right" else slice(None)
         return from_frames(self._sizing.crop(frames_NHWC[:, :, cut]))

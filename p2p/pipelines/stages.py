@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from tqdm import tqdm
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import Codec, GpuCodec
 from p2p.data.pairs import Pair
-from p2p.data.transforms.cvcuda import CvCuda
-from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms.transform import GpuTransform, Transform
 from p2p.deploy.engine import Engine
 from p2p.pipelines.files import Failure, Files, Size
 from p2p.pipelines.gpu_loader import GpuLoader
@@ -59,7 +58,7 @@ class Stages:
         self,
         *,
         engine: Engine,
-        transform: Torchvision,
+        transform: Transform,
         codec: Codec,
         output: Path,
         clock: Clock,
@@ -117,7 +116,7 @@ class Stages:
         return GpuLoader(
             decoder=self._codec.batches(self.engine.device),
             sizing=self.transform.sizing,
-            cvcuda=self.transform if self.files.gpu_decodes == "any size" else None,
+            transform=self.transform if self.files.gpu_decodes == "any size" else None,
             device=self.engine.device,
             parts=self._decoded_parts,
             clock=self.clock,
@@ -193,14 +192,14 @@ class Stages:
             self.on_image()
 
 
-def _gpu_decodes(codec: Codec, transform: Torchvision, device: torch.device) -> Literal["same size", "any size"] | None:
+def _gpu_decodes(codec: Codec, transform: Transform, device: torch.device) -> Literal["same size", "any size"] | None:
     """What a GPU may decode, see `Files`; says so once where one was asked for that cannot."""
     if not isinstance(codec, GpuCodec):
-        if isinstance(transform, CvCuda):
+        if isinstance(transform, GpuTransform):
             print("transform=cvcuda resizes what codec=nvimgcodec decodes on the GPU: without it, the CPU does both")
         return None
     reason = codec.unavailable(device)
-    if reason is None and isinstance(transform, CvCuda):
+    if reason is None and isinstance(transform, GpuTransform):
         reason = transform.unavailable()
         if reason is None:
             return "any size"
@@ -210,6 +209,16 @@ def _gpu_decodes(codec: Codec, transform: Torchvision, device: torch.device) -> 
         print(f"{reason}: the CPU decodes JPEG")
         return None
     return "same size"
+
+
+class Pipeline(Protocol):
+    """Arranges the stages in time. Another one is a function of this kind and one YAML."""
+
+    def __call__(self, pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
+        """Translate all pairs' inputs, `batch_size` at a time, and write the same bytes as `p2p.pipelines.sequential`.
+
+        The engine's warm-up, `stages.warmup`, comes first; then all is within `stages.clock("e2e", len(pairs))`.
+        """
 
 
 def progress_bar(images: int) -> tqdm:

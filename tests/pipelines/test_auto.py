@@ -1,7 +1,10 @@
 """Which pipeline infer.py takes where none is named, and that it says so."""
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
+from p2p.config.cli import CONF
 from p2p.pipelines import auto, overlap, sequential
 from tests.pipelines.conftest import Negative, files, stages_for
 
@@ -46,3 +49,25 @@ def test_its_options_ask_for_overlap(many, tmp_path, ran, capsys):
 def test_of_nothing_nothing_is_said(tmp_path, capsys):
     auto.run([], stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=4)
     assert capsys.readouterr().out == "" and files(tmp_path) == {}
+
+
+def test_a_pipeline_of_another_package(many, tmp_path, monkeypatch):
+    """One file and one YAML: it sorts the stages in an order of its own, and writes the oracle's bytes."""
+    (tmp_path / "backwards.py").write_text(BACKWARDS)
+    (tmp_path / "conf/pipeline").mkdir(parents=True)
+    (tmp_path / "conf/pipeline/backwards.yaml").write_text("_target_: backwards.run\n_partial_: true\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("infer", [f"hydra.searchpath=[file://{tmp_path}/conf]", "pipeline=backwards"])
+    instantiate(cfg.pipeline)(many(5), stages_for(Negative(), tmp_path / "mine", image_size=16), batch_size=2)
+    sequential.run(many(5), stages_for(Negative(), tmp_path / "oracle", image_size=16), batch_size=2)
+    assert files(tmp_path / "mine") == files(tmp_path / "oracle") and len(files(tmp_path / "mine")) == 5
+
+
+BACKWARDS = """
+def run(pairs, stages, *, batch_size):
+    stages.warmup(1, images=len(pairs))
+    with stages.clock("e2e", len(pairs)):
+        for image in [stages.load(pair) for pair in reversed(pairs)]:
+            stages.save(image.pair, stages.translate(image.input_NCHW)[0], image.size)
+"""

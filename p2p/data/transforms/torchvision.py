@@ -7,37 +7,15 @@ compare with torchvision. torch is imported where there are tensors: a config is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from p2p.data.transforms.sizing import Preprocess, Sizing, check_side, resize
-from p2p.levels import WHITE, normalize
+from p2p.data.transforms.transform import View
 
 if TYPE_CHECKING:
     import torch
-
-
-class View(NamedTuple):
-    """What a training step sees of an image: a window, in pixels, and whether it is mirrored left to right."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    mirrored: bool
-
-    def of(self, image_CHW: torch.Tensor, dtype: np.dtype) -> torch.Tensor:
-        """A resized image -> float32 (C, height, width) in [-1, 1].
-
-        Args:
-            image_CHW: as `Torchvision.load` gives it.
-            dtype: of the frame that it was, which says where white is.
-        """
-        image_CHW = image_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
-        in_8_bits = not image_CHW.is_floating_point()
-        image_CHW = normalize((image_CHW.flip(2) if self.mirrored else image_CHW).float(), WHITE[dtype])
-        return image_CHW if in_8_bits else image_CHW.clamp_(-1.0, 1.0)  # bicubic overshoots
 
 
 class Torchvision:
