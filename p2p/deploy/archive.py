@@ -9,11 +9,9 @@ ATen.
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -44,7 +42,7 @@ DAMAGE = (OSError, RuntimeError, RecursionError, UnicodeDecodeError, json.JSONDe
 def check_archive(path: Path) -> None:
     """Raise a ValueError if a .pt2 holds anything but a graph of ATen's operators and its tensors.
 
-    Its guards are left alone, see `p2p.deploy.torch_export.read`.
+    Its guards, and pickles of sample inputs, are left alone, which `p2p.deploy.graph` never reads.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # as torch reads files of early versions
@@ -84,18 +82,3 @@ def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
             yield "", name
             if name not in NEVER_RUN:
                 yield from _texts(value, name)
-
-
-@contextmanager
-def weights_only() -> Iterator[None]:
-    """Have every torch.load meanwhile take tensors and plain values alone, whatever its caller asks for."""
-    before = dict(os.environ)
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        yield
-    finally:
-        for name in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"):
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]

@@ -1,10 +1,9 @@
-"""torch.export's graph of a generator: made, written and read. Most backends start from it."""
+"""torch.export's graph of a generator: made and written. Most backends start from it; `p2p.deploy.graph` runs it."""
 
 from __future__ import annotations
 
 import copy
 import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from p2p.deploy import rewrite
-from p2p.deploy.archive import FOREIGN, check_archive, weights_only
-from p2p.deploy.fields import MOST_IMAGES
-from p2p.deploy.signature import Signature, check_batches
-from p2p.system.quiet import quiet
+from p2p.deploy.signature import check_batches
 
 CPU = torch.device("cpu")
 
@@ -61,32 +57,3 @@ def write(program: ExportedProgram, path: Path) -> None:
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
-
-
-def read(path: Path) -> ExportedProgram:
-    """What torch.export has saved, of which nothing is run, without its warnings of how its own file is laid out.
-
-    Raises:
-        ValueError: the file is damaged, or holds what could run, see `p2p.deploy.archive`.
-    """
-    check_archive(path)
-    try:
-        with quiet(), weights_only():
-            program = torch.export.load(path)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds a pickled object, {FOREIGN}") from error
-    program._guards_code = []  # Python code; `signature_of` says the same
-    return program
-
-
-def signature_of(program: ExportedProgram) -> Signature:
-    """The inputs of a graph."""
-    [name] = program.graph_signature.user_inputs
-    [value] = [node.meta["val"] for node in program.graph.nodes if node.name == name]
-    count, *image = value.shape
-    if isinstance(count, int):
-        least = most = count
-    else:
-        limits = program.range_constraints[count.node.expr]
-        least, most = int(limits.lower), int(limits.upper) if limits.upper < MOST_IMAGES else None
-    return Signature(least, most, tuple(image), str(value.dtype).removeprefix("torch."))

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.export.passes import move_to_device_pass
 
+from p2p.deploy import graph
 from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.signature import checked
-from p2p.deploy.torch_export import read, signature_of, trace, write
+from p2p.deploy.torch_export import trace, write
 
 VERSIONS = {"torch": "not older"}  # than what has written the file
 
@@ -74,9 +74,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     Raises:
         ValueError: see `p2p.deploy.backends.exported_program.load`.
     """
-    exported = read(folder / program.file)
-    signature = signature_of(exported)
-    if device.type == "cpu":
-        return checked(exported.module(), signature)
-    network = move_to_device_pass(exported, device).module().to(memory_format=torch.channels_last)
-    return capture(checked(network, signature), device=device, dtype=getattr(torch, signature.dtype))
+    on_gpu = device.type == "cuda"
+    run, signature = graph.load(folder / program.file, device=device, channels_last=on_gpu)
+    run = checked(run, signature)
+    return capture(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.export.passes import move_to_device_pass
 
+from p2p.deploy import graph
 from p2p.deploy.backend import Run
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.signature import checked
-from p2p.deploy.torch_export import read, signature_of, trace, write
+from p2p.deploy.torch_export import trace, write
 
 VERSIONS = {"torch": "not older"}  # than what has written the file
 
@@ -65,7 +65,4 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         ValueError: the file is damaged, or not as export.py writes it; and later, for an input of another shape or
             dtype.
     """
-    exported = read(folder / program.file)
-    if device.type != "cpu":
-        exported = move_to_device_pass(exported, device)
-    return checked(exported.module(), signature_of(exported))
+    return checked(*graph.load(folder / program.file, device=device))
