@@ -13,7 +13,7 @@ comma := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak test-gpu bench clean
+.PHONY: help demo test test-wheel lint soak test-gpu bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out
 
 test: lint ## ruff and the tests that need no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal
+
+test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run every command in an empty folder
+	PY=$(PY) tests/wheel.sh
 
 lint: $(INSTALLED) ## ruff alone
 	$(PY) -m ruff check .

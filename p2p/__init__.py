@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
+    from omegaconf import DictConfig
 
     from p2p.api.translator import Translator
+    from p2p.commands.results import Exported, Trained, Translated
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "compose", "export", "infer", "load", "train"]
 __version__ = "0.2.0"
 
 
@@ -47,3 +50,58 @@ def load(
     from p2p.api.load import load
 
     return load(path, device=device, checkpoint=checkpoint, image_size=image_size, direction=direction)
+
+
+def train(overrides: Sequence[str] | None = None) -> Trained:
+    """Train as `p2p train` does: `p2p.train(["name=mine", "data=folder", "data.root=pairs"])`.
+
+    Args:
+        overrides: settings as on the command line, without a shell's quotes.
+
+    Returns:
+        The run's folder and its scores.
+
+    Raises:
+        ValueError: what the command line would answer with one sentence, which is the message.
+        KeyboardInterrupt: Ctrl-C; the step was finished and saved, and `ckpt_path=last` goes on.
+    """
+    from p2p.api.commands import run
+
+    return run("train", overrides)
+
+
+def export(overrides: Sequence[str] | None = None) -> Exported:
+    """Export a trained generator as `p2p export` does: `p2p.export(["name=mine"])`; see `train`."""
+    from p2p.api.commands import run
+
+    return run("export", overrides)
+
+
+def infer(overrides: Sequence[str] | None = None) -> Translated:
+    """Translate files as `p2p infer` does: `p2p.infer(["name=mine", "input=photos", "batch_size=8"])`; see `train`.
+
+    For images in memory use `load`.
+    """
+    from p2p.api.commands import run
+
+    return run("infer", overrides)
+
+
+def compose(
+    overrides: Sequence[str] | None = None, *, command: Literal["train", "export", "infer"] = "train"
+) -> DictConfig:
+    """The checked settings that a command would work by; nothing is done with them, and no folder is made.
+
+    Args:
+        overrides: settings as on the command line, without a shell's quotes.
+        command: whose.
+
+    Returns:
+        The whole config, as `p2p train --cfg job` prints it; its references are resolved when they are read.
+
+    Raises:
+        ValueError: a setting cannot be; one sentence that says which, and what to do.
+    """
+    from p2p.api.commands import compose
+
+    return compose(overrides, command=command)

@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
+from p2p.commands.results import Translated
 from tests.conftest import ROOT
 
 SMALL = ["image_size=32", "generator.width=8", "discriminator.width=8", "discriminator.layers=1"]
@@ -275,7 +276,12 @@ def test_a_mistake_gets_one_sentence(command, override, refusal, tmp_path):
 )
 def test_a_pipeline_is_named_with_a_plus_or_without(typed, expected, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("p2p.commands.infer.main", lambda cfg: seen.append(cfg.pipeline))
+
+    def main(cfg):
+        seen.append(cfg.pipeline)
+        return Translated(tmp_path, written=0, skipped=0, score=None)
+
+    monkeypatch.setattr("p2p.commands.infer.main", main)
     monkeypatch.setattr(sys, "argv", ["infer.py", *typed.split(), f"name={os.path.relpath(tmp_path, ROOT / 'runs')}"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     runpy.run_path(str(ROOT / "infer.py"), run_name="__main__")

@@ -86,4 +86,4 @@ def test_what_is_imported_is_declared():
     imported -= {*sys.stdlib_module_names, "p2p"}
     named = {name: IMPORTED_AS.get(name) or found.get(name, [name])[0] for name in imported}
     assert not {name: dist for name, dist in named.items() if dist not in stated | optional}
-    assert not stated - set(named.values()) - {"tensorboard"}  # which Lightning imports
+    assert not stated - set(named.values()) - {"tensorboard", "torchvision"}  # which Lightning and LPIPS import

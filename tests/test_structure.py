@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"__main__"},
-    {"commands", "api"},
+    {"__main__", "api"},
+    {"commands"},
     {"training"},
     {"pipelines", "report"},
     {"deploy"},

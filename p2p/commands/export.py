@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.batch import Batch
+from p2p.commands.results import Exported
 from p2p.config.pasteable import command_line, run_settings
 from p2p.data.dataset import PairDataset
 from p2p.deploy import rewrite
@@ -40,12 +41,8 @@ def inputs_of(dataset: PairDataset, count: int) -> Batch:
     return Batch.collate([replace(batch, target_NCHW=None) for batch in alike])
 
 
-def main(cfg: DictConfig) -> float:
-    """Export, or say which largest batch the GPU's memory holds.
-
-    Returns:
-        The PSNR of the worst validation image in dB, which min_psnr judges, for Hydra's sweepers.
-    """
+def main(cfg: DictConfig) -> Exported:
+    """Export, or say which largest batch the GPU's memory holds."""
     backend = cfg.backend
     fastest = "batch_size" in backend
     size = cfg.batch_size or 8 if fastest else backend.get("max_batch")
@@ -112,8 +109,8 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
         raise ValueError(f"backend.tf32=true is of backend.precision=fp32 alone, not of {precision}: leave one out")
 
 
-def export_program(cfg: DictConfig) -> float:
-    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is; see `main`."""
+def export_program(cfg: DictConfig) -> Exported:
+    """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     place_for(Path(cfg.output))  # before any work
     run_dir = Path(cfg.run_dir)
     checkpoint = find_checkpoint(run_dir, cfg.ckpt_path)
@@ -164,4 +161,4 @@ def export_program(cfg: DictConfig) -> float:
         where["input"] = "your/images"
     batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
     print(f"next: {command_line('infer', '+pipeline=overlap', batch_size=batch_size, **where)}")
-    return psnr["worst"]
+    return Exported(Path(cfg.output), backend=program.backend, score=psnr["worst"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import some_of
 from p2p.config.pasteable import command_line, run_settings
@@ -31,17 +32,11 @@ FAILURES = "failures.csv"
 OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")
 
 
-def main(cfg: DictConfig) -> float | None:
-    """Do it, under a profiler if cfg.profile asks for one.
-
-    Returns:
-        Images per second from disk to disk, for Hydra's sweepers; None where there was nothing to do.
-    """
+def main(cfg: DictConfig) -> Translated:
+    """Do it, under a profiler if cfg.profile asks for one."""
     clock = Clock()
     with (instantiate(cfg.profile) or nullcontext)(clock):
-        translate(cfg, clock)
-    seconds = clock.seconds.get("e2e")
-    return clock.images["e2e"] / seconds if seconds else None
+        return translate(cfg, clock)
 
 
 def transform_for(engine: Engine, options: DictConfig) -> Transform:
@@ -85,7 +80,7 @@ def check_fresh(cfg: DictConfig) -> None:
     raise ValueError(f"{fact}: export them with {command_line('export', **options)}, or add stale=use for the old ones")
 
 
-def translate(cfg: DictConfig, clock: Clock) -> None:
+def translate(cfg: DictConfig, clock: Clock) -> Translated:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
     with clock("init"):
@@ -139,6 +134,9 @@ def translate(cfg: DictConfig, clock: Clock) -> None:
     if failed:
         reasons = some_of(list(stages.failures.values()))
         raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
+    seconds = clock.seconds.get("e2e")
+    speed = clock.images["e2e"] / seconds if seconds else None
+    return Translated(folder, written=done, skipped=skipped, score=speed)
 
 
 def settings_done(cfg: DictConfig, engine: Engine, *, images: int) -> set[str]:

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from p2p.commands.results import Trained
 from p2p.commands.run import settle_norm_stats
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.resume import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
@@ -37,13 +38,8 @@ TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth reco
 say = rank_zero_only(print)  # the first of several processes speaks and writes
 
 
-def main(cfg: DictConfig) -> float:
-    """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds.
-
-    Returns:
-        The score cfg.monitor after training, of the weights that export.py takes by default: what Hydra's sweepers
-        minimize or maximize.
-    """
+def main(cfg: DictConfig) -> Trained:
+    """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds."""
     attempt = partial(try_steps, cfg) if alone() else None
     with held(Path(cfg.run_dir)), disk_of(Path(cfg.run_dir)):
         return or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
@@ -60,8 +56,8 @@ def try_steps(cfg: DictConfig, batch_size: int) -> None:
         trainer.fit(instantiate(cfg.model, _convert_="all"), instantiate(cfg.data, _convert_="all"))
 
 
-def train(cfg: DictConfig) -> float:
-    """Validate, train, validate again; see `main`."""
+def train(cfg: DictConfig) -> Trained:
+    """Validate, train, validate again."""
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     resume, checkpoint = find_what_to_resume(cfg)
@@ -88,7 +84,7 @@ def train(cfg: DictConfig) -> float:
 
     show_result(before, after)
     say(f"next: {command_line('export', **run_settings(cfg.run_dir))}")
-    return after[cfg.monitor]
+    return Trained(Path(cfg.run_dir), scores={name: after[name] for name in model.scores}, score=after[cfg.monitor])
 
 
 def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None]:

@@ -77,7 +77,7 @@ def run_command(name: str, arguments: list[str]) -> None:
                 with lasting():
                     main = importlib.import_module(f"p2p.commands.{name}").main
                 signals.work()
-                return main(cfg)  # the score, for Hydra's sweepers
+                return main(cfg).score  # for Hydra's sweepers
         finally:
             os.environ[FULL_ERROR] = "1"
 

@@ -17,6 +17,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -58,6 +59,27 @@ def stoppable() -> Iterator[None]:
         answer(leave)  # while the interpreter ends, too
 
 
+@contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Run a command inside a program that goes on after it, such as a notebook, and has its own answers to signals.
+
+    Raises:
+        KeyboardInterrupt: a signal has ended the command, whatever a library made of that.
+    """
+    global received, _process
+    before = {number: signal.getsignal(number) for number in NAMES}
+    received, _process = None, os.getpid()
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning exits
+        raise KeyboardInterrupt from None
+    finally:
+        received = None
+        for number, handler in before.items():
+            if handler is not None:  # or it was not set from Python
+                _set(number, handler)
+
+
 def work() -> None:
     """From here on a signal raises `Stop`."""
     global _doing
@@ -75,7 +97,12 @@ def answer(by: Callable[[int, FrameType | None], None]) -> None:
     """Let `by` answer the signals that end a command, but for those that are ignored."""
     for number in NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, by)
+            _set(number, by)
+
+
+def _set(number: int, by: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    if threading.current_thread() is threading.main_thread():  # Python lets no other
+        signal.signal(number, by)
 
 
 def note(number: int) -> bool:

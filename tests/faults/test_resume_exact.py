@@ -36,7 +36,7 @@ def run(folder, *typed):
         cfg = compose("train", arguments)
         if cfg.ckpt_path is not None:
             cfg = resumed_settings(cfg, [*arguments, *deletions])
-        score = train.main(cfg)
+        score = train.main(cfg).score
     assert float(rows(folder)[-1]["val/L1"]) == pytest.approx(score, rel=1e-6)  # the last one
     return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
 

@@ -1,0 +1,122 @@
+"""The commands as functions: same checks, same sentences, same run folders, as often as one likes in one process."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import initialize_config_dir, version
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from p2p.config.cli import checked, explain, for_hydra, quiet_libraries
+from p2p.config.shown import as_typed, shown
+from p2p.shipped import CONF
+from p2p.system import signals
+
+COMMANDS = ("train", "export", "infer")
+
+
+def compose(overrides: Sequence[str] | None, *, command: str) -> DictConfig:
+    """See `p2p.compose`."""
+    if command not in COMMANDS:
+        raise ValueError(f"command={command} is not known: use {', '.join(COMMANDS)}")
+    with conf(command) as hydra, sentences(command):
+        arguments, deletions = for_hydra(command, words(overrides))
+        cfg = hydra.compose_config(command, arguments, run_mode=RunMode.RUN)
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(Path.cwd() / cfg.hydra.run.dir)
+            HydraConfig.instance().set_config(cfg)
+            del cfg["hydra"]
+        cfg = checked(command, cfg, deletions)
+        if command == "train":
+            cfg.run_dir = str(cfg.run_dir)  # which asks Hydra, as long as it knows
+    return cfg
+
+
+def run(command: str, overrides: Sequence[str] | None) -> object:
+    """What `p2p.commands.<command>.main` returns, of settings as on a command line."""
+    done: dict[str, object] = {}
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            cfg = checked(command, cfg, deletions)
+            if command == "train":
+                check_alone(cfg)
+            done["result"] = importlib.import_module(f"p2p.commands.{command}").main(cfg)
+        except Exception as error:  # of which Hydra would print a line
+            done["error"] = error
+
+    with conf(command) as hydra, sentences(command), signals.as_interrupts():
+        arguments, deletions = for_hydra(command, words(overrides))
+        quiet_libraries()
+        hydra.run(command, job, arguments, with_log_configuration=False)
+        if "error" in done:
+            raise done["error"]
+    return done["result"]
+
+
+def words(overrides: Sequence[str] | None) -> list[str]:
+    """The settings, if they are a list of words and no flags.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    overrides = [] if overrides is None else overrides
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        raise ValueError(f"overrides={overrides!r} cannot be: use a list of words, such as ['name=mine', 'epochs=3']")
+    for word in overrides:
+        if word in ("-m", "--multirun"):
+            raise ValueError(f"{word} is of the command line alone: make a call for each value")
+    return [*overrides]
+
+
+def check_alone(cfg: DictConfig) -> None:
+    """Refuse several processes: each further one would start the program again that calls this.
+
+    Raises:
+        ValueError: there would be some.
+    """
+    devices, nodes = cfg.trainer.get("devices", 1), cfg.trainer.get("num_nodes", 1)
+    one = devices in (1, "1") or (OmegaConf.is_list(devices) and len(devices) == 1)
+    if nodes != 1 or not one:
+        raise ValueError(
+            f"trainer.devices={as_typed(devices)} would start this program again for each process: use p2p train on the"
+            " command line, or trainer.devices=1"
+        )
+
+
+@contextmanager
+def conf(command: str) -> Iterator[object]:
+    """Hydra with conf/; what the program around has made of Hydra is as before afterwards."""
+    instance, base, config = GlobalHydra.instance(), version.getbase(), HydraConfig.instance().cfg
+    hydra = instance.hydra
+    instance.clear()
+    try:
+        with initialize_config_dir(str(CONF), job_name=command, version_base="1.3"):
+            yield GlobalHydra.instance().hydra
+    finally:
+        instance.hydra = hydra
+        GlobalHydra.set_instance(instance)
+        HydraConfig.instance().cfg = config
+        version.VersionBase.instance().version_base = base
+
+
+@contextmanager
+def sentences(command: str) -> Iterator[None]:
+    """Raise a ValueError with the command's sentence for what is no bug.
+
+    Raises:
+        ValueError: instead of any exception that the command line would answer with a sentence.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = explain(error, command)
+        if sentence is None:
+            raise
+        raise ValueError(shown(sentence)) from error
