@@ -3,32 +3,31 @@
 An entry is a folder, named by its key, with the files that the backend wrote and `entry.json`. The key covers all
 that the program follows from, so an entry is never out of date; it is only ever unused. It says nothing about
 accuracy: `p2p.deploy.export` compares a cached program with the network like a new one.
+
+A library such as diskcache would not spare much of this: it keeps pickles in a database, where files of 100 MB are to
+be copied, compared with their digests and put there whole, and the key is ours in any case.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from p2p.deploy import fields
-from p2p.deploy.instructions import instructions
-from p2p.deploy.manifest import Program, gpu_facts, now, versions
-from p2p.deploy.precision import EIGHT_BITS
+from p2p.deploy.backend import Export
+from p2p.deploy.cache_key import key
+from p2p.deploy.manifest import Program, gpu_facts, now
 from p2p.system.atomic import folder_beside, sweep
 from p2p.system.digest import sha256
 
@@ -48,7 +47,7 @@ class Build:
 
 
 def build(
-    backend: Callable[[nn.Module, torch.Tensor, Path], Program],
+    backend: Export,
     network: nn.Module,
     images: torch.Tensor,
     folder: Path,
@@ -59,7 +58,7 @@ def build(
     """Let the backend write its program into the empty `folder`, or copy what it wrote for the same key before.
 
     Args:
-        backend, network, images, folder: see `p2p.deploy.backends.exported_program.export`.
+        backend, network, images, folder: see `p2p.deploy.backend.Backend.export`.
         device: where the program is to run.
         cache_dir: holds an entry for each key, at most 16; None: always build. A folder that cannot be read or written
             costs a warning, not the export.
@@ -79,59 +78,13 @@ def build(
     return made
 
 
-def _build(backend, network: nn.Module, images: torch.Tensor, folder: Path, device: torch.device) -> Build:
+def _build(backend: Export, network: nn.Module, images: torch.Tensor, folder: Path, device: torch.device) -> Build:
     started = time.perf_counter()
     program = backend(network, images, folder)
     seconds = round(time.perf_counter() - started, 1)
     if program.gpu is not None:
         program = replace(program, **gpu_facts(device))
     return Build(program, now(), seconds)
-
-
-def key(backend: Callable, network: nn.Module, images: torch.Tensor, *, device: torch.device) -> str:
-    """SHA-256 over everything that a compiled program follows from, 64 hex digits.
-
-    That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
-    and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's
-    instructions, the GPU and its driver, the version of Python and of every installed package, and this project's
-    sources that programs are made of. Which packages matter depends on the backend, and a build that was not needed
-    costs less than a wrong one.
-    """
-    target = backend.func if isinstance(backend, partial) else backend
-    arguments = backend.keywords if isinstance(backend, partial) else {}
-    facts = {
-        "backend": f"{target.__module__}.{target.__qualname__}",
-        "arguments": arguments,
-        "network": fingerprint(network, images[:1]),
-        "image": list(images.shape[1:]),
-        "device": device.type,
-        "cpu": instructions(),
-        "gpu": gpu_facts(device),
-        "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
-        "sources": sources(Path(__file__).parent),
-    }
-    if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
-        facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def fingerprint(network: nn.Module, image: torch.Tensor) -> str:
-    """SHA-256 over what the network computes: the graph that torch.export sees, and every tensor in it."""
-    exported = torch.export.export(network, (image,))
-    digest = hashlib.sha256(str(exported.graph).encode())
-    for name, tensor in sorted((exported.state_dict | exported.constants).items()):
-        assert isinstance(tensor, torch.Tensor)  # the networks here have no other constants
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def sources(folder: Path) -> str:
-    """SHA-256 over a folder's Python files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def fetch(entry: Path, folder: Path) -> Build | None:

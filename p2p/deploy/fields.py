@@ -1,4 +1,8 @@
-"""What the fields of manifest.json may hold. The file can come from anyone, and what reads it later trusts it."""
+"""What the fields of manifest.json may hold. The file can come from anyone, and what reads it later trusts it.
+
+OmegaConf's structured configs, which p2p has as well, check types, and turn "8" into 8 for an int: here it is ranges,
+words, shapes and digests that matter.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Program:
     digest is kept of them.
 
     Attributes:
-        backend: module of `p2p.deploy` that loads it.
+        backend: that loads it, by its name in `p2p.deploy.backend.find`.
         file: name of the file.
         dtype: of the input and the output, a name in torch: "float32", "float16", "bfloat16", all (N, C, H, W) in
             [-1, 1], or "uint8", frames (N, H, W, C) as files hold them.
@@ -114,11 +114,11 @@ class Manifest:
         program_sha256: of its file.
         input_shape, output_shape: [C, H, W], in this order also where a program takes frames.
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
-        norm_stats: "instance" or "running", see `p2p.deploy.rewrite`.
+        norm_stats: "instance" or "running", see `p2p.models.inference_view`.
         direction: which side of an A|B pair is the input.
         preprocess, multiple, image_size: how images were brought to size, see `p2p.data.transforms.torchvision`.
         checkpoint, checkpoint_sha256, checkpoint_bytes, checkpoint_mtime_ns: the weights' origin, see
-            `p2p.deploy.origin`.
+            `p2p.deploy.stale`.
         psnr_db: {"mean", "worst", "worst_image", "images"} of the program's outputs against fp32 eager on a CPU.
         built, build_seconds: when the program was compiled, UTC, and how long that took; earlier than `created` where
             it came from the build cache.

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from p2p.deploy import cache, fastest
-from p2p.deploy.cache import build, duration, key, sources
+from p2p.deploy import cache, cache_key, fastest
+from p2p.deploy.cache import build, duration
+from p2p.deploy.cache_key import key, sources
 from p2p.deploy.manifest import Program
 from p2p.deploy.rewrite import Frames
 
@@ -97,10 +98,9 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     installed = {"onnxruntime": "1.32.0"}
 
     def stage():
-        monkeypatch.setattr(cache, "gpu_facts", lambda device: facts)
+        monkeypatch.setattr(cache_key, "gpu_facts", lambda device: facts)
         found = [SimpleNamespace(name=name) for name in installed]
-        for module in ("cache", "manifest"):
-            monkeypatch.setattr(f"p2p.deploy.{module}.metadata.distributions", lambda: found)
+        monkeypatch.setattr("p2p.deploy.cache_key.metadata.distributions", lambda: found)
         monkeypatch.setattr("p2p.deploy.manifest.metadata.version", installed.__getitem__)
         return key(backend, network, IMAGES, device=CPU)
 
@@ -109,7 +109,7 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     if change in facts:
         facts[change] += "1"
     elif change == "cpu":
-        monkeypatch.setattr(cache, "instructions", lambda: "avx2")
+        monkeypatch.setattr(cache_key, "instructions", lambda: "avx2")
     elif change == "python":
         monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
     elif change == "package":
@@ -117,7 +117,7 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
     elif change == "new package":
         installed["tensorrt"] = "10.13"
     else:
-        monkeypatch.setattr(cache, "sources", lambda folder: "other")
+        monkeypatch.setattr(cache_key, "sources", lambda folder: "other")
     assert stage() != before
 
 

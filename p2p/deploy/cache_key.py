@@ -1,0 +1,63 @@
+"""The name of a build: what a compiled program follows from, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from p2p.deploy.backend import Export
+from p2p.deploy.instructions import instructions
+from p2p.deploy.manifest import gpu_facts, versions
+from p2p.deploy.precision import EIGHT_BITS
+from p2p.system.digest import sha256
+
+
+def key(backend: Export, network: nn.Module, images: torch.Tensor, *, device: torch.device) -> str:
+    """SHA-256 over everything that a compiled program follows from, 64 hex digits.
+
+    That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
+    and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's
+    instructions, the GPU and its driver, the version of Python and of every installed package, and this project's
+    sources that programs are made of. Which packages matter depends on the backend, and a build that was not needed
+    costs less than a wrong one.
+    """
+    target = getattr(backend, "func", backend)  # of the partial that a config makes
+    arguments = getattr(backend, "keywords", {})
+    facts = {
+        "backend": f"{target.__module__}.{target.__qualname__}",
+        "arguments": arguments,
+        "network": fingerprint(network, images[:1]),
+        "image": list(images.shape[1:]),
+        "device": device.type,
+        "cpu": instructions(),
+        "gpu": gpu_facts(device),
+        "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
+        "sources": sources(Path(__file__).parent),
+    }
+    if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
+        facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint(network: nn.Module, image: torch.Tensor) -> str:
+    """SHA-256 over what the network computes: the graph that torch.export sees, and every tensor in it."""
+    exported = torch.export.export(network, (image,))
+    digest = hashlib.sha256(str(exported.graph).encode())
+    for name, tensor in sorted((exported.state_dict | exported.constants).items()):
+        assert isinstance(tensor, torch.Tensor)  # the networks here have no other constants
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def sources(folder: Path) -> str:
+    """SHA-256 over a folder's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
