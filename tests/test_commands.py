@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
+import p2p
 from p2p.commands.results import Translated
 from tests.conftest import ROOT
 
@@ -131,6 +132,11 @@ def test_infer_by_both_pipelines(name, inside):
     for pair in sorted((ROOT / "data/samples/val").glob("*.jpg")):
         one, other = ((folder / kind / f"{pair.stem}.png").read_bytes() for kind in ("images", "overlapped"))
         assert one == other
+    photos = {path.stem: Image.open(path) for path in (ROOT / "data/samples/val").glob("*.jpg")}
+    inputs = [photos[stem].crop((0, 0, photos[stem].width // 2, photos[stem].height)) for stem in sorted(photos)]
+    translated = p2p.load(folder / "export", device="cpu")(inputs, batch_size=8)
+    for stem, image in zip(sorted(photos), translated, strict=True):
+        assert image.tobytes() == Image.open(folder / f"images/{stem}.png").tobytes()
     page = (folder / "index.html").read_text()
     assert page.count("<figure>") == 16
     assert page.count("data:image/png;base64,") == 48

@@ -13,13 +13,17 @@ import torch
 from PIL import Image
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.pillow import MODES, decode, frame_of_image, in_range
+from p2p.codecs.pillow import BYTES, LARGE, MODES, decode, frame_of_image, in_range
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
 from p2p.data.transforms.sizing import Sizing, resize, to_size
 from p2p.levels import WHITE
 from p2p.pipelines.files import check_size
+from p2p.system.memory import check_room
 
+BYTES_OF_A_LEVEL = (
+    12  # of memory that each takes at the most: as it is sized, as the network takes it and as it gives it
+)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
@@ -80,7 +84,7 @@ def prepare(image: ImageLike, expected: Expected) -> Prepared:
         ValueError: it is none, or does not suit the network; half a sentence, unless a file cannot be read.
     """
     if isinstance(image, (str, os.PathLike)):
-        return _file(Path(image).expanduser(), expected)
+        return _file(Path(os.path.expanduser(image)), expected)  # noqa: PTH111 - Path's raises for an unknown ~user
     if isinstance(image, Image.Image):
         if expected.input_shape[0] not in MODES:
             raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
@@ -198,9 +202,15 @@ def _accepted(channels: int) -> tuple[int, ...]:
 
 def _input(frames_NHWC: Sequence[np.ndarray] | np.ndarray, expected: Expected) -> torch.Tensor:
     """Frames as `Sizing` takes them -> float32 (N, C, H, W) in [-1, 1], at the size that the network takes."""
-    sized = [expected.sizing(frame_HWC) for frame_HWC in frames_NHWC]
+    count, (height, width) = len(frames_NHWC), frames_NHWC[0].shape[:2]
+    if height * width > LARGE:
+        check_room(height * width * BYTES, what=f"it is {width}x{height} pixels")
+    sized = [expected.sizing(frames_NHWC[0])]
     if expected.input_shape[1:] != (None, None):
         check_size(sized[0], expected.input_shape)
+    if count * sized[0].size > LARGE:
+        check_room(count * sized[0].size * BYTES_OF_A_LEVEL, what=f"it is a batch of {count:,} images")
+    sized += [expected.sizing(frame_HWC) for frame_HWC in frames_NHWC[1:]]
     return from_frames(torch.from_numpy(np.stack(sized)))
 
 

@@ -32,7 +32,7 @@ def load(
     direction: Literal["AtoB", "BtoA"] | None,
 ) -> Translator:
     """See `p2p.load`."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
     kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
         if value is not None and kind != OF[key]:
@@ -174,7 +174,7 @@ def by_pytorch(
     Args:
         channels: of the input and of the output.
     """
-    view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device)
+    view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device, torch.float32)
     return Translator(
         source=source,
         backend="pytorch",

@@ -107,9 +107,10 @@ class Translator:
         if size not in ("model", "input"):
             raise ValueError(f"size={size} is not known: use model or input")
         most = self.max_batch or sys.maxsize
-        if batch_size is not None and not 1 <= batch_size <= most:
+        if batch_size is not None and not (hasattr(batch_size, "__index__") and 1 <= batch_size <= most):
             range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
             raise ValueError(f"batch_size={batch_size} is out of range: use {range}")
+        batch_size = None if batch_size is None else int(batch_size)
         if isinstance(image, (list, tuple)):
             usual = min(max(USUAL, self.min_batch), most)
             prepared = (self._prepare(each, f"images[{number}]") for number, each in enumerate(image))
@@ -139,7 +140,7 @@ class Translator:
             return self.network(images_NCHW[part]).to(torch.float32, copy=True)
 
         outputs = []
-        with self._turn, torch.no_grad(), on(self.device), same_bits():
+        with self._turn, torch.no_grad(), on(self.device), same_bits(self.device):
             for images_NCHW in input_NCHW.split(batch_size):
                 outputs += self._parts(len(images_NCHW), run)
         return torch.cat(outputs)
@@ -163,11 +164,12 @@ def on(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def same_bits() -> Iterator[None]:
-    """Keep cuDNN from kernels that add in the order in which threads arrive, as infer.py does."""
+def same_bits(device: torch.device) -> Iterator[None]:
+    """Whatever the caller has set, no autocast, nor kernels of cuDNN that add in the order in which threads arrive."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         torch.backends.cudnn.deterministic = before

@@ -180,11 +180,20 @@ def test_how_many_go_together():
 
 
 def test_a_program_may_use_its_output_again():
-    """A list's first images stay what they were."""
+    """The first images stay what they were, of a batch that goes through the network in parts."""
     translate, buffer = not_exported(ResNet(width=4, blocks=1)), torch.zeros(1, 3, 32, 32)
     translate.network = lambda images: buffer.copy_(-images)
-    first, second = translate([np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)], batch_size=1)
-    assert (first == 0).all() and (second == 255).all()
+    levels = np.broadcast_to(np.array([255, 0], np.uint8).reshape(2, 1, 1, 1), (2, 32, 32, 3))
+    assert (translate(levels, batch_size=1) == 255 - levels).all()
+
+
+def test_outputs_are_clipped_to_their_range():
+    translate = not_exported(ResNet(width=4, blocks=1))
+    translate.network = lambda images: images * 3
+    for array, white in ((SIZED, 255), (SIZED.astype(np.uint16) * 257, 65535), (SIZED / 255, 1)):
+        assert (translate(array).min(), translate(array).max()) == (0, white)
+    found = translate(tensor(SIZED) / 127.5 - 1)
+    assert (found.min(), found.max()) == (-1, 1)
 
 
 def test_outputs_have_memory_of_their_own(translate):
@@ -197,6 +206,34 @@ def test_outputs_have_memory_of_their_own(translate):
     assert layer.weight.grad is not None
     found[1].zero_()
     assert translate(images)[1].std() > 0
+
+
+def test_what_the_caller_has_set_changes_nothing(translate):
+    """Neither autocast nor torch's default dtype: the precision is what it says."""
+    plain = not_exported(UNet(image_size=32, width=8))
+    expected = plain(RGB), translate(RGB)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all((each(RGB) == one).all() for each, one in zip((plain, translate), expected, strict=True))
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = not_exported(UNet(image_size=32, width=8))
+        assert double.precision == "float32" and double(RGB).dtype == np.uint8
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_memory_that_is_not_there_is_not_asked_for(translate):
+    """Of views that are larger than any memory."""
+    dot = np.zeros((1, 1, 3), np.uint8)
+    for image, sentence in (
+        (
+            np.broadcast_to(dot, (10**6, 10**6, 3)),
+            "it is 1000000x1000000 pixels, which takes 10000.0 GB of memory",
+        ),
+        (np.broadcast_to(dot, (10**9, 5, 5, 3)), "it is a batch of 1,000,000,000 images, which takes 36864.0 GB of"),
+    ):
+        with pytest.raises(ValueError, match=f"^cannot translate the image: {sentence}"):
+            translate(image)
 
 
 def test_other_channels(tmp_path):
@@ -337,6 +374,7 @@ def test_further_mistakes(translate, tmp_path):
     closed = Image.open(tmp_path / "cut.png")
     for image, sentence in (
         ([[RGB]], r"^cannot translate images\[0\]: it is of type list: use .* one flat list of them$"),
+        ("~no-such-user/x.png", "^cannot read ~no-such-user/x.png: No such file or directory$"),
         ("nowhere.png", "^cannot read nowhere.png: No such file or directory$"),
         (tmp_path, "is a folder: give a list of its files"),
         (str(tmp_path / "damaged.jpg"), "^cannot read .*damaged.jpg: it is "),
@@ -348,7 +386,8 @@ def test_further_mistakes(translate, tmp_path):
     for options, sentence in (
         ({"size": "output"}, "^size=output is not known: use model or input$"),
         ({"batch_size": 0}, "^batch_size=0 is out of range: use 1 or more$"),
-        ({"batch_size": -1}, "^batch_size=-1 is out of range: use 1 or more$"),
+        ({"batch_size": 2.5}, "^batch_size=2.5 is out of range: use 1 or more$"),
+        ({"batch_size": "8"}, "^batch_size=8 is out of range: use 1 or more$"),
     ):
         with pytest.raises(ValueError, match=sentence):
             translate(RGB, **options)
