@@ -1,30 +1,47 @@
-"""One image after another for a few, all stages at the same time for many: chosen by what is known before any work."""
+"""One image after another, or all stages at the same time: whichever is sooner done, by what is known before any work.
+
+Overlap saves the time in which images are loaded and saved, behind the engine's, and costs the start of its workers.
+Measured on one core, codec=fast, for 256 pixels: loading and saving takes 1.5 ms for an image of 25 KB, and 140 ms for a
+photo of 12 megapixels (JPEG of 2.3 MB; WebP takes longer for its bytes, PNG less).
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
+
+from p2p.system.cores import available_cores
 
 if TYPE_CHECKING:
     from p2p.data.pairs import Pair
     from p2p.pipelines.stages import Stages
 
-FEW = 64  # images: to start two workers takes 0.25 s, about what they save on a hundred
+START_S = 0.25  # until workers are ready, of which there may be one for each core
+IMAGE_S, BYTES_PER_S = 0.001, 25e6  # of loading and saving one after another
 
 
-def choose(images: int, *, batch_size: int) -> tuple[Literal["sequential", "overlap"], str]:
-    """The pipeline that is faster for so many images, and why."""
-    there = f"there are {images:,} images" if images > 1 else "there is 1 image"
-    if images <= FEW:
-        return "sequential", f"{there}, and overlap is faster from {FEW + 1} on"
-    if images <= batch_size:
-        return "sequential", f"all {images:,} images are in one batch, which overlaps with none"
-    return "overlap", f"{there}, and it is faster from {FEW + 1} on"
+def choose(pairs: list[Pair], *, batch_size: int) -> tuple[Literal["sequential", "overlap"], str]:
+    """The pipeline that is sooner done, and why."""
+    there = f"there are {len(pairs):,} images" if len(pairs) > 1 else "there is 1 image"
+    seconds = len(pairs) * IMAGE_S
+    if seconds <= 2 * START_S:  # else it is clear without a look at them
+        size = 0
+        for pair in pairs:
+            with suppress(OSError):  # whoever reads it will say so
+                size += pair.input.path.stat().st_size
+        there += f" of {size / 1e6:.1f} MB"
+        seconds += size / BYTES_PER_S
+    if len(pairs) <= batch_size:  # there is no other batch behind which to load or to save, only other cores
+        seconds *= 1 - 1 / available_cores()
+    if seconds > START_S:
+        return "overlap", f"{there}, and loading and saving them takes longer than its workers to start"
+    return "sequential", f"{there}, and loading and saving them takes no longer than workers of overlap to start"
 
 
 def run(
     pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None = None, workers: int | None = None
 ) -> None:
-    """Translate all pairs' inputs by the pipeline that is faster for so many.
+    """Translate all pairs' inputs by the pipeline that is sooner done.
 
     Args:
         slots, workers: of `p2p.pipelines.overlap.run`, which either asks for.
@@ -33,7 +50,7 @@ def run(
 
     if slots is not None or workers is not None:
         return overlap.run(pairs, stages, batch_size=batch_size, slots=slots, workers=workers)
-    name, why = choose(len(pairs), batch_size=batch_size)
+    name, why = choose(pairs, batch_size=batch_size)
     if pairs:
         print(f"pipeline: {name}, because {why}")
     (overlap if name == "overlap" else sequential).run(pairs, stages, batch_size=batch_size)

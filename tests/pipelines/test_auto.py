@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from p2p.config.cli import CONF
+from p2p.data.pairs import Pair, Source
 from p2p.pipelines import auto, overlap, sequential
 from tests.pipelines.conftest import Negative, files, stages_for
 
@@ -19,20 +20,32 @@ def ran(monkeypatch):
     return ran
 
 
+SOONER = "and loading and saving them takes longer than its workers to start"
+LATER = "and loading and saving them takes no longer than workers of overlap to start"
+
+
 @pytest.mark.parametrize(
-    ("count", "batch_size", "said"),
+    ("count", "kilobytes", "batch_size", "name", "there"),
     [
-        (1, 1, "sequential, because there is 1 image, and overlap is faster from 65 on"),
-        (64, 8, "sequential, because there are 64 images, and overlap is faster from 65 on"),
-        (65, 8, "overlap, because there are 65 images, and it is faster from 65 on"),
-        (2100, 1, "overlap, because there are 2,100 images, and it is faster from 65 on"),
-        (100, 100, "sequential, because all 100 images are in one batch, which overlaps with none"),
+        (1, 0, 1, "sequential", "there is 1 image of 0.0 MB"),
+        (64, 25, 8, "sequential", "there are 64 images of 1.6 MB"),
+        (210, 25, 8, "overlap", "there are 210 images of 5.2 MB"),
+        (210, 25, 210, "sequential", "there are 210 images of 5.2 MB"),  # all at once, on two cores
+        (12, 2000, 1, "overlap", "there are 12 images of 24.0 MB"),  # photos
+        (12, 2000, 16, "overlap", "there are 12 images of 24.0 MB"),
+        (21_000, 25, 8, "overlap", "there are 21,000 images"),
     ],
 )
-def test_the_faster_one_is_taken_and_said(many, tmp_path, ran, capsys, count, batch_size, said):
-    auto.run(many(count), stages_for(Negative(), tmp_path, image_size=16), batch_size=batch_size)
-    assert capsys.readouterr().out == f"pipeline: {said}\n"
-    assert [name for name, _ in ran] == [said.partition(",")[0]]
+def test_the_one_that_is_sooner_done_is_taken_and_said(
+    tmp_path, ran, capsys, monkeypatch, count, kilobytes, batch_size, name, there
+):
+    with (tmp_path / "one.jpg").open("wb") as file:
+        file.truncate(1000 * kilobytes)
+    monkeypatch.setattr(auto, "available_cores", lambda: 2)
+    pairs = [Pair(str(index), Source(tmp_path / "one.jpg")) for index in range(count)]
+    auto.run(pairs, stages_for(Negative(), tmp_path, image_size=16), batch_size=batch_size)
+    assert capsys.readouterr().out == f"pipeline: {name}, because {there}, {SOONER if name == 'overlap' else LATER}\n"
+    assert [each for each, _ in ran] == [name]
 
 
 def test_its_options_ask_for_overlap(many, tmp_path, ran, capsys):
