@@ -27,7 +27,7 @@ BYTES_OF_A_LEVEL = (
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
-Translated = Image.Image | np.ndarray | torch.Tensor
+Output = Image.Image | np.ndarray | torch.Tensor
 
 
 class Expected(NamedTuple):
@@ -58,7 +58,7 @@ class Prepared:
     input_NCHW: torch.Tensor
     size: tuple[int, int]
     high_depth: bool
-    back: Callable[[torch.Tensor], Translated]
+    back: Callable[[torch.Tensor], Output]
 
     @property
     def image_shape(self) -> torch.Size:
@@ -68,7 +68,7 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.input_NCHW)
 
-    def output(self, output_NCHW: torch.Tensor, *, restore_size: bool) -> Translated:
+    def output(self, output_NCHW: torch.Tensor, *, restore_size: bool) -> Output:
         """The network's output, float32 in [-1, 1] -> the kind that the input was of, in memory of its own."""
         pixels_NHWC = output_NCHW.clamp(-1.0, 1.0).permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
         if restore_size and tuple(pixels_NHWC.shape[1:3]) != self.size:

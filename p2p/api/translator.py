@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from p2p.api.images import Expected, ImageLike, Prepared, Translated, prepare
+from p2p.api.images import Expected, ImageLike, Output, Prepared, prepare
 from p2p.data.transforms.sizing import Sizing
 from p2p.pipelines.parts import Parts
 
@@ -126,7 +126,7 @@ class Translator:
                 raise
             raise ValueError(f"cannot translate {name}: {error}") from error
 
-    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int) -> Iterator[Translated]:
+    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int) -> Iterator[Output]:
         for group in together(prepared, batch_size):
             input_NCHW = torch.cat([each.input_NCHW.to(self.device) for each in group])
             outputs = self._generate(input_NCHW, batch_size).split([len(each) for each in group])
