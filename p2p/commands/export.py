@@ -83,8 +83,8 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     strangers = sorted(set(cfg) - known)
     if strangers:
         raise ValueError(
-            f"{strangers[0]}= is not a setting of export.py: leave it out; what images are brought to is the run's,"
-            " and infer.py has transform="
+            f"{strangers[0]}= is no setting of export: leave it out; what images are brought to is the run's,"
+            " and infer has transform="
         )
     for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
         if of_a_run and cfg[key] not in (None, own):
@@ -92,7 +92,7 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     backend = cfg.backend
     for name in (backend._target_.rpartition(".")[0], *(backend.get("backends") or ())):
         if not name.startswith("p2p.deploy."):
-            check_trusted(name, "export.py")  # which loads what it has written, as infer.py will
+            check_trusted(name, "export")  # which loads what it has written, as infer will
     if cfg.batch_size is not None and "batch_size" not in backend:
         raise ValueError(
             f"batch_size={cfg.batch_size} is of backend=fastest alone: use backend.max_batch={cfg.batch_size}"

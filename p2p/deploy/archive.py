@@ -35,7 +35,7 @@ RULES = {  # by key, at any depth; all other text is a NAME
     "torch_version": re.compile(r"[\w.+-]*"),
 }
 NEVER_RUN = {"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom", "guards_code"}
-FOREIGN = "which export.py does not write and which could run code: do not use it"
+FOREIGN = "which p2p does not write and which could run code: do not use it"
 DAMAGE = (OSError, RuntimeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError, zipfile.BadZipFile)
 
 
@@ -56,7 +56,7 @@ def check_archive(path: Path) -> None:
                 if not RULES.get(key, NAME).fullmatch(value):
                     raise ValueError(f"{path} has {key}={value[:80]!r} in {name}")
     except DAMAGE as error:
-        raise ValueError(f"{path} is no program of torch.export, or is damaged: run export.py again") from error
+        raise ValueError(f"{path} is no program of torch.export, or is damaged: export again") from error
     except ValueError as error:
         raise ValueError(f"{error}, {FOREIGN}") from None
 

@@ -11,7 +11,7 @@ from p2p.deploy.manifest import Program, versions
 
 log = logging.getLogger(__name__)
 
-AGAIN = "run export.py again on this machine"
+AGAIN = "export again on this machine"
 
 
 def check_gpu(program: Program, path: Path, *, here: dict[str, str]) -> None:
@@ -26,7 +26,7 @@ def check_gpu(program: Program, path: Path, *, here: dict[str, str]) -> None:
         return
     if not here:
         raise ValueError(
-            f"{path} runs on a GPU ({program.gpu}), but device=cpu: run export.py here, or with"
+            f"{path} runs on a GPU ({program.gpu}), but device=cpu: export here, or with"
             " backend=exported_program for a program that runs on both"
         )
     if program.architecture not in (None, here["architecture"]):

@@ -49,9 +49,9 @@ def load_weights(
         prefix = f"{part}."
         trained = {k.removeprefix(prefix): v for k, v in record["state_dict"].items() if k.startswith(prefix)}
     except FileNotFoundError:
-        raise ValueError(f"there is no checkpoint {checkpoint}: run train.py first, with the same name=") from None
+        raise ValueError(f"there is no checkpoint {checkpoint}: train first, with the same name=") from None
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
-        raise ValueError(f"{checkpoint} is not a checkpoint of train.py, or is damaged") from error
+        raise ValueError(f"{checkpoint} is no checkpoint of p2p, or is damaged") from error
     if weights == "ema" and "ema" not in record:
         raise ValueError(f"{checkpoint} holds no averaged weights: train with callbacks=ema, or use weights=trained")
     try:

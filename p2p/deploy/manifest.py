@@ -159,7 +159,7 @@ class Manifest:
         """
         path = folder / FILE
         if not path.is_file():
-            raise ValueError(f"there is no exported generator in {folder}: run export.py first, with the same name=")
+            raise ValueError(f"there is no exported generator in {folder}: export first, with the same name=")
         try:
             record = json.loads(path.read_text())
             program = program_of(record.pop("program"))
@@ -167,7 +167,7 @@ class Manifest:
             return cls(program=program, **record)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is damaged or of another version of p2p ({error}): run export.py again, or delete {folder}"
+                f"{path} is damaged or of another version of p2p ({error}): export again, or delete {folder}"
                 " first if it does not replace it"
             ) from error
 

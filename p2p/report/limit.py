@@ -13,7 +13,7 @@ from p2p.system.cores import available_cores
 ADVICE = {
     "decode": "more cores, or smaller files",
     "preprocess": "more cores, or inputs that already have the network's size",
-    "generate": "larger batch_size, or export.py with backend=fastest",
+    "generate": "larger batch_size, or an export with backend=fastest",
     "postprocess": "larger batch_size",
     "encode": "more cores",
     "write": "a faster disk for output=",

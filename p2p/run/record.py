@@ -32,7 +32,7 @@ def read_record(run_dir: Path, checkpoint: Path | None = None, *, instead: str =
     """
     path = record_of(checkpoint or newest_checkpoint(run_dir), run_dir)
     if path is None:
-        raise ValueError(f"there is no trained run in {run_dir}: run train.py first, with the same name={instead}")
+        raise ValueError(f"there is no trained run in {run_dir}: train first, with the same name={instead}")
     record = load_record(path)
     OmegaConf.resolve(record)
     return record
@@ -70,7 +70,7 @@ def load_record(path: Path) -> DictConfig:
         line = f", line {place.line + 1}" if place else ""
         raise ValueError(f"{path}{line} cannot be read as YAML: mend it, or restore it from a copy") from None
     if not isinstance(record, DictConfig) or "generator" not in record:
-        raise ValueError(f"{path} holds no settings of train.py: restore it from a copy")
+        raise ValueError(f"{path} holds no settings of a training: restore it from a copy")
     check_record(record, path)
     modernize(record)
     return record

@@ -25,10 +25,10 @@ def read_checkpoint(path: Path) -> dict:
     if not found:
         hint = ", or start from a .pth of the reference with init_from=" if path.suffix == ".pth" else ""
         raise ValueError(
-            f"{path} is not a checkpoint of train.py, or is damaged: go on from another, such as ckpt_path=best{hint}"
+            f"{path} is no checkpoint of p2p, or is damaged: go on from another, such as ckpt_path=best{hint}"
         )
     if not checkpoint.get("optimizer_states"):
-        raise ValueError(f"{path} holds weights alone, from which export.py can go on, but no training")
+        raise ValueError(f"{path} holds weights alone, which can be exported but not trained on")
     return checkpoint
 
 

@@ -60,7 +60,7 @@ def test_a_run_is_loaded_from_its_checkpoints(tmp_path):
     assert (translate(FRAME) == by_hand(generators["best"])).all()
     assert (translate.norm_stats, translate.direction, translate.image_size) == ("instance", "BtoA", 32)
     (tmp_path / "run/train.yaml").unlink()
-    assert "best.ckpt is not a checkpoint of train.py, is damaged, or" in refused(translate.source)
+    assert "best.ckpt is no checkpoint of p2p, is damaged, or" in refused(translate.source)
 
 
 def test_the_weights_and_statistics_are_those_of_the_validation(tmp_path):
@@ -139,7 +139,7 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
     trained(tmp_path / "run", names=["last"])
     assert refused("runs/nothing").startswith("there is no runs/nothing: give the folder of a run or of an export")
     (tmp_path / "photos").mkdir()
-    assert refused(tmp_path / "photos").startswith(f"there is no trained run in {tmp_path}/photos: run train.py first")
+    assert refused(tmp_path / "photos").startswith(f"there is no trained run in {tmp_path}/photos: train first")
     assert "best.ckpt" in refused(tmp_path / "run", checkpoint="best")
     assert refused(tmp_path / "run", checkpoint="worst").startswith("checkpoint=worst is not known: use last or best")
     assert "image_size=64 is of a .pth alone" in refused(tmp_path / "run", image_size=64)
@@ -150,7 +150,7 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
         for device in ("cuda", torch.device("cuda:1")):
             assert refused(folder, device=device).startswith(f"device={device} cannot be used, because torch says")
     (tmp_path / "notes.txt").write_text("x")
-    assert "notes.txt is not a checkpoint of train.py, is damaged, or" in refused(tmp_path / "notes.txt")
+    assert "notes.txt is no checkpoint of p2p, is damaged, or" in refused(tmp_path / "notes.txt")
     (tmp_path / "x.pth").write_bytes(b"")
     assert "x.pth is not a state dict of the reference, or is damaged" in refused(tmp_path / "x.pth")
     record = tmp_path / "run/train.yaml"
@@ -161,6 +161,6 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
 def test_a_damaged_export_gets_the_sentence_of_infer(tmp_path, folder):
     folder = shutil.copytree(folder, tmp_path / "export")
     (folder / "generator.pt2").write_bytes(b"damaged")
-    assert refused(folder).endswith("is missing, damaged or was replaced: run export.py again on this machine")
+    assert refused(folder).endswith("is missing, damaged or was replaced: export again on this machine")
     (folder / "manifest.json").write_text(json.dumps({}))
     assert "manifest.json is damaged" in refused(folder)

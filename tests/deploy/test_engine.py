@@ -107,17 +107,17 @@ def test_gpus(caplog):
     check_gpu(program(), PATH, here=H100)
     check_gpu(made, PATH, here=H100 | {"driver": "590.10"})
     assert caplog.text == ""
-    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: run export"):
+    with pytest.raises(ValueError, match=r"runs on a GPU \(NVIDIA H100 80GB HBM3\), but device=cpu: export"):
         check_gpu(made, PATH, here={})
     ada = {"gpu": "NVIDIA L4", "architecture": "8.9", "driver": "580.82.07"}
     with pytest.raises(
         ValueError,
         match=r"was made on NVIDIA H100 80GB HBM3 \(compute capability 9\.0\) and cannot run on NVIDIA L4"
-        r" \(compute capability 8\.9\): run export\.py again on this machine$",
+        r" \(compute capability 8\.9\): export again on this machine$",
     ):
         check_gpu(made, PATH, here=ada)
     check_gpu(made, PATH, here=H100 | {"gpu": "NVIDIA H200"})
-    assert "was tuned on NVIDIA H100 80GB HBM3, and this is NVIDIA H200: run export.py again" in caplog.text
+    assert "was tuned on NVIDIA H100 80GB HBM3, and this is NVIDIA H200: export again" in caplog.text
 
 
 def backend(**constants):
@@ -146,7 +146,7 @@ def test_torchs_version(rule, made, here, refused, monkeypatch):
     own = {"minor": [aot_inductor], "not older": [exported_program, eager], "exact": []}[rule]
     for module in [backend(VERSIONS={"torch": rule}), *own]:
         if refused:
-            with pytest.raises(ValueError, match=rf"made with torch {made}, .* here, {here}: run export\.py again"):
+            with pytest.raises(ValueError, match=rf"made with torch {made}, .* here, {here}: export again"):
                 check_versions(program(versions={"torch": made}), PATH, backend=module)
         else:
             check_versions(program(versions={"torch": made}), PATH, backend=module)
@@ -161,10 +161,10 @@ def test_packages_of_which_the_version_matters(monkeypatch):
     monkeypatch.setattr("p2p.deploy.compatible.versions", lambda *names: here)
     check_versions(made, PATH, backend=module)
     here["tensorrt"] = "10.13.0.36"
-    with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.13\.0\.36: run"):
+    with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.13\.0\.36: export"):
         check_versions(made, PATH, backend=module)
     monkeypatch.setattr("p2p.deploy.compatible.versions", versions)
-    with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: run"):
+    with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: export"):
         check_versions(made, PATH, backend=module)
 
 
@@ -178,7 +178,7 @@ def test_a_program_that_does_not_load_is_refused_in_one_sentence():
         raise RuntimeError("deserialization failed\nat engine.cpp:12")
 
     broken = backend(load=load)
-    match = r"generator\.pt2 cannot be loaded, because deserialization failed: run export\.py again on this machine$"
+    match = r"generator\.pt2 cannot be loaded, because deserialization failed: export again on this machine$"
     with pytest.raises(ValueError, match=match):
         load_program(broken, program(), PATH.parent, device=CPU)
 

@@ -130,7 +130,7 @@ def test_a_program_too_far_from_fp32_leaves_nothing_and_keeps_the_old_one(tmp_pa
 
 def test_loading_refuses_what_is_missing_or_damaged(tmp_path, images):
     folder = tmp_path / "export"
-    with pytest.raises(ValueError, match=r"no exported generator in .*export: run export\.py first"):
+    with pytest.raises(ValueError, match=r"no exported generator in .*export: export first"):
         load_engine(folder, device=CPU)
     run_export(folder, images)
     manifest = (folder / "manifest.json").read_text()
@@ -158,10 +158,10 @@ def test_loading_refuses_another_architecture_and_other_versions(tmp_path, image
     with pytest.raises(ValueError, match=r"NVIDIA H100 \(compute capability 9\.0\) and cannot run on NVIDIA L4"):
         load_engine(folder, device=CPU)
     (folder / "manifest.json").write_text(manifest.replace(torch.__version__, "99.1.0"))
-    with pytest.raises(ValueError, match=rf"made with torch 99\.1\.0, .* here, {re.escape(torch.__version__)}: run"):
+    with pytest.raises(ValueError, match=rf"made with torch 99\.1\.0, .* here, {re.escape(torch.__version__)}: export"):
         load_engine(folder, device=CPU)
     (folder / "manifest.json").write_text(manifest.replace('"exported_program"', '"onyx"'))
-    with pytest.raises(ValueError, match=r"generator\.pt2 needs backend=onyx, which this p2p does not have: run"):
+    with pytest.raises(ValueError, match=r"generator\.pt2 needs backend=onyx, which this p2p does not have: export"):
         load_engine(folder, device=CPU)
 
 
@@ -196,11 +196,11 @@ def test_a_backend_can_be_shown_other_images_than_those_it_is_judged_by(tmp_path
 def test_checkpoints_that_are_none_are_named(tmp_path):
     unet = UNet(image_size=32, width=4)
     path = tmp_path / "x.ckpt"
-    with pytest.raises(ValueError, match=r"no checkpoint .*x\.ckpt: run train.py first"):
+    with pytest.raises(ValueError, match=r"no checkpoint .*x\.ckpt: train first"):
         load_weights(unet, path)
     for content in (b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint of train.py, or is damaged"):
+        with pytest.raises(ValueError, match=r"x\.ckpt is no checkpoint of p2p, or is damaged"):
             load_weights(unet, path)
     torch.save(
         {"state_dict": {f"generator.{k}": v for k, v in UNet(image_size=64, width=4).state_dict().items()}}, path

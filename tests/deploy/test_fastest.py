@@ -99,7 +99,7 @@ def test_the_fastest_of_those_that_are_close_enough_is_kept(backends, network, i
         "quick": "kept",
         "nan": "nan dB is below min_psnr=40",
         "unloadable": f"{tmp_path}/x/unloadable/unloadable.bin cannot be loaded, because cannot read it:"
-        " run export.py again on this machine",
+        " export again on this machine",
         "gpu_only": "it runs on a GPU, and device=cpu",
     }
     for name in ("slow", "quick"):

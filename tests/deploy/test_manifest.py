@@ -85,5 +85,5 @@ def test_a_manifest_survives_the_disk(tmp_path):
     assert Manifest.load(tmp_path).program.min_batch == 1
     record["program"]["colour"] = "red"
     (tmp_path / "manifest.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged or of another version of p2p .*: run export\.py"):
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged or of another version of p2p .*: export"):
         Manifest.load(tmp_path)

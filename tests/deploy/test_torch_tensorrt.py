@@ -131,14 +131,14 @@ def test_frames_are_converted_around_the_engine(rtx, tmp_path):
 
 
 def test_why_an_engine_does_not_load_is_said_in_tensorrts_words(rtx, tmp_path):
-    match = r"generator\.engine cannot be loaded, because the magic tag does not match: run export\.py again"
+    match = r"generator\.engine cannot be loaded, because the magic tag does not match: export again"
     with pytest.raises(ValueError, match=match):
         loaded(tmp_path, engine=b"damaged")
     rtx.no_context = "Error Code 2: OutOfMemory (Requested size was 4711 bytes.)"
     with pytest.raises(TooSmall, match=r"the GPU's memory does not hold .*generator\.engine: end other programs"):
         loaded(tmp_path)
     rtx.no_context = "another reason"
-    with pytest.raises(ValueError, match="because another reason: run"):  # and not those from before
+    with pytest.raises(ValueError, match="because another reason: export"):  # and not those from before
         loaded(tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_what_is_missing_or_of_an_earlier_version_is_one_sentence(tmp_path, monk
         made = replace(MADE, versions={converter: "1"})
         with pytest.raises(ValueError, match=rf"generator\.engine needs the package {name}, .* pip install {package}$"):
             loaded(tmp_path, made)
-    with pytest.raises(ValueError, match=r"generator\.pt2 is of an earlier version of p2p, .*: run export\.py again$"):
+    with pytest.raises(ValueError, match=r"generator\.pt2 is of an earlier version of p2p, .*: export again$"):
         loaded(tmp_path, replace(MADE, file="generator.pt2"))
 
 

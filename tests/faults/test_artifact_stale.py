@@ -61,7 +61,7 @@ def test_a_replaced_checkpoint_is_refused_with_the_command_to_export_it(run, mon
     train_again(run)
     match = (
         r"^runs/x/export is of earlier weights than runs/x/checkpoints/last\.ckpt now has: export them with"
-        r" python export\.py name=x, or add stale=use for the old ones$"
+        r" python -m p2p export name=x, or add stale=use for the old ones$"
     )
     with pytest.raises(ValueError, match=match):
         check_fresh(settings(folder))
@@ -73,11 +73,11 @@ def test_a_replaced_checkpoint_is_refused_with_the_command_to_export_it(run, mon
     train_again(run, "last", b"more")
     check_fresh(settings(folder))  # of the best, which is the same
     train_again(run, "best")
-    with pytest.raises(ValueError, match=r"best\.ckpt now has: .* export\.py name=x ckpt_path=best, or"):
+    with pytest.raises(ValueError, match=r"best\.ckpt now has: .* p2p export name=x ckpt_path=best, or"):
         check_fresh(settings(folder))
     make(run, "last", output=run.parent / "elsewhere")
     train_again(run)
-    with pytest.raises(ValueError, match=r"export\.py name=x output=runs/elsewhere, or"):
+    with pytest.raises(ValueError, match=r"p2p export name=x output=runs/elsewhere, or"):
         check_fresh(settings(folder, export="runs/elsewhere"))
 
 
@@ -116,8 +116,8 @@ UNHEEDED = {
     "image_size=256": r"image_size=256 is of a \.pth alone, and this run has image_size=64: leave it out",
     "direction=AtoB": r"direction=AtoB is of a \.pth alone, and this run has direction=BtoA",
     "batch_size=4": r"batch_size=4 is of backend=fastest alone: use backend\.max_batch=4",
-    "+transform.preprocess=none": r"transform= is not a setting of export\.py: leave it out",
-    "+epochs=3": r"epochs= is not a setting of export\.py",
+    "+transform.preprocess=none": r"transform= is no setting of export: leave it out",
+    "+epochs=3": r"epochs= is no setting of export",
     "min_psnr=nan": "min_psnr=nan is out of range: use 0 to 120 dB",
     "min_psnr=-5": "min_psnr=-5 is out of range",
     "min_psnr=1e9": r"min_psnr=1e\+09 is out of range",
@@ -125,8 +125,8 @@ UNHEEDED = {
     "backend.min_batch=9 backend.max_batch=8": r"backend\.min_batch=9 and backend\.max_batch=8 do not fit together",
     "backend.max_batch=0": r"backend\.min_batch=1 and backend\.max_batch=0 do not fit together",
     "backend=aot_inductor backend.rewrites=[first]": r"backend\.rewrites has first, which is not known",
-    "backend._target_=mine.gpu.export": r"export\.py needs the backend mine\.gpu, which .* P2P_TRUST=mine\.gpu in",
-    "backend=fastest backend.backends=[eager,mine.gpu]": r"export\.py needs the backend mine\.gpu",
+    "backend._target_=mine.gpu.export": r"export needs the backend mine\.gpu, which .* P2P_TRUST=mine\.gpu in",
+    "backend=fastest backend.backends=[eager,mine.gpu]": r"export needs the backend mine\.gpu",
     "backend=torch_tensorrt backend.tf32=true": r"backend\.tf32=true is of backend\.precision=fp32 alone, not of fp16",
 }
 HEEDED = ["", "image_size=64 direction=BtoA", "backend=fastest batch_size=4", "min_psnr=0", "backend.precision=int8"]

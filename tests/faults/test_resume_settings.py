@@ -155,8 +155,8 @@ def test_an_edited_record_counts(run):
     [
         ("a: [1\nb: 2", "train.yaml, line 2 cannot be read as YAML"),
         ("\x00", "train.yaml cannot be read as YAML"),
-        ("", "train.yaml holds no settings of train.py"),
-        ("- 1", "train.yaml holds no settings of train.py"),
+        ("", "train.yaml holds no settings of a training"),
+        ("- 1", "train.yaml holds no settings of a training"),
     ],
 )
 def test_a_damaged_record_gets_a_sentence(text, sentence, run):

@@ -207,7 +207,7 @@ def test_a_program_is_close_to_fp32(backend, norm_stats, min_batch, max_batch, i
         with pytest.raises(ValueError, match="takes batches of 4 to 4 images of 3x128x128 in float16, not 3 of"):
             run(images[:3].to(CUDA))
         assert torch.equal(run(images[:4].to(CUDA, torch.float16)), first)  # a refusal leaves nothing broken
-        with pytest.raises(ValueError, match=r"generator.pt2 was compiled for cuda, not for cpu: run export.py here"):
+        with pytest.raises(ValueError, match=r"generator.pt2 was compiled for cuda, not for cpu: export here"):
             aot_inductor.load(program, folder, device=torch.device("cpu"))
 
 

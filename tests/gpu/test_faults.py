@@ -250,4 +250,4 @@ def test_a_program_of_another_gpu_or_library(small, tmp_path, change, said):
     manifest["program"].update(change)
     (tmp_path / "program/manifest.json").write_text(json.dumps(manifest))
     out = run(*infer(small / "in", tmp_path / "program", tmp_path / "out"), code=1)
-    assert said in out and "run export.py again on this machine" in out
+    assert said in out and "export again on this machine" in out

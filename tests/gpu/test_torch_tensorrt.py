@@ -157,7 +157,7 @@ def test_a_damaged_engine_is_one_sentence(exported, tmp_path):
     whole = (folder / "generator.engine").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"x" * 1000, b""):
         (tmp_path / "generator.engine").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: run export\.py ag"):
+        with pytest.raises(ValueError, match=r"generator\.engine cannot be loaded, because [^\n]+: export ag"):
             load_program(torch_tensorrt, manifest.program, tmp_path, device=CUDA)
 
 

@@ -155,7 +155,7 @@ def test_the_table_fits_a_terminal_and_a_pipe(capsys):
 
 def test_what_was_done_is_not_recommended():
     alone = clock_of(10, ("generate", "main", 9, 96))
-    assert "pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or export.py" in limit(alone)[1]
+    assert "pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or an export" in limit(alone)[1]
     done = {"pipeline=overlap", "batch_size", "pipeline.slots", "backend=fastest"}
     sentence = limit(alone, done=done)[1]
     assert not any(setting in sentence for setting in done) and sentence.endswith("of the time: a faster machine")

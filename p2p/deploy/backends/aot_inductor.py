@@ -129,13 +129,13 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
             facts = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
             signature = Signature.from_text(facts)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: run export.py again") from error
+            raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: export again") from error
         lacking = sorted(set(facts["cpu"].split()).difference(instructions().split()))
         if facts["device"] != device.type:
-            raise ValueError(f"{path} was compiled for {facts['device']}, not for {device.type}: run export.py here")
+            raise ValueError(f"{path} was compiled for {facts['device']}, not for {device.type}: export here")
         if not on_gpu and lacking:
             raise ValueError(
-                f"{path} was compiled for CPUs with {lacking[0]}, which this one lacks: run export.py here"
+                f"{path} was compiled for CPUs with {lacking[0]}, which this one lacks: export here"
             )
         index = -1 if device.index is None else device.index
         # Not by `aoti_load_package`, which asks the C++ compiler what the CPU can do, for half a minute on a busy host.

@@ -121,7 +121,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, choices)])
         signature = Signature.from_text(session.get_modelmeta().custom_metadata_map)
     except Exception as error:  # of a class for every reason, none of them public
-        raise ValueError(f"{path} cannot be read by ONNX Runtime, or is damaged: run export.py again") from error
+        raise ValueError(f"{path} cannot be read by ONNX Runtime, or is damaged: export again") from error
     if session.get_providers()[0] != provider:  # its libraries do not fit CUDA or cuDNN here: it has gone to the CPU
         raise ValueError(f"{no_gpu}, of a version for CUDA {torch.version.cuda}, or use device=cpu")
     [taken], [given] = session.get_inputs(), session.get_outputs()

@@ -133,7 +133,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """
     path = folder / program.file
     if path.suffix != ".engine":
-        raise ValueError(f"{path} is of an earlier version of p2p, which needed Torch-TensorRT: run export.py again")
+        raise ValueError(f"{path} is of an earlier version of p2p, which needed Torch-TensorRT: export again")
     name = "tensorrt_rtx" if RTX in program.versions else "tensorrt"
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"{path} needs the package {name}, which is not installed: pip install {RUNTIMES[name]}")
