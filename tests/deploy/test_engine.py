@@ -164,7 +164,7 @@ def test_packages_of_which_the_version_matters(monkeypatch):
     with pytest.raises(ValueError, match=r"made with tensorrt 10\.13\.0\.35, which .* here, 10\.13\.0\.36: export"):
         check_versions(made, PATH, backend=module)
     monkeypatch.setattr("p2p.deploy.compatible.versions", versions)
-    with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: export"):
+    with pytest.raises(ValueError, match=r"made with torch-tensorrt 2\.14\.0, which does not fit .* here, none: exp"):
         check_versions(made, PATH, backend=module)
 
 
