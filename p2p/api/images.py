@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +22,7 @@ from p2p.levels import WHITE
 from p2p.pipelines.files import check_size
 from p2p.system.memory import check_room
 
-BYTES_OF_A_LEVEL = (
-    12  # of memory that each takes at the most: as it is sized, as the network takes it and as it gives it
-)
+BYTES_OF_A_LEVEL = 12  # of memory at the most: as it is sized, as the network takes it, and as it gives it
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
@@ -77,29 +76,23 @@ class Prepared:
         return self.back(pixels_NHWC)
 
 
-def prepare(image: ImageLike, expected: Expected) -> Prepared:
-    """An image or a batch of any kind.
+@singledispatch
+def prepare(image: object, expected: Expected) -> Prepared:
+    """An image or a batch, of one of the kinds that are registered below.
 
     Raises:
-        ValueError: it is none, or does not suit the network; half a sentence, unless a file cannot be read.
+        ValueError: it is none, or does not suit the network; half a sentence, unless it is a file.
     """
-    if isinstance(image, (str, os.PathLike)):
-        return _file(Path(os.path.expanduser(image)), expected)  # noqa: PTH111 - Path's raises for an unknown ~user
-    if isinstance(image, Image.Image):
-        if expected.input_shape[0] not in MODES:
-            raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
-        return _picture(frame_of_image(image, channels=expected.input_shape[0]), expected)
-    if isinstance(image, np.ndarray):
-        return _array(np.asarray(image), expected)  # np.matrix has no third dimension
-    if isinstance(image, torch.Tensor):
-        return _tensor(image, expected)
     raise ValueError(
         f"it is of type {type(image).__name__}: use a PIL image, a NumPy array, a torch tensor, the path of a file, or"
         " one flat list of them"
     )
 
 
-def _file(path: Path, expected: Expected) -> Prepared:
+@prepare.register(str)
+@prepare.register(os.PathLike)
+def _(path: str | os.PathLike, expected: Expected) -> Prepared:
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a list of its files, as sorted(Path(...).glob('*.jpg')) makes one")
     source = Source(path)
@@ -108,6 +101,13 @@ def _file(path: Path, expected: Expected) -> Prepared:
         return _picture(frame_HWC, expected)
     except ValueError as error:
         raise ValueError(f"cannot use {path}: {error}") from error
+
+
+@prepare.register
+def _(image: Image.Image, expected: Expected) -> Prepared:
+    if expected.input_shape[0] not in MODES:
+        raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
+    return _picture(frame_of_image(image, channels=expected.input_shape[0]), expected)
 
 
 def _picture(frame_HWC: np.ndarray, expected: Expected) -> Prepared:
@@ -124,8 +124,9 @@ def _picture(frame_HWC: np.ndarray, expected: Expected) -> Prepared:
     return Prepared(input_NCHW=_input([frame_HWC], expected), size=frame_HWC.shape[:2], high_depth=False, back=back)
 
 
-def _array(array: np.ndarray, expected: Expected) -> Prepared:
-    channels = expected.input_shape[0]
+@prepare.register
+def _(array: np.ndarray, expected: Expected) -> Prepared:
+    channels, array = expected.input_shape[0], np.asarray(array)  # np.matrix would have no third dimension
     if array.dtype.kind not in "uf":
         raise ValueError(f"it holds {array.dtype}: use uint8, uint16, or float32 in [0, 1]")
     grey = array.ndim == 2
@@ -154,7 +155,8 @@ def _array(array: np.ndarray, expected: Expected) -> Prepared:
     )
 
 
-def _tensor(tensor: torch.Tensor, expected: Expected) -> Prepared:
+@prepare.register
+def _(tensor: torch.Tensor, expected: Expected) -> Prepared:
     channels = expected.input_shape[0]
     _check_tensor(tensor, channels)
     images_NCHW = tensor.detach()
