@@ -1,13 +1,14 @@
 """TensorRT's own runtime: an engine's file as a function, without Torch-TensorRT, which takes 11 to 15 s to import.
 
 TensorRT compiles its kernels when it builds an engine. TensorRT-RTX compiles them when an engine first meets a batch
-size, and can keep them, see `_context_with_kernels`.
+size, and can keep them, see `_with_kernels`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -20,6 +21,7 @@ import torch
 from p2p.deploy.signature import Signature
 from p2p.system import atomic
 
+PLACE = re.compile(r"\s*In \w+ at [^\s()]+")  # in TensorRT's sources, at the end of what it logs
 DIGEST = hashlib.sha256().digest_size  # bytes, of what follows it in a file of kernels
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -40,7 +42,7 @@ def runtime(name: str) -> tuple[ModuleType, Any, list[str]]:
 
         def log(self, severity: object, message: str) -> None:
             if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
-                errors.append(message)
+                errors.append(PLACE.sub("", message))
 
     return library, library.Runtime(Log()), errors
 
@@ -119,7 +121,9 @@ def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, An
 
 def _keep(kernels: Any, path: Path) -> None:
     """Write all kernels that were compiled by now to their file, if they are others; an artifact may be read-only."""
-    blob = bytes(memoryview(kernels.serialize()))
+    if (serialized := kernels.serialize()) is None:  # it says no, and has logged why
+        return
+    blob = bytes(memoryview(serialized))
     contents = hashlib.sha256(blob).digest() + blob
     with suppress(OSError):
         if not path.is_file() or path.read_bytes() != contents:

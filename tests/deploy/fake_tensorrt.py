@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 
 SHAPE = (3, 2, 2)
+NO_ENGINE = "Error Code 1: Serialization (no magic tag. In readHeader at /_src/runtime.cpp:42)"
 
 
 def tensor_at(address, batch):
@@ -21,7 +22,9 @@ def tensor_at(address, batch):
 
 def install(monkeypatch, name):
     """Put it in the place of `name`. Returns what happened, and what can be set to go wrong."""
-    seen = SimpleNamespace(compiled=[], freed=[], streams=[], no_context=None, strategy=None, with_kernels=[])
+    seen = SimpleNamespace(
+        compiled=[], freed=[], streams=[], no_context=None, strategy=None, with_kernels=[], serialize_fails=False
+    )
 
     def watched(thing, what):
         weakref.finalize(thing, seen.freed.append, what)
@@ -42,6 +45,8 @@ def install(monkeypatch, name):
             return True
 
         def serialize(self):
+            if seen.serialize_fails:
+                return None
             return b" ".join([b"kernels", *(b"%d" % batch for batch in sorted(self.batches))])
 
     class Config:
@@ -117,7 +122,7 @@ def install(monkeypatch, name):
         def deserialize_cuda_engine(self, data):
             seen.log.log(ILogger.WARNING, "a warning")
             if not data[:1].isdigit():
-                seen.log.log(ILogger.ERROR, "the magic tag does not match")
+                seen.log.log(ILogger.ERROR, NO_ENGINE)
                 return None
             return watched(Engine(*map(int, data.split())), "engine")
 
