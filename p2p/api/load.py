@@ -106,9 +106,7 @@ def load_file_of_run(checkpoint: Path, *, device: torch.device) -> Translator:
 
     run_dir = checkpoint.absolute().parent.parent
     if record_of(checkpoint, run_dir) is None:
-        raise ValueError(
-            f"{checkpoint} is no checkpoint of p2p, is damaged, or is without its run's train.yaml"
-        )
+        raise ValueError(f"{checkpoint} is no checkpoint of p2p, is damaged, or is without its run's train.yaml")
     return load_checkpoint(checkpoint, run_dir, device=device)
 
 

@@ -134,9 +134,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         if facts["device"] != device.type:
             raise ValueError(f"{path} was compiled for {facts['device']}, not for {device.type}: export here")
         if not on_gpu and lacking:
-            raise ValueError(
-                f"{path} was compiled for CPUs with {lacking[0]}, which this one lacks: export here"
-            )
+            raise ValueError(f"{path} was compiled for CPUs with {lacking[0]}, which this one lacks: export here")
         index = -1 if device.index is None else device.index
         # Not by `aoti_load_package`, which asks the C++ compiler what the CPU can do, for half a minute on a busy host.
         # Single-threaded on a GPU: a CUDA graph cannot record the events and locks of threads.
