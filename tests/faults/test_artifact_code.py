@@ -236,5 +236,5 @@ def test_a_users_own_generator_is_allowed_by_name(tmp_path, monkeypatch):
 def test_whatever_train_py_can_be_configured_with_can_be_resumed():
     assert {"data", "generator", "trainer", "logger"} < targets().keys()
     for group, names in targets().items():
-        assert names or group == "experiment"
+        assert names or group in ("experiment", "reconstruction")  # which choose options of other groups
         assert all(allowed(name, [group]) for name in names)
