@@ -108,7 +108,7 @@ def run_once(rung: Rung, engine: Engine, pairs: list[Pair], output: Path, *, bat
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("infer", [*overrides, f"codec.format={format}"])
-        transform = transform_for(engine, cfg.transform)
+        transform = transform_for(engine.manifest, cfg.transform)
         stages = Stages(engine=engine, transform=transform, codec=instantiate(cfg.codec), output=output, clock=clock)
         pipeline = rung.pipeline or instantiate(cfg.pipeline)
     except Exception as error:  # an option that is not there, or cannot be made here

@@ -1,10 +1,14 @@
-"""Translate images with an exported generator: what `infer.py` does, in order."""
+"""Translate images with an exported generator: what `infer.py` does, in order.
+
+All that concerns files is found and checked before torch is imported, which `p2p.pipelines.stages` and the engine do.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -16,17 +20,19 @@ from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
-from p2p.deploy.engine import Engine, load_engine
+from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
-from p2p.pipelines.stages import Pipeline, Stages, progress_bar
 from p2p.profiling.clock import Clock
-from p2p.report import gallery
 from p2p.report.failures import recorded
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
-from p2p.system.device import pick_device
+from p2p.system.device import check_device, pick_device
 from p2p.system.folders import check_output
+from p2p.system.imports import lasting
+
+if TYPE_CHECKING:
+    from p2p.pipelines.stages import Pipeline, Stages
 
 FAILURES = "failures.csv"
 OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")
@@ -39,7 +45,7 @@ def main(cfg: DictConfig) -> Translated:
         return translate(cfg, clock)
 
 
-def transform_for(engine: Engine, options: DictConfig) -> Transform:
+def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
     """What brings images to the size that a program takes: as in training, but for the options that are given.
 
     Raises:
@@ -48,16 +54,16 @@ def transform_for(engine: Engine, options: DictConfig) -> Transform:
     for key in ("load_size", "flip"):
         if options[key] is not None:
             raise ValueError(f"transform.{key} is of training alone: leave it out")
-    if options.image_size not in (None, engine.image_size):
+    if options.image_size not in (None, manifest.image_size):
         raise ValueError(
-            f"transform.image_size={options.image_size} is not the size that the program takes, {engine.image_size}:"
+            f"transform.image_size={options.image_size} is not the size that the program takes, {manifest.image_size}:"
             " leave it out, or train and export with another image_size"
         )
-    preprocess = options.preprocess or engine.manifest.preprocess
+    preprocess = options.preprocess or manifest.preprocess
     multiple = options.multiple
     if multiple is None and not preprocess.endswith("crop"):
-        multiple = engine.manifest.multiple
-    return instantiate(options, image_size=engine.image_size, preprocess=preprocess, multiple=multiple, flip=False)
+        multiple = manifest.multiple
+    return instantiate(options, image_size=manifest.image_size, preprocess=preprocess, multiple=multiple, flip=False)
 
 
 def check_fresh(cfg: DictConfig) -> None:
@@ -84,14 +90,24 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
     with clock("init"):
-        device = pick_device(cfg.device)
+        check_device(cfg.device)
         check_fresh(cfg)
-        engine = load_engine(Path(cfg.export), device=device)
-        engine.check_batch_size(cfg.batch_size)
+        manifest = Manifest.load(Path(cfg.export))
         codec = instantiate(cfg.codec)
-        codec.check_channels(engine.manifest.output_shape[0])
-        transform = transform_for(engine, cfg.transform)
-        pairs = inputs_to_translate(cfg, direction=engine.manifest.direction)
+        codec.check_channels(manifest.output_shape[0])
+        transform = transform_for(manifest, cfg.transform)
+        pairs = inputs_to_translate(cfg, direction=manifest.direction)
+        outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
+        keep_apart(pairs, outputs, source=cfg.input, output=folder)
+        with lasting():
+            from p2p.deploy.engine import load_engine
+            from p2p.pipelines.stages import Stages, progress_bar
+
+            pipeline: Pipeline = instantiate(cfg.pipeline)
+        engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
+        if engine.manifest != manifest:
+            raise ValueError(f"{cfg.export} was replaced meanwhile, by export.py: start again")
+        engine.check_batch_size(cfg.batch_size)
         stages = Stages(
             engine=engine,
             transform=transform,
@@ -100,12 +116,9 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
             clock=clock,
             restore_size=cfg.restore_size,
         )
-        outputs = [stages.path(pair.name) for pair in pairs]
-        keep_apart(pairs, outputs, source=cfg.input, output=folder)
         check_output(folder)
-        pipeline: Pipeline = instantiate(cfg.pipeline)
         settings = {
-            "program": engine.manifest.program_sha256,
+            "program": manifest.program_sha256,
             "inputs": source_of(pairs[0]),
             "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
             "restore_size": cfg.restore_size,
@@ -126,7 +139,9 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
                 print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
             raise
         finally:
-            show_stages(clock, format=codec.suffix.removeprefix("."), done=settings_done(cfg, engine, images=len(todo)))
+            show_stages(
+                clock, format=codec.suffix.removeprefix("."), done=settings_done(cfg, manifest, images=len(todo))
+            )
     failed = len(stages.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
     print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
@@ -139,11 +154,11 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
     return Translated(folder, written=done, skipped=skipped, score=speed)
 
 
-def settings_done(cfg: DictConfig, engine: Engine, *, images: int) -> set[str]:
+def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[str]:
     """What need not be recommended after a run, because it could do no more."""
     return {
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
-        *(["backend=fastest"] if engine.manifest.program.considered is not None else []),
+        *(["backend=fastest"] if manifest.program.considered is not None else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
     }
 
@@ -171,6 +186,8 @@ def fail_blocked(pairs: list[Pair], outputs: list[Path], stages: Stages) -> list
 
 def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str) -> None:
     """Draw it, or say why not: whether the images are translated does not depend on it."""
+    from p2p.report import gallery
+
     try:
         done = [pair for pair in pairs if pair.name not in stages.failures]
         entries = gallery.collect(

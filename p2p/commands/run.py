@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from p2p.data.pairs import Pair, check_outside, find_inputs, looks_side_by_side, sides_of
 from p2p.data.splits import find_split
 from p2p.data.walk import summary
-from p2p.models.inference_view import resolve_norm_stats
 from p2p.run.record import read_record
 
 
@@ -23,6 +22,8 @@ def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
     It goes by the images of which BatchNorm takes the statistics together: a batch, or with trainer.sync_batchnorm the
     batches of all processes that train.
     """
+    from p2p.models.inference_view import resolve_norm_stats  # here: infer.py finds its inputs before it imports torch
+
     together = cfg.batch_size * (processes if cfg.trainer.get("sync_batchnorm") else 1)
     cfg.norm_stats = resolve_norm_stats(cfg.norm_stats, batch_size=together)
 

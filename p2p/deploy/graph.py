@@ -102,7 +102,10 @@ def _tensors(path: Path, reader: torch._C.PyTorchFileReader, folder: str) -> dic
         if entry["use_pickle"]:
             raise ValueError(f"{path} holds a pickled object, {FOREIGN}")
         if file not in files:
-            files[file] = torch.frombuffer(bytearray(reader.get_record(f"data/{folder}/{file}")), dtype=torch.uint8)
+            record = f"data/{folder}/{file}"
+            size = reader.get_record_size(record)
+            storage = reader.get_storage_from_record(record, size, torch.uint8).untyped_storage()
+            files[file] = torch.empty(0, dtype=torch.uint8).set_(storage)
         sizes, strides = ([side["as_int"] for side in meta[key]] for key in ("sizes", "strides"))
         values = files[file].view(getattr(torch, DTYPES[meta["dtype"]]))
         found[name] = values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from p2p.deploy import fields
 from p2p.system import atomic
+
+if TYPE_CHECKING:
+    import torch
 
 FILE = "manifest.json"
 KEPT = (".kernels", ".kernels.lock", ".kernels.tmp")  # files beside a program, of its name: see `Program`
@@ -31,6 +33,8 @@ def versions(*packages: str) -> dict[str, str]:
 
     A name stands for all its spellings, as for pip: that of tensorrt-rtx-cu13 writes itself with underscores.
     """
+    import torch  # here: what an artifact is can be read without it
+
     found = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
@@ -43,6 +47,8 @@ def gpu_facts(device: torch.device) -> dict[str, str]:
     """{"gpu", "architecture", "driver"} of a CUDA device, as `Program` keeps them; of a CPU an empty dict."""
     if device.type != "cuda":
         return {}
+    import torch
+
     major, minor = torch.cuda.get_device_capability(device)
     return {
         "gpu": torch.cuda.get_device_name(device),

@@ -90,7 +90,7 @@ class Stages:
     def warmup(self, batch_size: int, *, images: int) -> None:
         """Make the output's folder, and run the engine once on zeros, so that no image pays for its first-time work.
 
-        On a GPU also with the last batch's size, for which a CUDA graph is recorded, say; a CPU has no such work.
+        On a GPU for every size of batch, each of which may need a CUDA graph, say; on a CPU one image will do.
 
         Raises:
             ValueError: there is no memory for such batches.
@@ -103,9 +103,9 @@ class Stages:
         )
         # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
         torch.backends.cudnn.deterministic = True
-        last = images % batch_size if self.engine.device.type == "cuda" else 0
+        sizes = (batch_size, images % batch_size) if self.engine.device.type == "cuda" else (1,)
         with self.clock("warmup"):
-            for size in filter(None, (batch_size, last)):
+            for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
 
     def _warm_up(self, part: slice) -> None:

@@ -21,6 +21,7 @@ from p2p.deploy.accuracy import psnr_db
 from p2p.report.picture import as_picture, contact_sheet, spread
 from p2p.system import atomic
 
+FAST = 1  # of 0 to 9: a third of the time of 6, the default, for a seventh more bytes
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 
 
@@ -104,7 +105,7 @@ def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None
     sheet = contact_sheet(spread(rows, PICTURE_ROWS), header=header, captions=spread(captions, PICTURE_ROWS), across=2)
     atomic.sweep(folder)
     with atomic.replacing(folder / "gallery.png") as partial:
-        sheet.save(partial, "PNG")
+        sheet.save(partial, "PNG", compress_level=FAST)
 
     summary = f"{len(entries)} of {total} images"
     scores = [entry.psnr for entry in entries if entry.psnr is not None]
@@ -133,7 +134,7 @@ def _figure(entry: Entry, header: list[str], row: list[np.ndarray]) -> str:
 
 def _data_uri(frame_HWC: np.ndarray) -> str:
     buffer = io.BytesIO()
-    as_picture(frame_HWC).save(buffer, "PNG")
+    as_picture(frame_HWC).save(buffer, "PNG", compress_level=FAST)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

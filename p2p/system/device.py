@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 NO_GPU = ("Found no NVIDIA driver", "Torch not compiled with CUDA")  # nobody expects a GPU where torch says this
 
 
+def check_device(name: str) -> None:
+    """Raise a ValueError if no device is called that."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name)):
+        raise ValueError(f"device={name} is not known: use auto, cpu or cuda, or cuda:1 for the second GPU")
+
+
 def pick_device(name: str) -> torch.device:
     """As `find_device`; a GPU becomes torch's current one, on which backends build and measure."""
+    import torch
+
     device = find_device(name)
     if device.index is not None:
         torch.cuda.set_device(device)
@@ -27,9 +37,10 @@ def find_device(name: str) -> torch.device:
     Raises:
         ValueError: another name, or a GPU that is not there.
     """
+    import torch  # here: the name alone is checked before that takes its seconds
+
     name = str(name)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"device={name} is not known: use auto, cpu or cuda, or cuda:1 for the second GPU")
+    check_device(name)
     if name == "cpu":
         return torch.device("cpu")
     reason = reason_against_gpu()
@@ -68,6 +79,8 @@ def check_trainer_device(accelerator: str, devices: int | str | Sequence[int]) -
 
 def reason_against_gpu() -> str | None:
     """Why torch can use no GPU here, as the end of a sentence; None if it can."""
+    import torch
+
     if torch.cuda.is_available():
         return None
     try:
@@ -89,6 +102,8 @@ def surprising(reason: str) -> bool:
 
 def check_numbers(wanted: list[int], *, setting: str, instead: str) -> None:
     """Raise a ValueError if this machine has no GPU of one of those numbers."""
+    import torch
+
     count = torch.cuda.device_count()
     missing = [number for number in wanted if number >= count]
     if missing:

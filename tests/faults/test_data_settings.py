@@ -77,10 +77,9 @@ def options(*overrides):
 
 
 def test_of_the_transform_at_inference():
-    manifest = SimpleNamespace(preprocess="resize_and_crop", multiple=32)
-    engine = SimpleNamespace(image_size=64, manifest=manifest)
-    assert transform_for(engine, options()).eval(np.zeros((9, 7, 3), np.uint8)).shape == (3, 64, 64)
-    assert transform_for(engine, options("transform.image_size=64")).sizing.size == 64
+    manifest = SimpleNamespace(image_size=64, preprocess="resize_and_crop", multiple=32)
+    assert transform_for(manifest, options()).eval(np.zeros((9, 7, 3), np.uint8)).shape == (3, 64, 64)
+    assert transform_for(manifest, options("transform.image_size=64")).sizing.size == 64
     for override, message in {
         "transform.image_size=256": r"^transform\.image_size=256 is not the size that the program takes, 64: leave it",
         "transform.load_size=70": r"^transform\.load_size is of training alone: leave it out$",
@@ -88,8 +87,8 @@ def test_of_the_transform_at_inference():
         "transform.multiple=4": r"^transform\.multiple=4 has no effect with preprocess=resize_and_crop: leave it out$",
     }.items():
         with pytest.raises((ValueError, InstantiationException)) as raised:
-            transform_for(engine, options(override))
+            transform_for(manifest, options(override))
         assert re.search(message, explain(raised.value, "infer"))
     manifest.preprocess = "none"
-    assert transform_for(engine, options()).sizing.multiple == 32
-    assert transform_for(engine, options("transform.multiple=4")).sizing.multiple == 4
+    assert transform_for(manifest, options()).sizing.multiple == 32
+    assert transform_for(manifest, options("transform.multiple=4")).sizing.multiple == 4

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from p2p.commands import infer
 from p2p.config.cli import CONF, one_sentence, run_command
 from p2p.data.pairs import Pair, Source
+from p2p.report import gallery
 from p2p.report.failures import HEADER, recorded
 from p2p.system import atomic
 from tests.conftest import picture
@@ -27,6 +28,7 @@ class Engine(Negative):
 
     def __init__(self, program="1"):
         facts = {"direction": "AtoB", "preprocess": "resize_and_crop", "multiple": None, "program_sha256": program}
+        facts["image_size"] = self.image_size
         facts["program"] = SimpleNamespace(considered=None)
         self.manifest = SimpleNamespace(**vars(Negative.manifest), **facts)
 
@@ -49,7 +51,9 @@ def translate(tmp_path, photos, capsys, monkeypatch):
 
     def run(*overrides, program="1", gallery=0):
         monkeypatch.setattr(infer, "check_fresh", lambda cfg: None)
-        monkeypatch.setattr(infer, "load_engine", lambda *_, **__: Engine(program))
+        engine = Engine(program)
+        monkeypatch.setattr(infer.Manifest, "load", lambda folder: engine.manifest)
+        monkeypatch.setattr("p2p.deploy.engine.load_engine", lambda *_, **__: engine)
         given = [f"input={photos}", f"output={tmp_path}/out", f"run_dir={tmp_path}/run", "batch_size=2"]
         given += [f"gallery={gallery}", *overrides]
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -213,14 +217,14 @@ def test_a_gallery_that_cannot_be_drawn_changes_nothing(translate, photos, tmp_p
 
 
 def test_an_output_that_is_lost_meanwhile_is_missing_in_the_gallery(translate, photos, tmp_path, monkeypatch):
-    collect = infer.gallery.collect
+    collect = gallery.collect
 
     def later(*args, **options):
         (tmp_path / "out/0.png").write_bytes(b"")
         (tmp_path / "out/2.png").unlink()
         return collect(*args, **options)
 
-    monkeypatch.setattr(infer.gallery, "collect", later)
+    monkeypatch.setattr(gallery, "collect", later)
     assert "2 images are not in the gallery, such as 0: it is not an image" in translate(gallery=9)
     assert (tmp_path / "run/index.html").read_text().count("<figure>") == 4
 

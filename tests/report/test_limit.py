@@ -169,8 +169,8 @@ def test_what_was_done_is_not_recommended():
 
 
 def test_neither_what_was_typed_nor_what_auto_chose_is_recommended():
-    engine = SimpleNamespace(manifest=SimpleNamespace(program=SimpleNamespace(considered=None)))
+    manifest = SimpleNamespace(program=SimpleNamespace(considered=None))
     for pipeline, done in (("auto", True), ("overlap", True), ("sequential", False), ("lightning", False)):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("infer", [f"pipeline={pipeline}"])
-        assert (limits.OVERLAP in settings_done(cfg, engine, images=9)) == done
+        assert (limits.OVERLAP in settings_done(cfg, manifest, images=9)) == done
