@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,12 +20,10 @@ from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.rewrite import Frames
+from p2p.deploy.timing import median_seconds
 from p2p.system.gpu_faults import failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
-
-ROUNDS = 7
-ROUND_SECONDS = 0.2  # of one program in one round, at least one batch
 
 
 @dataclass
@@ -174,37 +171,3 @@ def _psnr(
     batches = example.to(device, getattr(torch, program.dtype)).split(program.min_batch)
     outputs = torch.cat([run_padded(run, batch, min_batch=program.min_batch).cpu() for batch in batches])
     return psnr_db(from_frames(outputs) if program.dtype == "uint8" else outputs, expected_NCHW).min().item()
-
-
-@torch.inference_mode()
-def median_seconds(
-    batches: dict[str, tuple[Run, torch.Tensor]],
-    *,
-    device: torch.device,
-    rounds: int = ROUNDS,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Seconds that each function takes for its batch, the median of several rounds.
-
-    In every round all have their turn, one after another, so that a clock that slows down slows all of them. The
-    batches are in the device's memory; a turn repeats its function for 0.2 s and waits for the device once.
-    """
-
-    def turn(name: str, count: int) -> float:
-        run, batch = batches[name]
-        started = clock()
-        for _ in range(count):
-            run(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return (clock() - started) / count
-
-    counts = {}
-    for name in batches:
-        turn(name, 2)  # CUDA graphs are recorded, kernels chosen, memory mapped
-        counts[name] = max(1, round(ROUND_SECONDS / max(turn(name, 1), 1e-6)))
-    taken = {name: [] for name in batches}
-    for _ in range(rounds):
-        for name, count in counts.items():
-            taken[name].append(turn(name, count))
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from p2p.deploy import fastest
+from p2p.deploy import fastest, timing
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
-from p2p.deploy.fastest import median_seconds
 from p2p.deploy.manifest import Program, versions
+from p2p.deploy.timing import median_seconds
 from p2p.report.tables import show_considered
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def images():
 @pytest.fixture
 def backends(monkeypatch):
     """Modules of p2p.deploy: two that work, and one for each way in which a backend can drop out."""
-    monkeypatch.setattr(fastest, "ROUND_SECONDS", 0.02)
+    monkeypatch.setattr(timing, "ROUND_SECONDS", 0.02)
     monkeypatch.setattr("p2p.deploy.engine.names", lambda: ["slow", "quick"])
 
     def add(name, *, seconds=0.0, error=0.0, missing=None, fails=None, load_fails=None, gpu=None):
