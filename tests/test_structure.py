@@ -1,10 +1,12 @@
-"""Imports point one way: a package imports those that stand in a later line, and none of its own line or before."""
+"""Imports point one way, between packages and between files."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.conftest import ROOT
 
+# A package imports those that stand in a later line, and none of its own line or before.
 LAYERS = [
     {"__main__", "api"},
     {"commands"},
@@ -19,26 +21,38 @@ LAYERS = [
 ]
 
 
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "p2p").rglob("*.py"))
+}
+
+
 def imports(path: Path) -> set[str]:
-    """The packages of p2p that a file imports, anywhere in it, also inside functions."""
+    """The files of p2p that a file imports, by their dotted names, anywhere in it, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "p2p":
-            found |= {alias.name for alias in node.names} - {"__version__"}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("p2p."):
-            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in FILES else node.module for name in names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("p2p.")}
-    return found
+            found |= {alias.name for alias in node.names}
+    return found & FILES.keys()
 
 
-def test_imports_point_one_way():
+def test_imports_of_packages_point_one_way():
     level = {name: index for index, names in enumerate(LAYERS) for name in names}
-    files = {path: path.relative_to(ROOT / "p2p").parts[0].removesuffix(".py") for path in (ROOT / "p2p").rglob("*.py")}
     wrong = [
-        f"{path.relative_to(ROOT)} imports p2p.{name}"
-        for path, package in sorted(files.items())
-        for name in imports(path) - {package}
-        if package != "__init__" and level[name] <= level[package]
+        f"{name} imports {other}"
+        for name, path in FILES.items()
+        for other in imports(path) - {"p2p"}
+        if name != "p2p" and (package(other) != package(name)) and level[package(other)] <= level[package(name)]
     ]
     assert not wrong
+
+
+def package(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_files_do_not_import_each_other_in_a_circle():
+    TopologicalSorter({name: imports(path) - {name} for name, path in FILES.items()}).prepare()
