@@ -159,9 +159,7 @@ def _(array: np.ndarray, expected: Expected) -> Prepared:
 def _(tensor: torch.Tensor, expected: Expected) -> Prepared:
     channels = expected.input_shape[0]
     _check_tensor(tensor, channels)
-    images_NCHW = tensor.detach()
-    images_NCHW = images_NCHW if tensor.ndim == 4 else images_NCHW[None]
-    images_NCHW = images_NCHW.expand(-1, channels, -1, -1)  # of a grey one
+    images_NCHW = (tensor if tensor.ndim == 4 else tensor[None]).expand(-1, channels, -1, -1)  # of a grey one
     height, width = size = images_NCHW.shape[2], images_NCHW.shape[3]
     high_depth = tensor.dtype != torch.uint8
     scaled = expected.sizing.scaled(height, width, expected.sizing.size)
@@ -192,7 +190,7 @@ def _check_tensor(tensor: torch.Tensor, channels: int) -> None:
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError("it requires a gradient, and none comes through a translation: use image.detach()")
     if tensor.dtype != torch.uint8:
-        low, high = torch.stack(tensor.detach().aminmax()).tolist()
+        low, high = torch.stack(tensor.aminmax()).tolist()
         if not (low >= -1 and high <= 1):  # also catches NaN
             raise ValueError(f"it holds floats from {low:g} to {high:g}: scale them to [-1, 1]")
 

@@ -97,7 +97,7 @@ def test_the_same_image_of_every_kind(translate):
 
 
 def test_floats_are_not_rounded_on_their_way(translate, folder):
-    input_CHW = torch.rand(3, 32, 32) * 2 - 1
+    input_CHW = (torch.rand(3, 32, 32) * 2 - 1) ** 5  # many are small, of more digits than their sum with 1 has
     assert torch.equal(translate(input_CHW), load_engine(folder, device=CPU)(input_CHW[None])[0])
     array = ((input_CHW + 1) / 2).permute(1, 2, 0).numpy()
     assert np.abs(translate(array) - ((translate(input_CHW) + 1) / 2).permute(1, 2, 0).numpy()).max() < 1e-5
@@ -185,6 +185,13 @@ def test_a_program_may_use_its_output_again():
     translate.network = lambda images: buffer.copy_(-images)
     levels = np.broadcast_to(np.array([255, 0], np.uint8).reshape(2, 1, 1, 1), (2, 32, 32, 3))
     assert (translate(levels, batch_size=1) == 255 - levels).all()
+
+
+def test_sixteen_bits_are_rounded_to_the_nearest():
+    translate = not_exported(ResNet(width=4, blocks=1))
+    translate.network = lambda images: images * 0.77
+    exact = ((SIZED / 127.5 - 1) * 0.77 + 1) * 32767.5
+    assert np.abs(translate(SIZED.astype(np.uint16) * 257) - exact).max() < 0.51
 
 
 def test_outputs_are_clipped_to_their_range():
