@@ -13,11 +13,11 @@ from typing import TypeVar
 FULL = re.compile(
     r"out of memory|OutOfMemory|_ALLOC(?:ATION)?_FAILED|(?:CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED"
     r"|cudaErrorMemoryAllocation|CUDA Runtime failure: '#2'"
-    r"|GPU memory .* could not be allocated|create (?:TensorRT )?execution context"
+    r"|GPU memory .* could not be allocated"
     r"|Failed to allocate memory for requested buffer"
 )
 FAILED = re.compile(
-    r"(?:CUDA|Triton) (?:driver )?error(?: \[CUDA\])?: (.+)|CUDA Runtime failure: ('#\d+')"
+    r"(?:CUDA|Triton) (?:driver )?error(?: \[CUDA\])?: (.+)|CUDA Runtime failure: ('#\d+')|Cuda Runtime \(([^()]+)\)"
     r"|((?:CUBLAS|CUDNN)_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR))",
     re.IGNORECASE,
 )

@@ -185,7 +185,7 @@ def test_a_program_that_does_not_load_is_refused_in_one_sentence():
 
 def test_a_program_that_the_gpus_memory_does_not_hold_is_not_called_damaged():
     def load(program, folder, *, device):
-        raise RuntimeError("Unable to create TensorRT execution context")
+        raise RuntimeError("Error Code 2: OutOfMemory (Requested size was 4711 bytes.)")
 
     with pytest.raises(
         TooSmall, match=r"generator\.pt2: end other programs that use this GPU, or export again with a sm"

@@ -33,7 +33,8 @@ ASSERT = (
         RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("Unhandled CUDA error: cudaErrorMemoryAllocation out of memory"),
-        RuntimeError("[Error thrown at core/runtime/TRTEngine.cpp] Unable to create TensorRT execution context"),
+        RuntimeError("[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory (Requested size was 9"),
+        RuntimeError("IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (out of memory)"),
         Exception("Failed to allocate memory for requested buffer of size 1048576"),
     ],
 )
@@ -57,6 +58,10 @@ def test_memory_that_is_full(error):
         (RuntimeError("CUDA error: unspecified launch failure"), "unspecified launch failure"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "uncorrectable ECC error"),
         (RuntimeError("CUDA driver error: device lost"), "device lost"),
+        (
+            RuntimeError("enqueueV3: Error Code 1: Cuda Runtime (unspecified launch failure)"),
+            "unspecified launch failure",
+        ),
         (RuntimeError("Triton Error [CUDA]: misaligned address"), "misaligned address"),
         (RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), "busy or unavailable"),
     ],
