@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from p2p.deploy import manifest
 from p2p.deploy.artifact import recover
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import check_finite, load_weights
+from p2p.deploy.stale import replaced_checkpoint
 from p2p.interop import reference
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system.device import find_device
@@ -73,6 +75,10 @@ def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint"
 def load_export(folder: Path, *, device: torch.device) -> Translator:
     """The program that export.py has made; its images are brought to size as infer.py does it."""
     engine = load_engine(folder, device=device)
+    replaced = replaced_checkpoint(folder)
+    if replaced is not None:  # infer refuses it; here its folder was named
+        fact = f"{folder} is of earlier weights than {os.path.relpath(replaced)} now has"
+        warnings.warn(f"{fact}: export again, or load the run itself", stacklevel=4)  # at the call of p2p.load
     facts, program = engine.manifest, engine.manifest.program
     channels, height, width = facts.input_shape
     return Translator(

@@ -135,6 +135,16 @@ def test_an_export_of_one_size_and_its_facts(tmp_path):
             translate(image)
 
 
+def test_an_export_of_weights_that_were_replaced_is_loaded_with_a_warning(tmp_path, folder):
+    folder = shutil.copytree(folder, tmp_path / "export")
+    (tmp_path / "last.ckpt").write_bytes(b"of a later training")
+    with pytest.warns(
+        UserWarning, match=r"export is of earlier weights than .*last\.ckpt now has: export aga"
+    ) as found:
+        p2p.load(folder, device="cpu")
+    assert [each.filename for each in found] == [__file__]
+
+
 def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
     trained(tmp_path / "run", names=["last"])
     assert refused("runs/nothing").startswith("there is no runs/nothing: give the folder of a run or of an export")
