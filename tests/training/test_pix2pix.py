@@ -149,6 +149,9 @@ def test_global_step_counts_batches_and_the_rates_follow_the_schedule(tmp_path):
     trainer = fit(model, batches, tmp_path, max_epochs=2)
     assert trainer.global_step == 6
     assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [pytest.approx(LR / 4)] * 2
+    for name, network in (("lr/G", model.generator), ("lr/D", model.discriminator)):
+        (config,) = (config for config in trainer.lr_scheduler_configs if config.name == name)
+        assert config.scheduler.optimizer.param_groups[0]["params"][0] is next(network.parameters())
 
 
 def test_without_a_game_there_is_no_discriminator(tmp_path):
