@@ -24,7 +24,7 @@ from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
 from p2p.profiling.clock import Clock
-from p2p.report.failures import recorded
+from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
 from p2p.system.device import check_device, pick_device
@@ -126,7 +126,7 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
         sweep(folder, outputs)
-    with recorded(folder / FAILURES) as stages.on_failure:
+    with listed(folder / FAILURES) as stages.on_failure:
         add_to_history(folder, settings)
         try:
             with progress_bar(len(todo)) as bar:

@@ -14,7 +14,7 @@ HEADER = ["path", "stage", "reason"]
 
 
 @contextmanager
-def recorded(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
+def listed(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
     """Remove what an earlier run has written to a file, and yield a function that adds a line to it.
 
     The file is CSV in UTF-8, with the bytes of names that are not; without a failure there is none. Lines are written
@@ -27,7 +27,7 @@ def recorded(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
     with ExitStack() as stack:
         write = None
 
-        def record(pair: Pair, stage: str, reason: str) -> None:
+        def add(pair: Pair, stage: str, reason: str) -> None:
             nonlocal write
             if write is None:
                 # Appended: another run may write to the same folder.
@@ -39,7 +39,7 @@ def recorded(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
                     write(HEADER)
             write([pair.input.path, stage, reason])
 
-        yield record
+        yield add
 
 
 def _remove(path: Path) -> None:

@@ -15,7 +15,7 @@ from p2p.commands import infer
 from p2p.config.cli import CONF, one_sentence, run_command
 from p2p.data.pairs import Pair, Source
 from p2p.report import gallery
-from p2p.report.failures import HEADER, recorded
+from p2p.report.failures import HEADER, listed
 from p2p.system import atomic
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files
@@ -100,14 +100,14 @@ def test_every_failure_is_on_record_whatever_its_name(translate, photos, tmp_pat
 
 
 def test_failures_are_on_record_as_the_run_goes(tmp_path):
-    with recorded(tmp_path / "failures.csv") as record:
+    with listed(tmp_path / "failures.csv") as add:
         assert not (tmp_path / "failures.csv").exists()
         for count in range(1, 4):
-            record(Pair("x", Source(tmp_path / "x.png")), "decode", "it is damaged")
+            add(Pair("x", Source(tmp_path / "x.png")), "decode", "it is damaged")
             assert (tmp_path / "failures.csv").read_text().count(f"{tmp_path}/x.png,decode,it is damaged\n") == count
-        with recorded(tmp_path / "failures.csv") as other:  # of a run at the same time
+        with listed(tmp_path / "failures.csv") as other:  # of a run at the same time
             other(Pair("y", Source(tmp_path / "y.png")), "write", "it is too long")
-        record(Pair("z", Source(tmp_path / "z.png")), "decode", "it is damaged")
+        add(Pair("z", Source(tmp_path / "z.png")), "decode", "it is damaged")
     lines = (tmp_path / "failures.csv").read_text().splitlines()
     assert [line.partition(",")[0][-5:-4] for line in lines] == ["", "x", "x", "x", "y", "z"]
     assert lines[0] == ",".join(HEADER)
