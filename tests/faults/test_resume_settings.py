@@ -44,11 +44,13 @@ def test_a_record_of_before_the_modules_moved(run):
     assert load_record(path) == expected
 
 
-def test_a_record_of_before_losses_had_names_goes_on_as_todays_settings_would(run):
-    """One that train.py of before has written, with what is typed below."""
+@pytest.mark.parametrize("early", [False, True])
+def test_a_record_of_before_losses_had_names_goes_on_as_todays_settings_would(early, run):
+    """One that train.py of before has written, with what is typed below; early versions saved values alone."""
     folder = run()
     path = folder / "train.yaml"
-    path.write_text((Path(__file__).parent / "records/before_losses.yaml").read_text())
+    before = OmegaConf.load(Path(__file__).parent / "records/before_losses.yaml")
+    OmegaConf.save(before, path, resolve=early)
     typed = ["reconstruction=l2", "scheduler=constant", "trainer=cpu", "image_size=64", "batch_size=4", "epochs=2"]
     typed += ["generator.width=4", "discriminator.width=4", "discriminator.layers=1", "~callbacks.samples", "~logger"]
     typed += ["norm_stats=running"]  # what auto stood for
