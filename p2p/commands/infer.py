@@ -27,6 +27,7 @@ from p2p.profiling.clock import Clock
 from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
+from p2p.system import signals
 from p2p.system.device import check_device, pick_device
 from p2p.system.folders import check_output
 from p2p.system.imports import lasting
@@ -99,7 +100,7 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
         pairs = inputs_to_translate(cfg, direction=manifest.direction)
         outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
-        with lasting():
+        with signals.starting(), lasting():
             from p2p.deploy.engine import load_engine
             from p2p.pipelines.stages import Stages, progress_bar
 

@@ -158,6 +158,20 @@ def test_imports_end_without_a_trace(number, tmp_path):
     assert (process.returncode, out, err.strip()) == (code, "", sentence + NOTHING)
 
 
+def test_late_imports_end_on_the_spot_where_a_signal_would_raise(monkeypatch):
+    """An import can lose an exception. Handlers of others, as where p2p is a library, are left alone."""
+    monkeypatch.setattr(signals, "_doing", signals.FILES_WHOLE)
+    signal.signal(signal.SIGTERM, signals.stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with signals.starting():
+        assert signal.getsignal(signal.SIGTERM) is signals.leave
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signals._sentence(signal.SIGTERM).endswith(NOTHING)
+    assert signal.getsignal(signal.SIGTERM) is signals.stop
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signals._sentence(signal.SIGTERM).endswith(WHOLE)
+
+
 def test_what_is_ignored_at_the_start_stays_ignored(capfd):
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
