@@ -23,15 +23,16 @@ demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out
 	$(PY) export.py name=demo
 	$(PY) infer.py +pipeline=overlap batch_size=8 name=demo
 
-test: lint ## ruff and the tests that need no GPU
+test: lint ## ruff, mypy and the tests that need no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal
 
 test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run every command in an empty folder
 	PY=$(PY) tests/wheel.sh
 
-lint: $(INSTALLED) ## ruff alone
+lint: $(INSTALLED) ## ruff and mypy alone
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 soak: $(INSTALLED) ## the long tests of docs/reliability.md, an hour: kills, full disks, races, 200,000 images
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m soak -rP
@@ -44,7 +45,7 @@ bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
 	$(PY) -m benchmarks.ladder
 
 clean: ## remove .venv and caches, but no run
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt

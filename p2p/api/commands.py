@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
@@ -38,9 +39,9 @@ def compose(overrides: Sequence[str] | None, *, command: str) -> DictConfig:
     return cfg
 
 
-def run(command: str, overrides: Sequence[str] | None) -> object:
+def run(command: str, overrides: Sequence[str] | None) -> Any:
     """What `p2p.commands.<command>.main` returns, of settings as on a command line."""
-    done: dict[str, object] = {}
+    done: dict[str, Any] = {}
 
     def job(cfg: DictConfig) -> None:
         try:
@@ -91,7 +92,7 @@ def check_alone(cfg: DictConfig) -> None:
 
 
 @contextmanager
-def conf(command: str) -> Iterator[object]:
+def conf(command: str) -> Iterator[Any]:
     """Hydra with conf/; what the program around has made of Hydra is as before afterwards."""
     instance, base, config = GlobalHydra.instance(), version.getbase(), HydraConfig.instance().cfg
     hydra = instance.hydra

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from p2p.system.memory import check_room
 BYTES_OF_A_LEVEL = 12  # of memory at the most: as it is sized, as the network takes it, and as it gives it
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-ImageLike = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
-Output = Image.Image | np.ndarray | torch.Tensor
+ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+Output: TypeAlias = Image.Image | np.ndarray | torch.Tensor
 
 
 class Expected(NamedTuple):

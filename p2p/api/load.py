@@ -39,18 +39,18 @@ def load(
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
         if value is not None and kind != OF[key]:
             raise ValueError(f"{key}={value} is of {OF[key]} alone, and {path} is {kind}: leave it out")
-    device = find_device("auto" if device is None else str(device))
-    if device.type == "cuda" and device.index is None:  # now: torch's current one may be another later
-        device = torch.device("cuda", torch.cuda.current_device())
-    with on(device):
+    place = find_device("auto" if device is None else str(device))
+    if place.type == "cuda" and place.index is None:  # now: torch's current one may be another later
+        place = torch.device("cuda", torch.cuda.current_device())
+    with on(place):
         match kind:
             case "an export":
-                return load_export(path, device=device)
+                return load_export(path, device=place)
             case "a .pth":
-                return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=device)
+                return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=place)
             case "a checkpoint":
-                return load_file_of_run(path, device=device)
-        return load_run(path, checkpoint or "last", device=device)
+                return load_file_of_run(path, device=place)
+        return load_run(path, checkpoint or "last", device=place)
 
 
 def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth"]:

@@ -113,7 +113,9 @@ class Translator:
         batch_size = None if batch_size is None else int(batch_size)
         if isinstance(image, (list, tuple)):
             usual = min(max(USUAL, self.min_batch), most)
-            prepared = (self._prepare(each, f"images[{number}]") for number, each in enumerate(image))
+            prepared: Iterator[Prepared] = (
+                self._prepare(each, f"images[{number}]") for number, each in enumerate(image)
+            )
             return list(self._translate(prepared, size=size, batch_size=batch_size or usual))
         prepared = iter([self._prepare(image, "the image")])
         return next(self._translate(prepared, size=size, batch_size=batch_size or most))

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class BatchDecoder:
         return groups, missed
 
 
-def _decoder(nvimgcodec: ModuleType, device: torch.device, kind: object) -> object:
+def _decoder(nvimgcodec: ModuleType, device: torch.device, kind: object) -> Any:
     # fancy: of halved chroma, as libjpeg does it
     backends, options = [nvimgcodec.Backend(kind)], ":fancy_upsampling=1"
     return nvimgcodec.Decoder(device_id=device.index or 0, backends=backends, options=options)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,8 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from p2p.system.memory import check_room
 
 # What is read: formats of pixels. Pillow would also start Ghostscript, of a page description in a file named x.png.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "QOI", "TGA")
-SUFFIXES = (
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "QOI", "TGA")
+SUFFIXES: tuple[str, ...] = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc", ".qoi", ".tga", ".npy"),
 )
@@ -168,7 +168,7 @@ class Pillow:
         self.suffix = f".{format}"
         match format:
             case "png":
-                self._options = {"format": "PNG", "compress_level": png_level}
+                self._options: dict[str, Any] | None = {"format": "PNG", "compress_level": png_level}
             case "jpg":
                 # 4:4:4: most encoders halve the chroma resolution unasked, which blurs flat colours.
                 self._options = {"format": "JPEG", "quality": quality, "subsampling": "4:4:4"}

@@ -15,7 +15,7 @@ from p2p.config.pasteable import command_line
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
-from p2p.data.walk import summary
+from p2p.data.walk import Skipped, summary
 from p2p.system import atomic
 from p2p.system.signals import stoppable, work
 
@@ -37,7 +37,7 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
         raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
     check_outside(out, photos)
     check_arguments(sigma=sigma, low=low, high=high)
-    skipped = {}
+    skipped: Skipped = {}
     pairs = find_inputs(str(photos), layout="inputs", skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} photos in {photos}{summary(skipped)}")
@@ -61,7 +61,7 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give two that hold images of equal names")
         check_outside(out, folder)
-    skipped = {}
+    skipped: Skipped = {}
     pairs = match(a, b, skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} pairs in {a} and {b}{summary(skipped)}")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from p2p.data.pairs import Pair, check_outside, find_inputs, looks_side_by_side, sides_of
+from p2p.data.pairs import Direction, Pair, check_outside, find_inputs, looks_side_by_side, sides_of
 from p2p.data.splits import find_split
-from p2p.data.walk import summary
+from p2p.data.walk import Skipped, summary
 from p2p.run.record import read_record
 
 
@@ -28,7 +28,7 @@ def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
     cfg.norm_stats = resolve_norm_stats(cfg.norm_stats, batch_size=together)
 
 
-def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
+def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
     """What `infer.py` is asked to translate: cfg.input, or else the validation inputs of cfg's run.
 
     Raises:
@@ -41,7 +41,7 @@ def inputs_to_translate(cfg: DictConfig, *, direction: str) -> list[Pair]:
         if said is not None:
             print(said)
         return pairs
-    skipped = {}
+    skipped: Skipped = {}
     pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} images in {cfg.input}{summary(skipped)}")

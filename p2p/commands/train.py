@@ -7,6 +7,7 @@ import os
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 from hydra.utils import instantiate
@@ -149,6 +150,6 @@ def show_result(before: dict[str, float], after: dict[str, float]) -> None:
     show_scores(rows)
 
 
-def made(cfg: DictConfig, part: str, **options: object) -> object:
+def made(cfg: DictConfig, part: str, **options: object) -> Any:
     """What a node describes; cfg keeps its references, for the record. Hydra (1.3) resolves in place what they name."""
     return instantiate(copy.deepcopy(cfg)[part], **options, _convert_="all")

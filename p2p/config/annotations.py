@@ -29,13 +29,14 @@ def argument_kinds(target: str, name: str) -> set[type]:
         return set(_read(module, attribute, name))
     try:
         found = hydra.utils.get_object(target)
-        hint = get_type_hints(found.__init__ if isinstance(found, type) else found).get(name)
+        function = getattr(found, "__init__") if isinstance(found, type) else found  # noqa: B009 - mypy distrusts it
+        hint = get_type_hints(function).get(name)
     except Exception:  # of whatever library that is; what is wrong with it is said when it is made
         return set()
     return set() if hint is None else set(_kinds(hint))
 
 
-def _kinds(hint: object) -> Iterator[type]:
+def _kinds(hint: object) -> Iterator[Any]:
     """int, str and NoneType of `int | Literal["auto"] | None`."""
     origin = get_origin(hint)
     if origin in (Union, UnionType):
@@ -61,7 +62,7 @@ def _read(module: str, attribute: str, name: str) -> Iterator[type]:
                 yield from _kinds_in(argument.annotation, where)
 
 
-def _kinds_in(node: ast.expr, module: str) -> Iterator[type]:
+def _kinds_in(node: ast.expr, module: str) -> Iterator[Any]:
     """The same as `_kinds` of an annotation in that module's source."""
     match node:
         case ast.BinOp(left=left, right=right):
@@ -70,7 +71,8 @@ def _kinds_in(node: ast.expr, module: str) -> Iterator[type]:
         case ast.Constant(value=None):
             yield NoneType
         case ast.Subscript(value=ast.Name(id="Literal"), slice=words):
-            yield from (type(each.value) for each in (words.elts if isinstance(words, ast.Tuple) else [words]))
+            choices = words.elts if isinstance(words, ast.Tuple) else [words]
+            yield from (type(each.value) for each in choices if isinstance(each, ast.Constant))
         case ast.Subscript(value=value):
             yield from _kinds_in(value, module)
         case ast.Name(id=word) if word in BUILTINS:

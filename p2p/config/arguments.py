@@ -10,9 +10,11 @@ from pathlib import Path
 from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import EMPTY
 
-FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run")
-FLAGS += ("-m", "--multirun", "-s", "--shell-completion", "-i", "--info", "--experimental-rerun")
-FLAGS += ("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")  # all of Hydra's
+FLAGS = (  # all of Hydra's
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run"),
+    *("-m", "--multirun", "-s", "--shell-completion", "-i", "--info", "--experimental-rerun"),
+    *("-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+)
 SAME = ("name", "seed", "batch_size", "epochs", "image_size", "input", "output", "device")
 KEYS = {key: key for key in SAME} | {  # of the reference's options, those that are asked for most
     "dataroot": "data.root",

@@ -6,6 +6,7 @@ import difflib
 import errno
 import hashlib
 import importlib
+import io
 import logging
 import os
 import re
@@ -56,7 +57,10 @@ def run_command(name: str, arguments: list[str]) -> None:
     exception is a bug and keeps its stack trace.
     """
     full = os.environ.get(FULL_ERROR) == "1"
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name that a terminal cannot show is no error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # as stderr is: a name that a terminal cannot show is no error
     if {*arguments}.intersection(FLAGS):
         with one_sentence(name, full=full):
             print(help_page(name), flush=True)
@@ -164,7 +168,7 @@ def quiet_libraries() -> None:
     threading.excepthook = partial(_of_a_thread, threading.excepthook)
 
 
-def _of_a_thread(hook: Callable[[threading.ExceptHookArgs], None], args: threading.ExceptHookArgs) -> None:
+def _of_a_thread(hook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer tells the main thread, which raises it again, of a disk that is full."""
     if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
         hook(args)

@@ -75,7 +75,7 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
                 f"{path}={as_typed(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it"
                 " out"
             )
-        kinds = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
+        kinds: set[Any] = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
         if Callable in kinds:
             raise ValueError(f"{path}={as_typed(value)} cannot be: give it a _target_, as the options in conf/ have")
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:

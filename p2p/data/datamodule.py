@@ -134,8 +134,9 @@ class PairedImages(LightningDataModule):
         """
         self.prepare_data()  # for callers without a Trainer, such as export.py
         if split not in self._found:
-            name, options = self._splits[split], {"direction": self._direction, "layout": self._layout}
-            self._found[split], said = find_split(self.root, name, key=f"data.{split}", **options)
+            name, key = self._splits[split], f"data.{split}"
+            found = find_split(self.root, name, key=key, direction=self._direction, layout=self._layout)
+            self._found[split], said = found
             if said is not None:
                 rank_zero_only(print)(said)
         pairs = self._found[split]

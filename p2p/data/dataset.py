@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -62,7 +62,7 @@ class PairDataset(Dataset):
             images = [view.of(image_CHW, dtype) for image_CHW, dtype in loaded]
         else:
             if pair.target is None:
-                frames = (read_input(pair, decode, channels=self._channels["input_channels"]),)
+                frames: Sequence[np.ndarray] = (read_input(pair, decode, channels=self._channels["input_channels"]),)
             else:
                 frames = read_pair(pair, decode, **self._channels)
             with self._naming(pair):
@@ -74,7 +74,7 @@ class PairDataset(Dataset):
         """Of the pairs."""
         return [pair.name for pair in self._pairs]
 
-    def load(self, index: int) -> tuple[Loaded, Loaded]:
+    def load(self, index: int) -> tuple[Loaded, ...]:
         """Input and target as the transform takes them from the files, before crop and flip."""
         pair = self._pairs[index]
         frames = read_pair(pair, decode, **self._channels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ def psnr_db(images_NCHW: torch.Tensor, expected_NCHW: torch.Tensor) -> torch.Ten
     return (10 * torch.log10(4.0 / error)).clamp(max=PSNR_CEILING).float()
 
 
-def summary(psnr: torch.Tensor, names: list[str]) -> dict[str, float | int | str]:
+def summary(psnr: torch.Tensor, names: list[str]) -> dict[str, Any]:
     """{"mean", "worst", "worst_image", "images"} of the PSNR of each named image; a NaN is worse than any number."""
     worst = int(psnr.nan_to_num(nan=-torch.inf).argmin())
     return {
@@ -34,7 +36,7 @@ def summary(psnr: torch.Tensor, names: list[str]) -> dict[str, float | int | str
     }
 
 
-def check(figures: dict[str, float | int | str], *, min_psnr: float) -> None:
+def check(figures: dict[str, Any], *, min_psnr: float) -> None:
     """The gate: raise a ValueError with the figures of `summary` if the worst image is below `min_psnr` dB."""
     if not figures["worst"] >= min_psnr:  # also catches NaN
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,5 +36,5 @@ def export(
     else:
         backend, because = exported_program if eager.unavailable() else eager, reason
     log.info("backend: %s, because %s", backend.__name__.rpartition(".")[2], because)
-    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    batches: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch}
     return backend.export(generator, example, folder, precision=precision, **batches)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from p2p.batch import from_frames, to_frames
+from p2p.data.pairs import Direction
+from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.backend import Export
@@ -77,9 +79,9 @@ def export(
     folder: Path,
     *,
     backend: Export,
-    norm_stats: str,
-    direction: str,
-    preprocess: str = "resize_and_crop",
+    norm_stats: Literal["instance", "running"],
+    direction: Direction,
+    preprocess: Preprocess = "resize_and_crop",
     multiple: int | None = None,
     image_size: int | None = None,
     checkpoint: Path,
@@ -127,7 +129,7 @@ def export(
             network, example = rewrite.Frames(network), to_frames(example)
         made = cache.build(backend, network, example, new, device=device, cache_dir=cache_dir)
         program = made.program
-        facts = {
+        facts: dict[str, Any] = {
             "program": program,
             "program_sha256": sha256(new / program.file),
             "input_shape": list(images_NCHW.shape[1:]),

@@ -49,7 +49,7 @@ def rows_of(values: Rule) -> Rule:
 
 def number(value: object) -> bool:
     """Neither NaN nor infinite."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shape(value: object) -> bool:

@@ -11,13 +11,16 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from p2p.deploy import fields
 from p2p.system import atomic
 
 if TYPE_CHECKING:
     import torch
+
+    from p2p.data.pairs import Direction
+    from p2p.data.transforms.sizing import Preprocess
 
 FILE = "manifest.json"
 KEPT = (".kernels", ".kernels.lock", ".kernels.tmp")  # files beside a program, of its name: see `Program`
@@ -43,7 +46,7 @@ def versions(*packages: str) -> dict[str, str]:
     return found | {"python": platform.python_version(), "torch": torch.__version__}
 
 
-def gpu_facts(device: torch.device) -> dict[str, str]:
+def gpu_facts(device: torch.device) -> dict[str, Any]:
     """{"gpu", "architecture", "driver"} of a CUDA device, as `Program` keeps them; of a CPU an empty dict."""
     if device.type != "cuda":
         return {}
@@ -135,9 +138,9 @@ class Manifest:
     program_sha256: str
     input_shape: list[int]
     output_shape: list[int]
-    norm_stats: str
-    direction: str
-    preprocess: str
+    norm_stats: Literal["instance", "running"]
+    direction: Direction
+    preprocess: Preprocess
     multiple: int | None
     image_size: int
     checkpoint: str

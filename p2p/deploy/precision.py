@@ -1,6 +1,6 @@
 """Names of floating-point formats."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,7 +22,7 @@ def dtype_of(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
-def described(dtype: torch.dtype, example: torch.Tensor) -> dict[str, str | None]:
+def described(dtype: torch.dtype, example: torch.Tensor) -> dict[str, Any]:
     """`dtype` and `precision` of the `Program` that computes in `dtype` and takes what is like `example`."""
     if example.is_floating_point():
         return {"dtype": str(dtype).removeprefix("torch."), "precision": None}

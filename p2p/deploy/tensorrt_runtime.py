@@ -36,7 +36,7 @@ def runtime(name: str) -> tuple[ModuleType, Any, list[str]]:
     library = importlib.import_module(name)
     errors: list[str] = []
 
-    class Log(library.ILogger):
+    class Log(library.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
 

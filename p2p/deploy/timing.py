@@ -41,7 +41,7 @@ def median_seconds(
     for name in batches:
         turn(name, 2)  # CUDA graphs are recorded, kernels chosen, memory mapped
         counts[name] = max(1, round(ROUND_SECONDS / max(turn(name, 1), 1e-6)))
-    taken = {name: [] for name in batches}
+    taken: dict[str, list[float]] = {name: [] for name in batches}
     for _ in range(rounds):
         for name, count in counts.items():
             taken[name].append(turn(name, count))

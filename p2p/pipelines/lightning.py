@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
@@ -38,7 +36,7 @@ class Translator(LightningModule):
         """Leave that to the stages."""
         return batch
 
-    def predict_step(self, batch: list[Loaded], batch_idx: int) -> Sequence[np.ndarray]:
+    def predict_step(self, batch: list[Loaded], batch_idx: int) -> np.ndarray | tuple[()]:
         """A frame for each image, uint8 (H, W, C)."""
         return self._stages.translate(torch.cat([image.input_NCHW for image in batch])) if batch else ()
 

@@ -30,7 +30,7 @@ class Task(NamedTuple):
     kind: int
     slot: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # in the place of tuple's, here and below
 
 
 class Answer(NamedTuple):
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     kind: int
     slot: int = 0
     first: int = 0
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]
     worker: int = 0
     noted: int = 0
 
@@ -79,7 +79,7 @@ class Setup(NamedTuple):
             cpu       (workers,)        seconds of processor time
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     parent: int
     niceness: int
     each_span: bool

@@ -76,7 +76,8 @@ def to_do(pairs: list[Pair], outputs: list[Path], *, history: History, settings:
             return OTHER
         return CHANGED if changed_ns >= written_ns else None
 
-    todo, why = [], Counter()
+    todo: list[Pair] = []
+    why: Counter[str] = Counter()
     for pair, path in zip(pairs, outputs, strict=True):
         entry = there[path.parent].get(path.name)
         reason = None if entry is None else doubt(entry, pair)

@@ -189,7 +189,7 @@ def _translate_all(
             submit(LOAD, slot, len(some))
         if translator.decodes:
             for each in loading:  # in their order, so that the first is never the one that finds no room
-                if not each.prepare(translator):
+                if not each.prepare(translator):  # type: ignore[arg-type]
                     break
         pool.hand_out()
         while startable():

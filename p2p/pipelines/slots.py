@@ -106,7 +106,7 @@ class PairTable:
     def __getitem__(self, number: int) -> Pair:
         begin = self._ends[number - 1] if number else 0
         name, path, half, shape = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
-        return Pair(name, Source(Path(path), half or None, float(shape) if shape else None))
+        return Pair(name, Source(Path(path), half or None, float(shape) if shape else None))  # type: ignore[arg-type]
 
 
 def share_slots(

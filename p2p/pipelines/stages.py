@@ -114,9 +114,9 @@ class Stages:
     def gpu_loader(self, lane: str) -> GpuLoader:
         """One more of what decodes and preprocesses on the GPU, where `files.gpu_decodes`."""
         return GpuLoader(
-            decoder=self._codec.batches(self.engine.device),
+            decoder=self._codec.batches(self.engine.device),  # type: ignore[attr-defined]
             sizing=self.transform.sizing,
-            transform=self.transform if self.files.gpu_decodes == "any size" else None,
+            transform=self.transform if self.files.gpu_decodes == "any size" else None,  # type: ignore[arg-type]
             device=self.engine.device,
             parts=self._decoded_parts,
             clock=self.clock,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def collect(
     def entry(pair: Pair, path: Path) -> Entry:
         output = decode(path.read_bytes(), channels=channels[1])
         if pair.target is None:
-            frames = [read_input(pair, decode, channels=channels[0])]
+            frames: Sequence[np.ndarray] = [read_input(pair, decode, channels=channels[0])]
         else:
             frames = read_pair(pair, decode, input_channels=channels[0], target_channels=channels[1])
         seen = [to_frames(eval(frame)[None])[0].numpy() for frame in frames]
@@ -71,15 +71,16 @@ def collect(
         target = None if pair.target is None else seen[1]
         return Entry(pair.name, seen[0], output, target, None if target is None else _psnr(output, target))
 
-    entries, missing = [], {}
+    entries: list[Entry] = []
+    missing: dict[str, Exception] = {}
     for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):
         try:
             entries.append(entry(pair, path))
         except (ValueError, OSError) as error:  # noqa: PERF203 - of a few dozens
             missing[pair.name] = error
     if missing:
-        name, error = next(iter(missing.items()))
-        print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {error}')}")
+        name, first = next(iter(missing.items()))
+        print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {first}')}")
     return entries
 
 

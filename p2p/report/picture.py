@@ -42,8 +42,8 @@ def contact_sheet(
     """
     height, width = (max(frame.shape[axis] for row in rows for frame in row) for axis in (0, 1))
     across = min(across, len(rows))
-    font = ImageFont.load_default(size=max(12, width // 10))
-    line = round(font.size) + MARGIN
+    size_of_font = max(12, width // 10)
+    font, line = ImageFont.load_default(size=size_of_font), size_of_font + MARGIN
     block = (len(header) * (width + MARGIN) + MARGIN, height + MARGIN + (line if captions else 0))
     size = (across * block[0], MARGIN + line + math.ceil(len(rows) / across) * block[1])
     sheet = Image.new("RGB", size, PAPER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -65,12 +66,12 @@ def _speed(images: int, seconds: float) -> str:
     return f"{speed:,.0f}" if speed >= 1000 else f"{speed:.1f}"
 
 
-def show_considered(rows: list[dict[str, str | float | None]], *, batch_size: int) -> None:
+def show_considered(rows: list[dict[str, Any]], *, batch_size: int) -> None:
     """Print what `p2p.deploy.fastest` has tried: a table of what ran, the fastest first, and why the others did not."""
     ran = sorted((row for row in rows if row["batch_ms"] is not None), key=lambda row: row["batch_ms"])
     columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
-    cells = [[row["backend"], *(form.format(row[key]) for key, form in columns.items())] for row in ran]
+    cells = [[str(row["backend"]), *(form.format(row[key]) for key, form in columns.items())] for row in ran]
     header = ["backend", "", "build s", "ms/batch", "images/s", "dB", ""]
     show(f"backends at batch_size={batch_size}, dB: PSNR of the worst image against fp32", header, cells)
     for row in rows:

@@ -12,6 +12,7 @@ from p2p.report.lanes import Bar, Timeline
 WIDTH, LANE, GAP = 1600, 28, 6  # pixels
 RIGHT, TOP, BOTTOM = 70, 84, 44  # around the lanes; the left margin fits their names
 INK, FAINT, PAPER, TRACK = "#222222", "#777777", "white", "#f3f3f3"
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw(timeline: Timeline) -> Image.Image:
@@ -61,7 +62,7 @@ def draw(timeline: Timeline) -> Image.Image:
     return image
 
 
-def _bar(canvas: ImageDraw.ImageDraw, bar: Bar, first: int, after: int, top: int, font: ImageFont.FreeTypeFont) -> None:
+def _bar(canvas: ImageDraw.ImageDraw, bar: Bar, first: int, after: int, top: int, font: Font) -> None:
     wide = after - first > 4  # leaves a gap behind it
     canvas.rectangle((first, top, max(first, after - 1 - wide), top + LANE - 1), colour(bar.stage))
     for text in (f"{bar.stage} {bar.batch}", f"{bar.batch}"):

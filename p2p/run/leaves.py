@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 
-def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of nested dicts with its dotted path; an empty dict is a value, a list is one."""
     for name, value in node.items():
         if isinstance(value, dict) and value:

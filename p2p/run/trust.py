@@ -69,7 +69,7 @@ def trusted(name: str) -> bool:
 @cache
 def targets() -> dict[str, set[str]]:
     """Of each group that a record can have what its files in conf/ name."""
-    found = {}
+    found: dict[str, set] = {}
     for path in CONF.glob("*/*.yaml"):
         if path.parent.name not in OF_NO_RECORD:
             values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))

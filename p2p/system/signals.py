@@ -22,7 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP, its terminal was closed"}
+NAMES: dict[int, str] = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP, its terminal was closed",
+}
 NOTHING_DONE = "before any work was done"
 FILES_WHOLE = "every file that was written is whole"
 
@@ -116,7 +120,7 @@ def answer(by: Callable[[int, FrameType | None], None]) -> None:
             _set(number, by)
 
 
-def _set(number: int, by: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+def _set(number: int, by: Callable[[int, FrameType | None], object] | int) -> None:
     if threading.current_thread() is threading.main_thread():  # Python lets no other
         signal.signal(number, by)
 

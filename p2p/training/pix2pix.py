@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -205,7 +205,7 @@ class Pix2Pix(LightningModule):
     def _generator_step(self, batches: list[Batch], fake_target: torch.Tensor | None) -> dict[str, torch.Tensor]:
         optimizer = as_list(self.optimizers(use_pl_optimizer=self._captured is None))[0]
         optimizer.zero_grad()
-        means = defaultdict(float)
+        means: defaultdict[str, Any] = defaultdict(float)
         if self.adversarial is not None:
             self.discriminator.requires_grad_(False)  # its weights need no gradient here
         for batch, share in _shares(batches):
@@ -268,7 +268,7 @@ class Pix2Pix(LightningModule):
             accumulate=self.accumulate,
         )
 
-    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to replace a good checkpoint by weights that are lost, and count batches without a step as untrained.
 
         Raises:

@@ -50,7 +50,7 @@ class CvCuda(Torchvision):
                 cut = slice(middle) if half == "left" else slice(middle, None)
                 frames_NHWC = frames_NHWC[:, :, cut].contiguous()
             count, *size, channels = frames_NHWC.shape
-            height, width = self.sizing.scaled(*size, self.sizing.size)
+            height, width = self.sizing.scaled(size[0], size[1], self.sizing.size)
             top = left = 0
             crop = height, width
             if self.sizing.crops:

@@ -58,7 +58,8 @@ class Sizing:
         Raises:
             ValueError: it is smaller than the crop.
         """
-        height, width = self.scaled(*frame_HWC.shape[:2], self.size)
+        height, width, _ = frame_HWC.shape
+        height, width = self.scaled(height, width, self.size)
         sized_HWC = resize(frame_HWC, height, width)
         if self.crops:
             self.check_crop(height, width)

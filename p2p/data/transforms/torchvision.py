@@ -88,7 +88,8 @@ class Torchvision:
         """The part of `train` before anything random: a frame, as in `eval`, resized to (C, H, W)."""
         import torch
 
-        sized_HWC = resize(frame_HWC, *self.sizing.scaled(*frame_HWC.shape[:2], self._load_size))
+        height, width, _ = frame_HWC.shape
+        sized_HWC = resize(frame_HWC, *self.sizing.scaled(height, width, self._load_size))
         image_CHW = torch.from_numpy(np.array(sized_HWC, order="C")).permute(2, 0, 1)
         return image_CHW if image_CHW.dtype == torch.uint8 else image_CHW.contiguous()
 

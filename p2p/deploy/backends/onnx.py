@@ -23,7 +23,7 @@ from p2p.system.quiet import quiet
 
 OPSET = 18  # what torch.onnx writes without converting it, and runtimes since 2023 read
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-VERSIONS = {}  # which a file must be loaded with: every runtime that knows the opset
+VERSIONS: dict[str, str] = {}  # which a file must be loaded with: every runtime that knows the opset
 LARGEST = 2**31 - 2**20  # bytes of weights; the format is a protocol buffer, whose limit is 2 GiB
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,7 +90,7 @@ def export(
     io = described(dtype, example)
     if isinstance(generator, Frames):
         generator, example = generator.network, from_frames(example)
-    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    batches: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch}
     program = trace(generator, example, dtype=dtype, device=device, **batches, rewrites=rewrites)
     image = tuple(example.shape[1:])
     static = min_batch == max_batch

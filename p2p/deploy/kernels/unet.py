@@ -51,7 +51,7 @@ class Step:
         """Rows, columns and a quarter of the depth."""
         return self.a.shape[0], self.w.shape[0], self.a.shape[1]
 
-    def prepare(self, tile: Tile) -> Callable[[], object]:
+    def prepare(self, tile: Tile) -> Callable[..., object]:
         """Choose the tile; returns the launch."""
         rows, columns, _ = self.shape
         a = TensorDescriptor.from_tensor(self.a, [tile.rows, tile.depth])

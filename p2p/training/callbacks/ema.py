@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -72,12 +74,12 @@ class EMA(Callback):
         """Take it out before the last checkpoint is saved."""
         self.on_validation_end(trainer, pl_module)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the average."""
         if self._average is not None:
             checkpoint[KEY] = {"steps": self._steps, "generator": self._average}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the average; a checkpoint without one starts it anew."""
         if KEY in checkpoint:
             self._steps = checkpoint[KEY]["steps"]

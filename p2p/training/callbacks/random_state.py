@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,10 @@ class RandomState(Callback):
             torch.manual_seed(torch.randint(2**62, ()).item() + trainer.global_rank)
         self._apart = True
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the states, as plain types that torch.load accepts with weights_only=True."""
-        name, keys, *rest = np.random.get_state()
+        drawn: Any = np.random.get_state()
+        name, keys, *rest = drawn
         checkpoint[KEY] = {
             "python": random.getstate(),
             "numpy": (name, keys.tolist(), *rest),
@@ -48,7 +50,7 @@ class RandomState(Callback):
         if pl_module.device.type == "cuda":
             checkpoint[KEY]["cuda"] = torch.cuda.get_rng_state(pl_module.device)
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Set the generators: nothing draws between this and the training loader's first shuffle."""
         state = checkpoint.get(KEY)
         if state is None or trainer.state.fn != TrainerFn.FITTING:
