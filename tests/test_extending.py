@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.test_commands import Score
 
 TEXT = (ROOT / "docs/extending.md").read_text()
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (mine/\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -64,7 +65,8 @@ def test_one_of_each_from_outside(mine, tmp_path, monkeypatch, capsys):
     assert said[1] == "epochs: 2 -> 3" and "->" not in said[2]  # all else is the run's own
     mine("export")
     assert json.loads((run_dir / "export/manifest.json").read_text())["program"]["backend"] == "mine.graphs"
-    mine("infer", "gallery=0")
+    mine("infer", "gallery=0", "+hydra.callbacks.score._target_=tests.test_commands.Score")
+    assert 0 < Score.found < 1e6  # images/s
     written = sorted((run_dir / "images").glob("*.ppm"))
     assert [path.stem for path in written] == ["0", "1", "2", "3"]
 
