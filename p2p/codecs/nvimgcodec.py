@@ -38,7 +38,7 @@ class NvImgCodec(Fast):
         try:
             _import_nvimgcodec()
         except ImportError:
-            return "nvImageCodec is not installed, see pip install '.[gpu]'"
+            return "nvImageCodec is not installed: pip install nvidia-nvimgcodec-cu13"
         return None
 
     def batches(self, device: torch.device) -> BatchDecoder:

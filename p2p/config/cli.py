@@ -45,7 +45,7 @@ GO_ON = {  # of a command that failed
     "infer": " with skip_existing=true to go on from here",
 }
 DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
-EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "torch-fidelity": "metrics"}  # optional packages, of pyproject.toml
+OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml
 
 
 def run_command(name: str, arguments: list[str]) -> None:
@@ -208,9 +208,9 @@ def explain(error: Exception, config_name: str) -> str | None:
         key = str(error).rpartition("full_key: ")[2]
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError):
-            for package, extra in EXTRAS.items():
+            for package in OPTIONAL:
                 if package in str(cause).lower():
-                    return f"{key} needs the package {package}, which is not installed: pip install '.[{extra}]'"
+                    return f"{key} needs the package {package}, which is not installed: pip install {package}"
             return None
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds

@@ -113,7 +113,7 @@ def _svg_renderer() -> Callable[[Path], bytes]:
     try:
         import resvg_py
     except ImportError:
-        raise ValueError("data=emoji draws with resvg-py, which is not installed: pip install '.[emoji]'") from None
+        raise ValueError("data=emoji draws with resvg-py, which is not installed: pip install resvg-py") from None
     return lambda path: bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=SIDE, height=SIDE))
 
 

@@ -55,7 +55,7 @@ class GpuBatches:
         except ImportError as error:
             if augmentation == "cvcuda":
                 raise ValueError(
-                    f"CV-CUDA cannot be used ({error}): pip install '.[gpu]', or data.augmentation=torch"
+                    f"CV-CUDA cannot be used ({error}): pip install cvcuda-cu13, or data.augmentation=torch"
                 ) from None
             self._cut = WithTorch()
 

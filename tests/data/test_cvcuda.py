@@ -101,5 +101,5 @@ def test_on_a_cpu_it_is_torchvision_and_batches_are_refused():
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "cvcuda", None)
-    with pytest.raises(ValueError, match=r"CV-CUDA cannot be used \(.*\): pip install '\.\[gpu\]'"):
+    with pytest.raises(ValueError, match=r"CV-CUDA cannot be used \(.*\): pip install cvcuda-cu13"):
         eval_batch(CvCuda(image_size=32), np.zeros((1, 32, 32, 3), np.uint8))

@@ -156,7 +156,7 @@ def test_what_is_missing_is_named(generator, images, tmp_path, monkeypatch):
     reasons = {
         eager: "there is no CUDA GPU",
         aot_inductor: r"there is no C\+\+ compiler no-such-compiler",
-        onnx: r"onnx and onnxscript and onnxruntime cannot be imported \(pip install '.\[onnx\]'\)",
+        onnx: r"onnx and onnxscript and onnxruntime cannot be imported \(pip install onnx onnxscript onnxruntime\)",
     }
     for backend, reason in reasons.items():
         with pytest.raises(ValueError, match=f"backend={by_name(backend)} cannot be used, because {reason}"):

@@ -251,7 +251,7 @@ def test_auto_without_torch_tensorrt_is_eager(images, tmp_path, monkeypatch):
 
 def test_onnx_runs_on_the_gpu_or_says_what_is_missing(images, tmp_path):
     if onnx.unavailable():
-        with pytest.raises(ValueError, match=r"backend=onnx cannot be used, because .* pip install '\.\[onnx\]'"):
+        with pytest.raises(ValueError, match=r"backend=onnx cannot be used, because .* pip install .*onnxruntime"):
             onnx.export(rewritten("instance"), images, tmp_path)
         return
     import onnxruntime

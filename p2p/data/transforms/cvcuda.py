@@ -22,7 +22,7 @@ class CvCuda(Torchvision):
         try:
             import cvcuda  # noqa: F401
         except ImportError as error:
-            return f"CV-CUDA cannot be used ({error}), see pip install '.[gpu]'"
+            return f"CV-CUDA cannot be used ({error}): pip install cvcuda-cu13"
         return None
 
     def eval_batch(
@@ -101,5 +101,7 @@ def _import_cvcuda(frames_NHWC: torch.Tensor) -> ModuleType:
     try:
         import cvcuda
     except ImportError as error:
-        raise ValueError(f"CV-CUDA cannot be used ({error}): pip install '.[gpu]', or transform=torchvision") from None
+        raise ValueError(
+            f"CV-CUDA cannot be used ({error}): pip install cvcuda-cu13, or transform=torchvision"
+        ) from None
     return cvcuda

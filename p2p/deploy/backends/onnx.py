@@ -30,7 +30,7 @@ LARGEST = 2**31 - 2**20  # bytes of weights; the format is a protocol buffer, wh
 def unavailable() -> str | None:
     """Why it cannot run here, as half a sentence; None if it can, which on a GPU takes onnxruntime-gpu besides."""
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    return f"{' and '.join(missing)} cannot be imported (pip install '.[onnx]')" if missing else None
+    return f"{' and '.join(missing)} cannot be imported (pip install {' '.join(missing)})" if missing else None
 
 
 def export(
@@ -102,7 +102,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     """
     path = folder / program.file
     if importlib.util.find_spec("onnxruntime") is None:
-        raise ValueError(f"{path} needs the package onnxruntime, which is not installed: pip install '.[onnx]'")
+        raise ValueError(f"{path} needs the package onnxruntime, which is not installed: pip install onnxruntime")
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)  # what matters is raised as well
