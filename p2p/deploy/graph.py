@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -97,14 +98,15 @@ def load(path: Path, *, device: torch.device, channels_last: bool = False) -> tu
 def _tensors(path: Path, reader: torch._C.PyTorchFileReader, folder: str) -> dict[str, torch.Tensor]:
     """Those of data/weights or data/constants, by name, on the CPU."""
     found, files = {}, {}
+    with zipfile.ZipFile(path) as archive:  # the reader of torch 2.11 tells no sizes
+        bytes_of = {entry.filename.partition("/")[2]: entry.file_size for entry in archive.infolist()}
     for name, entry in json.loads(reader.get_record(f"data/{folder}/model_{folder}_config.json"))["config"].items():
         meta, file = entry["tensor_meta"], entry["path_name"]
         if entry["use_pickle"]:
             raise ValueError(f"{path} holds a pickled object, {FOREIGN}")
         if file not in files:
             record = f"data/{folder}/{file}"
-            size = reader.get_record_size(record)
-            storage = reader.get_storage_from_record(record, size, torch.uint8).untyped_storage()
+            storage = reader.get_storage_from_record(record, bytes_of[record], torch.uint8).untyped_storage()
             files[file] = torch.empty(0, dtype=torch.uint8).set_(storage)
         sizes, strides = ([side["as_int"] for side in meta[key]] for key in ("sizes", "strides"))
         values = files[file].view(getattr(torch, DTYPES[meta["dtype"]]))
