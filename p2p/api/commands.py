@@ -67,13 +67,13 @@ def words(overrides: Sequence[str] | None) -> list[str]:
     Raises:
         ValueError: they are something else.
     """
-    overrides = [] if overrides is None else overrides
-    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+    found = [] if overrides is None else overrides
+    if not isinstance(found, (list, tuple)) or not all(isinstance(word, str) for word in found):
         raise ValueError(f"overrides={overrides!r} cannot be: use a list of words, such as ['name=mine', 'epochs=3']")
-    for word in overrides:
+    for word in found:
         if word in ("-m", "--multirun"):
             raise ValueError(f"{word} is of the command line alone: make a call for each value")
-    return [*overrides]
+    return [*found]
 
 
 def check_alone(cfg: DictConfig) -> None:

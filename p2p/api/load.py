@@ -34,6 +34,10 @@ def load(
     direction: Literal["AtoB", "BtoA"] | None,
 ) -> Translator:
     """See `p2p.load`."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"path={path!r} cannot be: give the path of a run, an export, a checkpoint, or a .pth")
+    if image_size is not None and not (type(image_size) is int and image_size >= 1):
+        raise ValueError(f"image_size={image_size!r} cannot be: use a whole number of pixels, 1 or more")
     path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
     kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):

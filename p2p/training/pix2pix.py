@@ -56,7 +56,8 @@ class Pix2Pix(LightningModule):
     val/<name> of each of `metrics`; before and after training unchanged/<name> as well, of the inputs themselves.
 
     Raises:
-        ValueError: there is neither a game nor a loss, or a number is out of range.
+        ValueError: there is neither a game nor a loss, one of `losses` or `metrics` is none, or a number is out of
+            range.
     """
 
     def __init__(
@@ -85,6 +86,15 @@ class Pix2Pix(LightningModule):
             raise ValueError("adversarial=none and losses=none leave nothing to learn from: choose one of them")
         if "gan" in losses:
             raise ValueError("losses.gan would be logged as the adversarial loss is: give it another name")
+        for name, loss in losses.items():
+            if not hasattr(loss, "weight"):
+                raise ValueError(
+                    f"losses.{name} is a {type(loss).__name__}, which has no weight: give its class one, or name it as"
+                    " the distance of p2p.losses.loss.Distance, as conf/losses/l2.yaml does"
+                )
+        for name, metric in metrics.items():
+            if not isinstance(metric, Metric):
+                raise ValueError(f"metrics.{name} is a {type(metric).__name__}: use a torchmetrics.Metric")
         if not lambda_l1 >= 0:  # also catches NaN
             raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
         if accumulate < 1:

@@ -82,7 +82,8 @@ def test_compose_gives_what_the_command_would_work_by(command, tmp_path, monkeyp
 
 
 def test_what_is_no_list_of_settings_is_refused():
-    for overrides in ("epochs=3", [3], {"epochs": 3}.items()):
+    generator = (word for word in ["epochs=3"])  # looking at it once would use it up
+    for overrides in ("epochs=3", [3], {"epochs": 3}.items(), 3, {"epochs=3": 3}, generator):
         with pytest.raises(ValueError, match=r"cannot be: use a list of words, such as \['name=mine', 'epochs=3'\]"):
             p2p.train(overrides)
     with pytest.raises(ValueError, match="command=trian is not known: use train, export, infer"):

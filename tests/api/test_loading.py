@@ -159,6 +159,10 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
     if not torch.cuda.is_available():
         for device in ("cuda", torch.device("cuda:1")):
             assert refused(folder, device=device).startswith(f"device={device} cannot be used, because torch says")
+    for path in (3, None, b"runs/mine", ["runs/mine"]):
+        assert refused(path).startswith(f"path={path!r} cannot be: give the path of a run, an export")
+    for side in ("64", 0, -64, 1.5, True):
+        assert refused(tmp_path / "run", image_size=side).startswith(f"image_size={side!r} cannot be: use a whole numb")
     (tmp_path / "notes.txt").write_text("x")
     assert "notes.txt is no checkpoint of p2p, is damaged, or" in refused(tmp_path / "notes.txt")
     (tmp_path / "x.pth").write_bytes(b"")

@@ -215,6 +215,15 @@ def test_a_loss_is_not_logged_as_the_game():
         pix2pix(TinyGenerator(), TinyDiscriminator(), losses={"gan": Ink()})
 
 
+def test_what_is_no_loss_or_no_metric_is_named():
+    for options, message in (
+        ({"losses": {"mse": nn.MSELoss()}}, r"^losses\.mse is a MSELoss, which has no weight: give its class one, or"),
+        ({"metrics": {"mse": nn.MSELoss()}}, r"^metrics\.mse is a MSELoss: use a torchmetrics\.Metric$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pix2pix(TinyGenerator(), TinyDiscriminator(), **options)
+
+
 def test_without_any_loss_there_is_nothing_to_learn():
     with pytest.raises(ValueError, match="leave nothing to learn from"):
         pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, losses={})
