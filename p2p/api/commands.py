@@ -15,11 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from p2p.config.cli import checked, explain, for_hydra, quiet_libraries
+from p2p.config.known import COMMANDS
 from p2p.config.shown import as_typed, shown
 from p2p.shipped import CONF
 from p2p.system import signals
-
-COMMANDS = ("train", "export", "infer")
 
 
 def compose(overrides: Sequence[str] | None, *, command: str) -> DictConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from p2p.batch import Batch
 from p2p.commands.results import Exported
@@ -29,7 +29,6 @@ from p2p.models.inference_view import resolve_norm_stats
 from p2p.report.tables import show_considered
 from p2p.run.checkpoint import find_checkpoint
 from p2p.run.record import read_record, validated_weights
-from p2p.shipped import CONF
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits
 
@@ -79,13 +78,6 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     Raises:
         ValueError: the first setting that is of something else, and where it belongs.
     """
-    known = {"backend"}.union(*(OmegaConf.load(CONF / f"{name}.yaml") for name in ("base", "export")))
-    strangers = sorted(set(cfg) - known)
-    if strangers:
-        raise ValueError(
-            f"{strangers[0]}= is no setting of export: leave it out; what images are brought to is the run's,"
-            " and infer has transform="
-        )
     for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
         if of_a_run and cfg[key] not in (None, own):
             raise ValueError(f"{key}={cfg[key]} is of a .pth alone, and this run has {key}={own}: leave it out")

@@ -29,6 +29,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from p2p.config.arguments import check_arguments, home_in_quotes, without_plus, without_value
 from p2p.config.help import FLAGS, help_page
+from p2p.config.known import check_known, of_another
 from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
@@ -114,6 +115,7 @@ def checked(name: str, cfg: DictConfig, deletions: list[str]) -> DictConfig:
     overrides = list(HydraConfig.get().overrides.task)
     if name == "train" and cfg.ckpt_path is not None:
         cfg = resumed_settings(cfg, [*overrides, *deletions])
+    check_known(cfg, command=name, overrides=overrides)
     check_settings(cfg, config_name=name, overrides=overrides)
     return cfg
 
@@ -264,6 +266,8 @@ def explain(error: Exception, config_name: str) -> str | None:
 
 
 def _unknown_key(key: str, config_name: str) -> str:
+    if sentence := of_another(key.partition(".")[0], config_name):
+        return sentence
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     if key in groups:
         return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."

@@ -15,7 +15,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-COMMANDS = ("train", "export", "infer")
+from p2p.config.known import COMMANDS
+
 Value = str | int | float | bool | None
 
 

@@ -116,8 +116,6 @@ UNHEEDED = {
     "image_size=256": r"image_size=256 is of a \.pth alone, and this run has image_size=64: leave it out",
     "direction=AtoB": r"direction=AtoB is of a \.pth alone, and this run has direction=BtoA",
     "batch_size=4": r"batch_size=4 is of backend=fastest alone: use backend\.max_batch=4",
-    "+transform.preprocess=none": r"transform= is no setting of export: leave it out",
-    "+epochs=3": r"epochs= is no setting of export",
     "min_psnr=nan": "min_psnr=nan is out of range: use 0 to 120 dB",
     "min_psnr=-5": "min_psnr=-5 is out of range",
     "min_psnr=1e9": r"min_psnr=1e\+09 is out of range",

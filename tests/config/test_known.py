@@ -1,0 +1,52 @@
+import re
+
+import pytest
+
+import p2p
+from p2p.config.known import COMMANDS, settings_of
+from tests.conftest import ROOT
+
+UNHEEDED = {
+    ("train", "+pipeline=overlap"): "pipeline= is of infer, and not of train: leave it out",
+    ("train", "pipeline=overlap"): "pipeline= is of infer, and not of train: leave it out",
+    ("train", "codec.format=jpg"): "codec= is of infer, and not of train: leave it out",
+    ("train", "+backend=eager"): "backend= is of export, and not of train: leave it out",
+    ("train", "+foo=3"): "foo= is no setting of train, and nothing refers to it: leave it out",
+    ("export", "+transform.preprocess=none"): "transform= is of train and infer, and not of export: leave it out",
+    ("export", "+epochs=3"): "epochs= is of train, and not of export: leave it out",
+    ("export", "+codec=pillow"): "codec= is of infer, and not of export: leave it out",
+    ("infer", "+losses=l2"): "losses= is of train, and not of infer: leave it out",
+    ("infer", "+experiment=paper"): "experiment= is of train, and not of infer: leave it out",
+    ("infer", "+data.root=pairs"): "data= is of train, and not of infer: leave it out",
+    ("infer", "+backend@codec=eager"): "backend= is of export, and not of infer: leave it out",
+}
+
+
+@pytest.mark.parametrize(("command", "word"), UNHEEDED)
+def test_what_a_command_would_not_heed_is_refused(command, word):
+    with pytest.raises(ValueError, match=f"^{re.escape(UNHEEDED[command, word])}$"):
+        p2p.compose([word], command=command)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["losses=l2", "+losses.mine._target_=p2p.losses.loss.Distance", "~logger"]),
+        ("train", ["+width=8", "generator.width=${width}"]),
+        ("export", ["backend=fastest", "batch_size=2"]),
+        ("infer", ["+pipeline=overlap", "pipeline.slots=6", "profile=timeline", "input=@list.txt"]),
+        ("infer", ["+image_size=64"]),  # which transform.image_size refers to
+    ],
+)
+def test_what_it_heeds_passes(command, words):
+    p2p.compose(words, command=command)
+
+
+def test_every_group_is_of_a_command():
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"}
+    assert groups <= set().union(*map(settings_of, COMMANDS))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_settings_are_those_of_the_composed_config(command):
+    assert {*p2p.compose(command=command)} <= settings_of(command)
