@@ -12,7 +12,7 @@ from p2p.models.unet import UNet
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    programs = [("module", "fp32", "none", {}), ("module", "fp32", "fold+all", {}), ("no_such", "fp32", "none", {})]
+    programs = [("module", "fp32", "none", {}), ("module", "fp32", "fold+last", {}), ("no_such", "fp32", "none", {})]
     monkeypatch.setattr(generator, "PROGRAMS", programs)
     monkeypatch.setattr(generator, "find_pairs", lambda folder: find_pairs(folder)[:4])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -38,9 +38,9 @@ def test_each_program_is_a_row_for_each_batch_size(run, capsys):
             assert row["psnr_worst_db"] > 100  # 4 images in batches of 3: the last is filled up
             assert 0 < row["latency_median_ms"] <= row["latency_p99_ms"]
             assert row["of_limit"] == pytest.approx(row["images_per_s"] / limit["images_per_s"], abs=1e-4, rel=0.1)
-        assert failed["reason"] == "ModuleNotFoundError: No module named 'p2p.deploy.no_such'"
+        assert failed["reason"] == "ModuleNotFoundError: No module named 'p2p.deploy.backends.no_such'"
     printed = capsys.readouterr().out
-    assert "module fp32 fold+all " in printed
+    assert "module fp32 fold+last " in printed
     assert "no_such fp32 none " in printed
 
 
