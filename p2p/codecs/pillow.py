@@ -178,6 +178,8 @@ class Pillow:
                 self._options = None
             case _:
                 raise ValueError(f"codec.format={format} is not known: use png, jpg, webp or npy")
+        if lossless and format != "webp":
+            raise ValueError(f"codec.lossless=true is of codec.format=webp alone, not of {format}: leave it out")
         if not 1 <= quality <= 100:
             raise ValueError(f"codec.quality={quality} is out of range: use 1 to 100")
         if not 0 <= png_level <= 9:

@@ -32,9 +32,11 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
     """What `infer.py` is asked to translate: cfg.input, or else the validation inputs of cfg's run.
 
     Raises:
-        ValueError: there is nothing, or neither an input nor a run.
+        ValueError: there is nothing, neither an input nor a run, or a layout of the run's own pairs.
     """
     if cfg.input is None:
+        if cfg.layout is not None:
+            raise ValueError(f"layout={cfg.layout} is of input=, and the run knows that of its own pairs: leave it out")
         data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
         layout = data.get("layout")  # absent from records of earlier versions
         pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, layout=layout)

@@ -42,8 +42,14 @@ def start_from_reference(cfg: DictConfig) -> dict[str, tuple[Path, reference.Wei
         For "generator" and, if there are any, "discriminator", the file and its weights; nothing without cfg.init_from.
 
     Raises:
-        ValueError: a file is none of the reference's, or does not suit the data.
+        ValueError: a file is none of the reference's, does not suit the data, or would not be used.
     """
+    if cfg.init_discriminator_from is not None:
+        typed = f"init_discriminator_from={cfg.init_discriminator_from}"
+        if cfg.init_from is None:
+            raise ValueError(f"{typed} needs the generator's file as well: add init_from=, or leave it out")
+        if cfg.adversarial is None:
+            raise ValueError(f"{typed} is of a discriminator, and adversarial=none trains none: leave one of them out")
     if cfg.init_from is None:
         return {}
     path = Path(cfg.init_from)

@@ -104,6 +104,13 @@ def test_the_line_that_infer_prints(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_runs_own_pairs_have_a_layout_already():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("infer", overrides=["layout=side_by_side"])
+    with pytest.raises(ValueError, match=r"^layout=side_by_side is of input=, and the run knows that of its own pairs"):
+        inputs_to_translate(cfg, direction="AtoB")
+
+
 def test_what_is_no_file_neither_blocks_nor_ends_a_run(tmp_path):
     touch(tmp_path, "a.png", "folder.png/b.png")
     os.mkfifo(tmp_path / "fifo.png")

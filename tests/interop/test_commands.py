@@ -147,6 +147,9 @@ def test_mistakes_in_init_from(run, tmp_path):
     path = save(tmp_path, generator=theirs.unet(depth=5, into=1))
     assert "set data.input_channels=1" in run("train", f"init_from={path}")
     assert "there is no file nowhere.pth" in run("train", "init_from=nowhere.pth")
+    assert "init_discriminator_from=d.pth needs the generator's file" in run("train", "init_discriminator_from=d.pth")
+    unused = ["init_from=g.pth", "init_discriminator_from=d.pth", "adversarial=none"]
+    assert "init_discriminator_from=d.pth is of a discriminator, and adversarial=none trains" in run("train", *unused)
 
 
 def test_going_out_says_how_to_load_it(run, tmp_path, capsys):
