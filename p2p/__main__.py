@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 
 from p2p import __version__
@@ -15,6 +16,7 @@ COMMANDS = {
     "pair": "make pairs of images to train on",
     "to-reference": "write a checkpoint as .pth files of pytorch-CycleGAN-and-pix2pix",
 }
+TOOLS = ("pair", "to-reference")  # with options of their own, in place of Hydra's settings
 USAGE = "\n".join(
     [
         "usage: p2p COMMAND ...",
@@ -37,16 +39,11 @@ def main() -> None:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f", did you mean {near[0]}" if near else ""
         sys.exit(f"error: {command} is no command of p2p{hint}; known are {', '.join(COMMANDS)}")
-    elif command == "pair":
-        from p2p.commands.pair import main as pair
-
-        pair(arguments)
-    elif command == "to-reference":
-        from p2p.commands.to_reference import main as to_reference
-
-        to_reference(arguments)
-    else:
+    elif command in TOOLS:
         with stoppable():  # imports, too
+            importlib.import_module(f"p2p.commands.{command.replace('-', '_')}").main(arguments)
+    else:
+        with stoppable():
             from p2p.config.cli import run_command
 
             run_command(command, arguments)

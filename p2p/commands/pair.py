@@ -10,14 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from p2p.codecs.pillow import Pillow, decode
-from p2p.config.cli import one_sentence, some_of
+from p2p.config.cli import one_sentence, some_of, wants_trace
 from p2p.config.pasteable import command_line
 from p2p.data.edges import check_arguments, line_drawing
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
 from p2p.data.walk import Skipped, summary
 from p2p.system import atomic
-from p2p.system.signals import stoppable, work
+from p2p.system.signals import work
 
 
 def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
     ):
         drawing.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (%(default)s)")
     args = parser.parse_args(arguments)
-    with stoppable(), one_sentence("train", full=False):
+    with one_sentence("pair", full=wants_trace()):
         work()
         codec = Pillow(format=args.format, quality=args.quality)
         if args.command == "edges":

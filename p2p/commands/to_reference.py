@@ -10,13 +10,13 @@ from typing import Literal
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from p2p.config.cli import one_sentence
+from p2p.config.cli import one_sentence, wants_trace
 from p2p.deploy.export import load_weights
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.models.inference_view import resolve_norm_stats
 from p2p.run.checkpoint import write_checkpoint
 from p2p.run.record import read_record, validated_weights
-from p2p.system.signals import stoppable, work
+from p2p.system.signals import work
 
 NET_G = ("unet_128", "unet_256", "resnet_6blocks", "resnet_9blocks")  # all that the reference's --netG knows
 CROP_SIZE = 256  # default of its --crop_size and, in test.py, of its --load_size
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
         help="the generator's: as trained, or their average (callbacks=ema); left out, as the run was validated",
     )
     chosen = parser.parse_args(arguments)
-    with stoppable(), one_sentence("train", full=False):
+    with one_sentence("to-reference", full=wants_trace()):
         work()
         write_reference(chosen.checkpoint, chosen.folder, weights=chosen.weights)
 

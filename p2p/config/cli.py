@@ -57,7 +57,7 @@ def run_command(name: str, arguments: list[str]) -> None:
     alone, an error of the operating system, or anything that Hydra has to say about the command line. Any other
     exception is a bug and keeps its stack trace.
     """
-    full = os.environ.get(FULL_ERROR) == "1"
+    full = wants_trace()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="backslashreplace"
@@ -88,6 +88,11 @@ def run_command(name: str, arguments: list[str]) -> None:
 
     with one_sentence(name, full=full), hydra_raises():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+
+
+def wants_trace() -> bool:
+    """Whether the user has asked for stack traces of his mistakes, too."""
+    return os.environ.get(FULL_ERROR) == "1"
 
 
 def for_hydra(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from p2p.system.gpu_faults import TooSmall, free_memory, in_numbers, memory_full
+from p2p.system.gpu_faults import TooSmall, in_numbers, memory_full, release_memory
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Parts:
                     self._told = self._most
                     print(f"the GPU's memory holds {self._what} of {self._most}: going on with them")
                 continue
-            free_memory()  # here the exception is gone, and with it what its frames held
+            release_memory()  # here the exception is gone, and with it what its frames held
             size, least = part.stop - first, self._least()
             if size <= least:
                 smaller = "program of a smaller min_batch" if least > 1 else "smaller image_size"

@@ -34,7 +34,7 @@ class Span(NamedTuple):
 
     Attributes:
         stage: a key of COLOURS.
-        lane: who worked: a thread, a process or a stream, as in "main", "decode 3", "engine stream".
+        lane: who worked: a thread, a process or a stream, as in "main", "worker 3", "engine stream".
         begin_ns, end_ns: of time.perf_counter_ns, which on Linux is one clock for all processes of a machine.
         images: how many it was about.
     """

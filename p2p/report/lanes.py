@@ -41,7 +41,7 @@ class Timeline:
 
 
 def arrange(spans: Iterable[Span], clock: Clock, *, batches: int) -> Timeline:
-    """Sort spans into lanes, readers first, and choose the window.
+    """Sort spans into lanes, those that load first, and choose the window.
 
     Spans that overlap within a lane, as on a GPU that works at several batches, go on to a second one, "... (2)".
     """
@@ -72,7 +72,7 @@ def _free_lane(lanes: dict[str, list[Bar]], name: str, begin_ns: int) -> str:
 
 
 def _place(lane: str, bars: list[Bar]) -> tuple:
-    """By the first stage that the lane works at, then "decode 2" before "decode 10"."""
+    """By the first stage that the lane works at, then "worker 2" before "worker 10"."""
     first = min((WORK.index(bar.stage) for bar in bars if bar.stage in WORK), default=-1)
     return first, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", lane)]
 

@@ -56,7 +56,7 @@ class Pool:
 
 
 def pools(clock: Clock) -> list[Pool]:
-    """The lanes that worked, grouped by their names without the number: "reader 0" and "reader 1" are one pool."""
+    """The lanes that worked, grouped by their names without the number: "worker 0" and "worker 1" are one pool."""
     found: dict[str, Pool] = {}
     for stage in (stage for stage in WORK if stage in clock.seconds):
         for lane, seconds in clock.lanes.get(stage, {stage: clock.seconds[stage]}).items():

@@ -86,7 +86,7 @@ def in_numbers(said: str) -> str:
     return f" ({needed} more were needed, {free} of {total} are free{held})"
 
 
-def free_memory() -> None:
+def release_memory() -> None:
     """Give back what nobody uses any more. Call it when the exception, whose frames hold tensors, is gone."""
     import torch
 
@@ -126,7 +126,7 @@ def largest_that_fits(size: int, attempt: Callable[[int], object]) -> int | None
     """Of half the size, a quarter and so on the first with which `attempt` does not fill the GPU's memory."""
     while size > 1:
         size //= 2
-        free_memory()
+        release_memory()
         try:
             attempt(size)
         except Exception as error:

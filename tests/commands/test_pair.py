@@ -1,7 +1,10 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from p2p.__main__ import main as p2p
 from p2p.commands.pair import main
 from p2p.data.edges import line_drawing
 from p2p.data.pairs import find_pairs
@@ -95,6 +98,7 @@ def test_help(command, words, capsys, monkeypatch):
 
 def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
     (tmp_path / "x").mkdir()
+    monkeypatch.setattr(sys, "argv", ["p2p", "pair", "edges", str(tmp_path / "x"), str(tmp_path / "out")])
     for error in (KeyboardInterrupt, RuntimeError):
 
         def fail(*arguments, error=error, **options):
@@ -102,6 +106,12 @@ def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
 
         monkeypatch.setattr("p2p.commands.pair.edges", fail)
         with pytest.raises((SystemExit, RuntimeError)) as stopped:
-            main(["edges", str(tmp_path / "x"), str(tmp_path / "out")])
+            p2p()
         assert stopped.type is RuntimeError or stopped.value.code == 130
     assert capfd.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is whole"
+
+
+def test_a_stack_trace_on_request(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="there is no folder"):
+        main(["edges", str(tmp_path / "x"), str(tmp_path / "out")])

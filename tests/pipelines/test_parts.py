@@ -22,7 +22,7 @@ FULL = (
 @pytest.fixture(autouse=True)
 def without_collecting_garbage(monkeypatch):
     """Which takes half a second after many tests, and there is no GPU to free."""
-    monkeypatch.setattr("p2p.pipelines.parts.free_memory", lambda: None)
+    monkeypatch.setattr("p2p.pipelines.parts.release_memory", lambda: None)
 
 
 def limited(engine, most, *, after=0):

@@ -145,7 +145,7 @@ def test_memory_of_what_failed_is_given_back_before_the_next_trial(monkeypatch):
             raise torch.OutOfMemoryError(FULL)
 
     freed = []
-    monkeypatch.setattr(gpu_faults, "free_memory", lambda: freed.append(len(count)))
+    monkeypatch.setattr(gpu_faults, "release_memory", lambda: freed.append(len(count)))
     with pytest.raises(ValueError, match="batch_size=2 fits"):
         or_say_what_fits(lambda: attempt(16), setting="batch_size", size=16, attempt=attempt)
     assert freed == [1, 2, 3]
