@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +23,9 @@ def key(backend: Export, network: nn.Module, images: torch.Tensor, *, device: to
 
     That is: the network's graph and the bytes of its weights, the backend and its arguments, the size of the images,
     and the images themselves where int8 and fp8 are fitted to them or backend=fastest judges by them; the CPU's
-    instructions, the GPU and its driver, the version of Python and of every installed package, and this project's
-    sources that programs are made of. Which packages matter depends on the backend, and a build that was not needed
-    costs less than a wrong one.
+    instructions, the GPU and its driver, the version of Python and of every installed package, and the sources that
+    programs are made of: this project's, and those beside a backend of another package. Which packages matter depends
+    on the backend, and a build that was not needed costs less than a wrong one.
     """
     target = getattr(backend, "func", backend)  # of the partial that a config makes
     arguments = getattr(backend, "keywords", {})
@@ -38,6 +39,7 @@ def key(backend: Export, network: nn.Module, images: torch.Tensor, *, device: to
         "gpu": gpu_facts(device),
         "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
         "sources": sources(Path(__file__).parent),
+        "others": {name: sources_beside(name) for name in _others(target.__module__, *arguments.get("backends") or ())},
     }
     if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
         facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
@@ -61,3 +63,17 @@ def sources(folder: Path) -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _others(*names: str) -> list[str]:
+    """Those of the backends that are modules of other packages."""
+    return sorted(name for name in names if "." in name and not name.startswith("p2p."))
+
+
+def sources_beside(module: str) -> str | None:
+    """`sources` of the folder of a module, which may have no version; None where it cannot be found."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:  # of a package that is not there: whoever needs it says so
+        return None
+    return None if spec is None or spec.origin is None else sources(Path(spec.origin).parent)

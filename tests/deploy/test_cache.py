@@ -77,6 +77,21 @@ def test_what_int8_is_fitted_to_and_the_fastest_judged_by_is_in_the_key(network)
         assert len(keys) == 2
 
 
+def test_the_sources_of_a_backend_from_elsewhere_are_in_the_key(network, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/graphs.py").write_text("def export(network, images, folder):\n    ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from elsewhere.graphs import export
+
+    keys = []
+    for text in ("A = 1\n", "A = 1\n", "A = 2\n"):
+        (tmp_path / "elsewhere/kernels.py").write_text(text)
+        tried = partial(fastest.export, backends=["elsewhere.graphs", "eager", "nowhere.at_all"])
+        keys.append([key(chosen, network, IMAGES, device=CPU) for chosen in (export, tried)])
+    assert keys[0] == keys[1]
+    assert all(before != after for before, after in zip(keys[1], keys[2], strict=True))
+
+
 CHANGES = ["weight", "dtype", "structure", "structure without weights", "size", "frames", "backend"]
 CHANGES += ["argument", "arguments"]
 
