@@ -90,7 +90,7 @@ def make_engine(
 
 def stages_for(engine: Engine, codec: str, format: str, output: Path) -> Stages:
     codec_class, transform_class = CODECS[codec]
-    transform = transform_class(image_size=engine.image_size)
+    transform = transform_class(image_size=engine.manifest.image_size)
     output.mkdir(parents=True, exist_ok=True)
     return Stages(engine=engine, transform=transform, codec=codec_class(format=format), output=output, clock=Clock())
 

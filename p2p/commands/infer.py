@@ -197,7 +197,7 @@ def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int
             count=count,
             decode=stages.files.codec.decode,
             eval=stages.transform.eval,
-            channels=(stages.engine.channels, stages.engine.manifest.output_shape[0]),
+            channels=(stages.files.input_shape[0], stages.engine.manifest.output_shape[0]),
             restored=stages.files.restore_size,
         )
         if entries:

@@ -78,8 +78,13 @@ def find(name: str) -> Backend:
 
     Raises:
         ImportError: there is none.
+        ValueError: the module lacks what a `Backend` has.
     """
-    return importlib.import_module(name if "." in name else f"{backends.__name__}.{name}")
+    module = importlib.import_module(name if "." in name else f"{backends.__name__}.{name}")
+    lacking = [part for part in ("VERSIONS", "unavailable", "export", "load") if not hasattr(module, part)]
+    if lacking:
+        raise ValueError(f"the backend {name} has no {' and no '.join(lacking)}: see p2p.deploy.backend.Backend")
+    return module
 
 
 def check_trusted(name: str, asked_by: object) -> None:

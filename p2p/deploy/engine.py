@@ -41,16 +41,6 @@ class Engine:
         """Whether the program takes and gives uint8 (N, H, W, C), so that `frames` is the short way."""
         return self._dtype == torch.uint8
 
-    @property
-    def channels(self) -> int:
-        """Channels of the input images."""
-        return self.manifest.input_shape[0]
-
-    @property
-    def image_size(self) -> int:
-        """What the transform calls image_size; with preprocess=none and scale_width the inputs may have other sides."""
-        return self.manifest.image_size
-
     def check_batch_size(self, batch_size: int) -> None:
         """Raise a ValueError if the program does not take batches of this size; say so if it pads them."""
         program = self.manifest.program

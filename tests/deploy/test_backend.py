@@ -41,7 +41,8 @@ def outside(tmp_path, monkeypatch):
     (tmp_path / "outside/mine.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)
     yield "outside.mine"
-    monkeypatch.delitem(sys.modules, "outside.mine", raising=False)
+    for name in ("outside", "outside.mine"):
+        sys.modules.pop(name, None)  # not by monkeypatch, which would bring it back at its own end
 
 
 def test_the_folder_of_backends_holds_backends_alone():
@@ -55,6 +56,12 @@ def test_the_folder_of_backends_holds_backends_alone():
             assert list(found)[: len(expected)] == expected, (name, function)
             # What else it can be told has a default.
             assert all(each.default is not each.empty for each in list(found.values())[len(expected) :]), name
+
+
+def test_a_module_that_lacks_a_part_is_refused(outside, tmp_path):
+    (tmp_path / "outside/mine.py").write_text(OUTSIDE.replace("VERSIONS", "OTHER").replace("def load", "def other"))
+    with pytest.raises(ValueError, match=r"^the backend outside\.mine has no VERSIONS and no load: see p2p\.deploy\."):
+        find(outside)
 
 
 def exported(folder, network, images, name):
@@ -83,7 +90,7 @@ def test_a_backend_that_cannot_be_imported_any_more_is_one_sentence(outside, tmp
     monkeypatch.setenv("P2P_TRUST", "outside")
     exported(tmp_path, nn.Conv2d(3, 3, 1).eval(), torch.rand(2, 3, 4, 4), outside)
     (tmp_path / "outside/mine.py").write_text("import nothing_like_that")
-    monkeypatch.delitem(sys.modules, outside)
+    del sys.modules[outside]
     with pytest.raises(ValueError, match=r"weights\.pt needs the backend outside\.mine, .* \(No module named 'no"):
         load_engine(tmp_path / "export", device=CPU)
 

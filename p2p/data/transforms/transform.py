@@ -38,6 +38,8 @@ class View(NamedTuple):
 class Transform(Protocol):
     """Brings frames, as `Sizing` takes them, to what the networks see.
 
+    Its class takes the arguments of `p2p.data.transforms.torchvision.Torchvision`, by which infer.py makes it.
+
     Attributes:
         sizing: of an evaluation. It travels to worker processes, so it can be pickled, and has no torch.
     """
