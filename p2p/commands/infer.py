@@ -6,6 +6,7 @@ All that concerns files is found and checked before torch is imported, which `p2
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
+from p2p.pipelines.auto import OVERLAPS, workers_ahead
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
+from p2p.pipelines.workers import early
 from p2p.profiling.clock import Clock
 from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP
@@ -36,14 +39,13 @@ if TYPE_CHECKING:
     from p2p.pipelines.stages import Pipeline, Stages
 
 FAILURES = "failures.csv"
-OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")
 
 
 def main(cfg: DictConfig) -> Translated:
     """Do it, under a profiler if cfg.profile asks for one."""
     clock = Clock()
-    with (instantiate(cfg.profile) or nullcontext)(clock):
-        return translate(cfg, clock)
+    with (instantiate(cfg.profile) or nullcontext)(clock), early() as start_workers:
+        return translate(cfg, clock, start_workers)
 
 
 def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
@@ -87,7 +89,7 @@ def check_fresh(cfg: DictConfig) -> None:
     raise ValueError(f"{fact}: export them with {command_line('export', **options)}, or add stale=use for the old ones")
 
 
-def translate(cfg: DictConfig, clock: Clock) -> Translated:
+def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None]) -> Translated:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
     with clock("init"):
@@ -100,6 +102,8 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
         pairs = inputs_to_translate(cfg, direction=manifest.direction)
         outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
+        if not cfg.skip_existing:  # else there may be nothing to do
+            start_workers(workers_wanted(cfg, pairs))
         with signals.starting(), lasting():
             from p2p.deploy.engine import load_engine
             from p2p.pipelines.stages import Stages, progress_bar
@@ -153,6 +157,12 @@ def translate(cfg: DictConfig, clock: Clock) -> Translated:
     seconds = clock.seconds.get("e2e")
     speed = clock.images["e2e"] / seconds if seconds else None
     return Translated(folder, written=done, skipped=skipped, score=speed)
+
+
+def workers_wanted(cfg: DictConfig, pairs: list[Pair]) -> int:
+    """How many processes its pipeline will ask for, if it is one of ours that has any."""
+    options = {name: cfg.pipeline.get(name) for name in ("workers", "slots")}
+    return workers_ahead(cfg.pipeline._target_, pairs, batch_size=max(1, cfg.batch_size), **options)
 
 
 def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
+from p2p.pipelines.workers import default_workers
 from p2p.system.cores import available_cores
 
 if TYPE_CHECKING:
     from p2p.data.pairs import Pair
     from p2p.pipelines.stages import Stages
 
+OVERLAPS = ("p2p.pipelines.auto.run", "p2p.pipelines.overlap.run")  # that may overlap
 START_S = 0.25  # until workers are ready, of which there may be one for each core
 IMAGE_S, BYTES_PER_S = 0.001, 25e6  # of loading and saving one after another
 
@@ -36,6 +38,17 @@ def choose(pairs: list[Pair], *, batch_size: int) -> tuple[Literal["sequential",
     if seconds > START_S:
         return "overlap", f"{there}, which {take} longer to load and save than its workers to start"
     return "sequential", f"{there}, which {take} no longer to load and save than the workers of overlap to start"
+
+
+def workers_ahead(target: str, pairs: list[Pair], *, batch_size: int, workers: int | None, slots: int | None) -> int:
+    """How many workers will be wanted by the pipeline of this `_target_`, as far as that is known before any work."""
+    if target == "p2p.pipelines.auto.run" and workers is None and slots is None:
+        if choose(pairs, batch_size=batch_size)[0] == "sequential":
+            return 0
+    elif target not in OVERLAPS:
+        return 0
+    wanted = default_workers(len(pairs), batch_size=batch_size) if workers is None else workers
+    return min(wanted, available_cores())
 
 
 def run(

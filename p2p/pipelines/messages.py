@@ -70,8 +70,8 @@ class Setup(NamedTuple):
         niceness: to be added to its own.
         each_span: whether notes hold every span.
         files: what it does to an image.
-        tasks, answers: its ends of the two pipes, file descriptors.
-        arrays: as (shape, dtype, fd), by name: those of `p2p.pipelines.slots`, and
+        tasks, answers: its ends of the two pipes, as places among the file descriptors that are sent behind this.
+        arrays: as (shape, dtype, place), by name: those of `p2p.pipelines.slots`, and
 
             stop      (1,)              set when all is over
             seconds   (workers, stages) of work, where not every span is wanted

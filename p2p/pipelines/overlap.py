@@ -33,11 +33,10 @@ from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import CpuTranslator, SlotBatch
-from p2p.pipelines.workers import QUEUED, Workers
+from p2p.pipelines.workers import PART, QUEUED, Workers, default_workers
 from p2p.system.cores import available_cores
 from p2p.system.memory import check_room
 
-PART = 4  # images of a task, at least, where a batch has them
 MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
@@ -77,7 +76,7 @@ def run(
         ValueError: an argument is out of range, or a worker was killed.
     """
     if workers is None:
-        workers = min(available_cores(), -(-len(pairs) // min(PART, batch_size)))
+        workers = default_workers(len(pairs), batch_size=batch_size)
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if on_gpu:

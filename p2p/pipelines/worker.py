@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -47,11 +48,15 @@ class Worker:
 
     Args:
         setup: see there.
+        fds: file descriptors that it names by their places.
         parent: where notes go.
     """
 
-    def __init__(self, setup: Setup, parent: Connection):
-        arrays = {name: SharedArray(shape, dtype, fd=fd).array for name, (shape, dtype, fd) in setup.arrays.items()}
+    def __init__(self, setup: Setup, fds: list[int], parent: Connection):
+        self._tasks, self._answers = fds[setup.tasks], fds[setup.answers]
+        arrays = {
+            name: SharedArray(shape, dtype, fd=fds[at]).array for name, (shape, dtype, at) in setup.arrays.items()
+        }
         self._input_NHWC, self._high_depth_NHWC = arrays["input"], arrays["high_depth"]
         self._output_NHWC = arrays["output"]
         self._coded, self._stop = arrays.get("coded"), arrays["stop"]
@@ -65,7 +70,7 @@ class Worker:
 
     def serve(self) -> None:
         """Until there is nothing more to do, or a task ends by an exception."""
-        while message := os.read(self._setup.tasks, TASK.size):
+        while message := os.read(self._tasks, TASK.size):
             task = Task._make(TASK.unpack(message))
             try:
                 failed = self.load(task) if task.kind == LOAD else self.save(task)
@@ -75,7 +80,7 @@ class Worker:
             spans = self._count()
             if noted := bool(failed or spans):
                 self._parent.send(Note(failed, spans))
-            os.write(self._setup.answers, ANSWER.pack(*Answer(*task, self._setup.index, noted)))
+            os.write(self._answers, ANSWER.pack(*Answer(*task, self._setup.index, noted)))
 
     def load(self, task: Task) -> Failed:
         """Fill the rows of an input slot. A broken slot is a bug, and raised."""
@@ -150,8 +155,10 @@ def main(fd: int) -> None:
     parent = Connection(fd)
     try:
         setup = parent.recv()
+        with socket.socket(fileno=os.dup(fd)) as line:
+            _, fds, *_ = socket.recv_fds(line, 1, 2 + len(setup.arrays))
         os.nice(setup.niceness)
-        worker = Worker(setup, parent)
+        worker = Worker(setup, fds, parent)
         parent.send(None)  # ready
         worker.serve()
     except (EOFError, ConnectionError):  # the parent is done, or dead

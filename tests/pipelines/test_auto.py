@@ -1,5 +1,7 @@
 """Which pipeline infer.py takes where none is named, and that it says so."""
 
+from contextlib import suppress
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -46,6 +48,40 @@ def test_the_one_that_is_sooner_done_is_taken_and_said(
     auto.run(pairs, stages_for(Negative(), tmp_path, image_size=16), batch_size=batch_size)
     assert capsys.readouterr().out == f"pipeline: {name}, because {there} {SOONER if name == 'overlap' else LATER}\n"
     assert [each for each, _ in ran] == [name]
+
+
+@pytest.mark.parametrize("target", ["p2p.pipelines.auto.run", "p2p.pipelines.overlap.run"])
+@pytest.mark.parametrize("options", [{}, {"workers": 1}, {"workers": 0}, {"slots": 3}])
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (90, 8), (300, 8), (300, 400)])
+def test_as_many_workers_are_started_ahead_as_it_will_ask_for(
+    many, tmp_path, monkeypatch, target, options, count, batch_size
+):
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def workers(count, **_):
+        asked.append(count)
+        raise Asked
+
+    monkeypatch.setattr(overlap, "Workers", workers)
+    monkeypatch.setattr(sequential, "run", lambda *_, **__: asked.append(0))
+    for module in ("auto", "workers"):
+        monkeypatch.setattr(f"p2p.pipelines.{module}.available_cores", lambda: 3)
+    pairs = [Pair(str(index), Source(path)) for index, path in enumerate([many(1)[0].input.path] * count)]
+    with suppress(Asked):
+        run = {"p2p.pipelines.auto.run": auto.run, "p2p.pipelines.overlap.run": overlap.run}[target]
+        run(pairs, stages_for(Negative(), tmp_path, image_size=16), batch_size=batch_size, **options)
+    ahead = auto.workers_ahead(
+        target, pairs, batch_size=batch_size, workers=options.get("workers"), slots=options.get("slots")
+    )
+    assert [ahead] == asked
+
+
+def test_other_pipelines_have_none(many):
+    target = "p2p.pipelines.lightning.run"
+    assert auto.workers_ahead(target, many(300), batch_size=8, workers=None, slots=None) == 0
 
 
 def test_its_options_ask_for_overlap(many, tmp_path, ran, capsys):

@@ -9,10 +9,10 @@ import pytest
 
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
-from p2p.pipelines import overlap, sequential
+from p2p.pipelines import overlap, sequential, workers
 from p2p.pipelines.messages import LOAD, SAVE
 from p2p.pipelines.stages import KEPT
-from p2p.pipelines.workers import Workers
+from p2p.pipelines.workers import Workers, early
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, children, files, stages_for
 
@@ -127,10 +127,30 @@ def test_no_more_workers_than_tasks(many, tmp_path, monkeypatch):
         init(self, 1, **options)
 
     monkeypatch.setattr(Workers, "__init__", counted)
-    monkeypatch.setattr(overlap, "available_cores", lambda: 16)
+    monkeypatch.setattr(workers, "available_cores", lambda: 16)
     for count, batch_size in ((9, 8), (9, 1), (90, 8)):
         overlap.run(many(count), stages_for(Negative(), tmp_path / "out", image_size=16), batch_size=batch_size)
     assert counts == [3, 9, 16]  # of 4 images, of 1, and one for each core
+
+
+def test_workers_that_were_started_early_do_the_work_and_the_others_are_ended(many, tmp_path):
+    before = children(os.getpid())
+    pairs, seen = many(9), []
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16)
+    stages.on_image = lambda: seen.append(children(os.getpid()) - before)
+    with early() as start:
+        start(3)
+        started = children(os.getpid()) - before
+        overlap.run(pairs, stages, batch_size=4, workers=2)
+        assert len(started) == 3
+        assert all(workers <= started and len(workers) == 3 for workers in seen) and len(seen) == 9
+        assert len(children(os.getpid()) - before) == 1
+    assert children(os.getpid()) == before
+    assert len(files(tmp_path / "out")) == 9
+    with pytest.raises(KeyError), early() as start:  # an engine that does not load
+        start(2)
+        raise KeyError
+    assert children(os.getpid()) == before
 
 
 def test_nothing_to_do_is_no_mistake(tmp_path):
