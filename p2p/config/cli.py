@@ -46,6 +46,7 @@ GO_ON = {  # of a command that failed
     "infer": " with skip_existing=true to go on from here",
 }
 DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
+GROUP = "a group takes the names of its options, such as generator=unet: see --help"
 OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml
 
 
@@ -59,9 +60,7 @@ def run_command(name: str, arguments: list[str]) -> None:
     """
     full = wants_trace()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # as stderr is: a name that a terminal cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that a terminal cannot show is no error
     if {*arguments}.intersection(FLAGS):
         with one_sentence(name, full=full):
             print(help_page(name), flush=True)
@@ -253,6 +252,10 @@ def explain(error: Exception, config_name: str) -> str | None:
         key, _, value = match[1].partition("=")
         word = shlex.quote(f"{key}={hydra_value(value)}")
         return f"{match[1]} has several values: for a run with each of them add -m; for one word write {word}"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string"):  # null
+        return GROUP
+    if match := re.match(r"Interpolation key '(.*)' not found|Key '.*' is not in struct\s+full_key: (.*)", str(error)):
+        return f"{match[1] or match[2]} is needed, and has been left out: leave it in"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
@@ -262,7 +265,7 @@ def explain(error: Exception, config_name: str) -> str | None:
         where = f"{path} cannot be written" if path else str(error)
         return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
     if isinstance(error, TypeError) and traceback.extract_tb(error.__traceback__)[-1].filename.endswith(DEFAULTS):
-        return "a group takes the names of its options, such as generator=unet: see --help"
+        return GROUP
     if isinstance(error, ValueError):
         # A loader process wraps its exception in a whole stack trace, which ends with the message.
         message = str(error).strip()
@@ -276,7 +279,11 @@ def _unknown_key(key: str, config_name: str) -> str:
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     if key in groups:
         return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
-    hint = _nearest(key, list(dict.fromkeys([*_all_keys(config_name), *groups])))
+    keys = _all_keys(config_name)
+    if key in keys:  # by default, that is
+        group = key.partition(".")[0]
+        return f"{key} is not of the option of {group} that is chosen: leave it out, or choose another {group}="
+    hint = _nearest(key, list(dict.fromkeys([*keys, *groups])))
     return f"{key} is not in the config{hint}; see all of it with {command_line(config_name, '--cfg', 'job')}"
 
 

@@ -22,6 +22,33 @@ UNHEEDED = {
 }
 
 
+ABSENT = {
+    ("train", "losses=null"): "a group takes the names of its options, such as generator=unet: see --help",
+    ("train", "generator=5"): "a group takes the names of its options, such as generator=unet: see --help",
+    ("infer", "pipeline=lightning pipeline.slots=3"): (
+        "pipeline.slots is not of the option of pipeline that is chosen: leave it out, or choose another pipeline="
+    ),
+    ("train", "scheduler=step scheduler.decay_fraction=0.3"): (
+        "scheduler.decay_fraction is not of the option of scheduler that is chosen: leave it out, or choose another"
+        " scheduler="
+    ),
+}
+
+
+@pytest.mark.parametrize(("command", "words"), ABSENT)
+def test_a_group_that_is_null_and_a_setting_of_another_option(command, words):
+    with pytest.raises(ValueError, match=f"^{re.escape(ABSENT[command, words])}$"):
+        p2p.compose(words.split(), command=command)
+
+
+@pytest.mark.parametrize(("command", "word"), [("train", "metrics=[]"), ("train", "~data"), ("export", "~backend")])
+def test_what_is_needed_and_left_out_is_named(command, word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = re.sub(r"\W", "", word)
+    with pytest.raises(ValueError, match=f"^{key} is needed, and has been left out: leave it in$"):
+        getattr(p2p, command)([word, "trainer=cpu"] if command == "train" else [word])
+
+
 @pytest.mark.parametrize(("command", "word"), UNHEEDED)
 def test_what_a_command_would_not_heed_is_refused(command, word):
     with pytest.raises(ValueError, match=f"^{re.escape(UNHEEDED[command, word])}$"):
