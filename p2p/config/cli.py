@@ -238,6 +238,10 @@ def explain(error: Exception, config_name: str) -> str | None:
         if (group == "data" and "/" in option) or Path(option).is_dir():
             return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
         return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
+    if match := re.match(r"In '\w+': Could not load '(\w+)/([^']+)'", str(error)):
+        group, option = match.groups()  # of a list of options, which Hydra says in other words
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}={option} is not known{_nearest(option, known)}; known are {', '.join(known)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
     if isinstance(error, OverrideParseException):
