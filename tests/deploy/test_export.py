@@ -72,7 +72,7 @@ def test_the_manifest_says_what_was_exported(tmp_path, images):
     assert record["program_sha256"] == sha256(folder / "generator.pt2")
     assert record["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert (record["input_shape"], record["output_shape"]) == ([3, 32, 64], [3, 32, 64])
-    assert record["image_size"] == load_engine(folder, device=CPU).image_size == 48
+    assert record["image_size"] == load_engine(folder, device=CPU).manifest.image_size == 48
     assert record["psnr_db"]["images"] == 3
     assert record["psnr_db"]["worst"] > 100
 
