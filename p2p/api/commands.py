@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from p2p.config.cli import checked, explain, for_hydra, quiet_libraries
+from p2p.config.cli import checked, for_hydra, quiet_libraries
+from p2p.config.explain import explain
 from p2p.config.known import COMMANDS
 from p2p.config.shown import as_typed, shown
 from p2p.shipped import CONF

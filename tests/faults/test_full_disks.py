@@ -5,7 +5,8 @@ import threading
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from p2p.config.cli import explain, quiet_libraries
+from p2p.config.cli import quiet_libraries
+from p2p.config.explain import explain
 from p2p.system.atomic import disk_of
 
 

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from p2p.config.cli import explain
+from p2p.config.explain import explain
 from p2p.config.settings import check_settings
 from p2p.run.leaves import leaves
 from p2p.shipped import CONF

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from p2p.config.cli import explain
+from p2p.config.explain import explain
 from p2p.data import shared_memory
 from p2p.data.shared_memory import workers_that_fit
 from tests.conftest import ROOT

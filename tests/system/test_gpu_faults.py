@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from p2p.config.cli import explain
+from p2p.config.explain import explain
 from p2p.system import gpu_faults
 from p2p.system.gpu_faults import failure, in_numbers, largest_that_fits, memory_full, of_gpu, or_say_what_fits
 from tests.conftest import ROOT

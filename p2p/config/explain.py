@@ -1,0 +1,136 @@
+"""The sentence for a user's mistake, of whatever library has noticed it."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import shlex
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from p2p.config.arguments import without_value
+from p2p.config.known import of_another
+from p2p.config.pasteable import command_line, hydra_value
+from p2p.shipped import CONF
+from p2p.system import gpu_faults
+
+GO_ON = {  # of a command that failed
+    "train": " with ckpt_path=last to go on from the last checkpoint",
+    "infer": " with skip_existing=true to go on from here",
+}
+DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
+OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml
+GROUP = "a group takes the names of its options, such as generator=unet: see --help"
+
+
+def explain(error: Exception, config_name: str) -> str | None:
+    """The sentence for a user's mistake; None for a bug."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        key = str(error).rpartition("full_key: ")[2]
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            for package in OPTIONAL:
+                if package in str(cause).lower():
+                    return f"{key} needs the package {package}, which is not installed: pip install {package}"
+            return None
+        return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds
+        return " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        how = re.search(r"killed by signal: ([\w ]+)", str(error))
+        return (
+            f"a loader process died ({how[1].strip() if how else 'it was killed'}): the machine's memory or /dev/shm is"
+            " full, use fewer data.workers or a smaller batch_size"
+        )
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+        return "the machine's memory is full: use a smaller batch_size or image_size, or end other programs"
+    if isinstance(error, RuntimeError) and "more than one stateful callback" in str(error):
+        return "two callbacks of one type have the same settings: give one of them another monitor, mode or every_n_..."
+    if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
+        return sentence
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = error.missing_cfg_file.partition("/")
+        if (group == "data" and "/" in option) or Path(option).is_dir():
+            return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
+        return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
+    if match := re.match(r"In '\w+': Could not load '(\w+)/([^']+)'", str(error)):
+        group, option = match.groups()  # of a list of options, which Hydra says in other words
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}={option} is not known{_nearest(option, known)}; known are {', '.join(known)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if not equals and not key.startswith("~"):
+            return without_value(key, command=config_name, keys=_all_keys(config_name))
+        quoted = shlex.quote(f"{key}={hydra_value(value)}") if value and value[0] not in "[{" else "'key=\"a b\"'"
+        return f"{error.override} cannot be read: put quotes around special characters, as in {quoted}"
+    if isinstance(error, HydraException) and (match := re.match(r"Could not override '([^']+)'", str(error))):
+        return _unknown_key(match[1], config_name)
+    if match := re.match(r"Ambiguous value for argument '(.*?)'\n", str(error)):
+        key, _, value = match[1].partition("=")
+        word = shlex.quote(f"{key}={hydra_value(value)}")
+        return f"{match[1]} has several values: for a run with each of them add -m; for one word write {word}"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string"):  # null
+        return GROUP
+    if match := re.match(r"Interpolation key '(.*)' not found|Key '.*' is not in struct\s+full_key: (.*)", str(error)):
+        return f"{match[1] or match[2]} is needed, and has been left out: leave it in"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return f"{path}: {error.strerror}" if path else str(error)
+        where = f"{path} cannot be written" if path else str(error)
+        return f"{where}: the disk is full, or your share of it; make room there and start again, or write elsewhere"
+    if isinstance(error, TypeError) and traceback.extract_tb(error.__traceback__)[-1].filename.endswith(DEFAULTS):
+        return GROUP
+    if isinstance(error, ValueError):
+        # A loader process wraps its exception in a whole stack trace, which ends with the message.
+        message = str(error).strip()
+        return message.rpartition("\nValueError: ")[2] if message.startswith("Caught ") else message
+    return None
+
+
+def _unknown_key(key: str, config_name: str) -> str:
+    if sentence := of_another(key.partition(".")[0], config_name):
+        return sentence
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    if key in groups:
+        return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
+    keys = _all_keys(config_name)
+    if key in keys:  # by default, that is
+        group = key.partition(".")[0]
+        return f"{key} is not of the option of {group} that is chosen: leave it out, or choose another {group}="
+    hint = _nearest(key, list(dict.fromkeys([*keys, *groups])))
+    return f"{key} is not in the config{hint}; see all of it with {command_line(config_name, '--cfg', 'job')}"
+
+
+def _all_keys(config_name: str) -> list[str]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return list(_keys(hydra.compose(config_name)))
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of a config, dotted, interpolations left alone."""
+    for name in cfg:
+        yield prefix + name
+        if OmegaConf.is_dict(node := cfg._get_node(name)) and not OmegaConf.is_interpolation(cfg, name):
+            yield from _keys(node, f"{prefix}{name}.")
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    """ ", did you mean ..." with up to two of the words, those first that differ only in what stands before the dot."""
+    last = word.rpartition(".")[2]
+    near = [w for w in words if w.rpartition(".")[2] == last] + difflib.get_close_matches(word, words, n=2, cutoff=0.7)
+    return f", did you mean {' or '.join(dict.fromkeys(near[:2]))}" if near else ""
