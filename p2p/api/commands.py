@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from p2p.config.known import COMMANDS
 from p2p.config.shown import as_typed, shown
 from p2p.shipped import CONF
 from p2p.system import signals
+
+TURN = threading.RLock()  # Hydra's state is the process's: commands of several threads take turns
 
 
 def compose(overrides: Sequence[str] | None, *, command: str) -> DictConfig:
@@ -94,17 +97,18 @@ def check_alone(cfg: DictConfig) -> None:
 @contextmanager
 def conf(command: str) -> Iterator[Any]:
     """Hydra with conf/; what the program around has made of Hydra is as before afterwards."""
-    instance, base, config = GlobalHydra.instance(), version.getbase(), HydraConfig.instance().cfg
-    hydra = instance.hydra
-    instance.clear()
-    try:
-        with initialize_config_dir(str(CONF), job_name=command, version_base="1.3"):
-            yield GlobalHydra.instance().hydra
-    finally:
-        instance.hydra = hydra
-        GlobalHydra.set_instance(instance)
-        HydraConfig.instance().cfg = config
-        version.VersionBase.instance().version_base = base
+    with TURN:
+        instance, base, config = GlobalHydra.instance(), version.getbase(), HydraConfig.instance().cfg
+        hydra = instance.hydra
+        instance.clear()
+        try:
+            with initialize_config_dir(str(CONF), job_name=command, version_base="1.3"):
+                yield GlobalHydra.instance().hydra
+        finally:
+            instance.hydra = hydra
+            GlobalHydra.set_instance(instance)
+            HydraConfig.instance().cfg = config
+            version.VersionBase.instance().version_base = base
 
 
 @contextmanager

@@ -42,6 +42,12 @@ def explain(error: Exception, config_name: str) -> str | None:
                 if package in str(cause).lower():
                     return f"{key} needs the package {package}, which is not installed: pip install {package}"
             return None
+        if match := re.match(r"Error locating target '([^']+)'", str(error)):
+            place = match[1].rpartition(".")[0]
+            return (
+                f"{key}: {match[1]} cannot be imported: is the name right, and is the package of {place} installed, or"
+                " its folder in PYTHONPATH?"
+            )
         return f"{key}: {cause}" if isinstance(cause, TypeError) else explain(cause, config_name)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing the class takes seconds
         return " ".join(str(error).split())
@@ -83,7 +89,9 @@ def explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string"):  # null
         return GROUP
     if match := re.match(r"Interpolation key '(.*)' not found|Key '.*' is not in struct\s+full_key: (.*)", str(error)):
-        return f"{match[1] or match[2]} is needed, and has been left out: leave it in"
+        key = match[1] or match[2]
+        options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))  # of a group
+        return f"{key} has no option: choose from {options}" if options else f"{key} is needed: leave it in"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):

@@ -115,7 +115,7 @@ def what_is_kept(cfg: DictConfig, checkpoint: Path | None) -> list[str]:
         if is_in_place(cfg, checkpoint):
             return lines
     if (folder / "last.ckpt").is_file():
-        lines.append(f"{folder} is being replaced: name=other keeps it, and {to_resume(cfg)} goes on with it")
+        lines.append(f"{folder} will be replaced: name=other keeps it, and {to_resume(cfg)} goes on with it")
     return lines
 
 

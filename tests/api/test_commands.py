@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import hydra
@@ -108,6 +109,25 @@ def test_an_interrupt_is_one_whatever_a_library_makes_of_it(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         p2p.export()
     assert (signals.received, signal.getsignal(signal.SIGINT)) == (None, handler)
+
+
+def test_threads_take_turns_with_hydras_state():
+    found = {}
+
+    def composed(name):
+        found[name] = Path(p2p.compose([f"name={name}"]).run_dir).name
+
+    threads = [threading.Thread(target=composed, args=(f"turn{index}",)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {name: name for name in ("turn0", "turn1", "turn2", "turn3")}
+
+
+def test_a_class_that_is_not_there_is_one_sentence():
+    with pytest.raises(ValueError, match=r"generator: mine\.networks\.Plain cannot be imported: is the name right"):
+        p2p.train(["generator._target_=mine.networks.Plain"])
 
 
 def test_importing_p2p_takes_no_time():

@@ -206,7 +206,7 @@ def test_the_record_beside_the_checkpoint_counts_and_the_run_that_is_replaced_is
         typed = [f"run_dir={other}", f"ckpt_path={one}/checkpoints/last.ckpt"]
         cfg = resumed_settings(compose("train", typed), typed)
     assert cfg.epochs == 3 and cfg.run_dir == str(other)
-    assert "other/checkpoints is being replaced" in what_is_kept(cfg, one / "checkpoints/last.ckpt")[-1]
+    assert "other/checkpoints will be replaced" in what_is_kept(cfg, one / "checkpoints/last.ckpt")[-1]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for what, sentence in ((one, "is a folder: name a checkpoint"), ("nowhere", "there is no checkpoint nowhere")):
             cfg = compose("train", [f"run_dir={other}", f"ckpt_path={what}"])
