@@ -120,7 +120,7 @@ def sentences(command: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
         sentence = explain(error, command)
         if sentence is None:
             raise

@@ -214,5 +214,5 @@ def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int
             run_dir.mkdir(parents=True, exist_ok=True)
             gallery.write(entries, run_dir, title=title, total=len(done))
             print(f"look at {shown(str(run_dir / 'index.html'))} or {shown(str(run_dir / 'gallery.png'))}")
-    except Exception as error:
+    except Exception as error:  # of files that others change meanwhile, say; the images are there all the same
         print(f"no gallery could be drawn: {shown(str(error) or type(error).__name__)}")
