@@ -25,7 +25,7 @@ from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.auto import OVERLAPS, workers_ahead
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
-from p2p.pipelines.workers import early
+from p2p.pipelines.processes import early
 from p2p.profiling.clock import Clock
 from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP

@@ -7,12 +7,10 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import Pipe
+from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from select import PIPE_BUF
 from types import TracebackType
@@ -22,17 +20,13 @@ import numpy as np
 
 from p2p.pipelines.files import Files
 from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
+from p2p.pipelines.processes import take
 from p2p.pipelines.slots import SharedArray
 from p2p.system.cores import available_cores
 
 PART = 4  # images of a task, at least, where a batch has them
 QUEUED = 2  # tasks for each worker: one in hand and one next, so that it never waits for its parent
 PATIENCE_S = 1.0  # for the images in hand, when all is over
-
-START = "import sys; from p2p.pipelines.worker import main; main(int(sys.argv[1]))"
-
-
-_early: list[tuple[Connection, subprocess.Popen]] = []  # processes that no `Workers` has taken yet
 
 
 class TraceOfWorker(Exception):
@@ -52,38 +46,6 @@ class Done(NamedTuple):
 def default_workers(images: int, *, batch_size: int) -> int:
     """One for each core, or fewer where there are fewer tasks."""
     return min(available_cores(), -(-images // min(PART, batch_size)))
-
-
-@contextmanager
-def early() -> Iterator[Callable[[int], None]]:
-    """Gives what starts so many processes, for a `Workers` to take over: they start while torch is imported.
-
-    At the end, those that were not taken are ended.
-    """
-    try:
-        yield lambda count: _early.extend(_process() for _ in range(count))
-    finally:
-        while _early:
-            connection, process = _early.pop()
-            connection.close()
-            process.kill()
-            process.wait()
-
-
-def _process() -> tuple[Connection, subprocess.Popen]:
-    """A worker that waits for its setup at the other end."""
-    here, there = Pipe()
-    with there:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, str(there.fileno())],
-            pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            # Threads of a BLAS library that nothing here calls cost memory and a fifth of the start.
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-    return here, process
 
 
 class Workers:
@@ -206,7 +168,7 @@ class Workers:
         self._end(patience_s=PATIENCE_S)
 
     def _start(self, setup: Setup, fds: list[int]) -> None:
-        here, process = _early.pop() if _early else _process()
+        here, process = take()
         self._processes.append((here, process))
         with suppress(ConnectionError), socket.socket(fileno=os.dup(here.fileno())) as line:
             here.send(setup)  # to one that is dead already: found out when its answer is read
