@@ -12,6 +12,8 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from p2p.deploy import rewrite
+from p2p.deploy.manifest import Program, versions
+from p2p.deploy.precision import described
 from p2p.deploy.signature import check_batches
 
 CPU = torch.device("cpu")
@@ -50,6 +52,33 @@ def trace(
     varying = None if static else {0: torch.export.Dim("batch", min=min_batch, max=max_batch)}
     with torch.no_grad():
         return torch.export.export(network, (batch,), dynamic_shapes=(varying,))
+
+
+def export_graph(
+    backend: str,
+    generator: nn.Module,
+    example: torch.Tensor,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    min_batch: int,
+    max_batch: int | None,
+    rewrites: Sequence[str],
+) -> Program:
+    """Write `generator.pt2`, and say what it is, for a backend that runs the graph as it is.
+
+    Traced on a CPU, where the graph is the same: the file names no GPU, and runs on any. Arguments as of `trace`.
+    """
+    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    write(program, folder / "generator.pt2")
+    return Program(
+        backend=backend,
+        file="generator.pt2",
+        **described(dtype, example),
+        min_batch=min_batch,
+        max_batch=max_batch,
+        versions=versions(),
+    )
 
 
 def write(program: ExportedProgram, path: Path) -> None:

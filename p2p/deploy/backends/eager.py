@@ -16,10 +16,10 @@ from torch import nn
 from p2p.deploy import graph
 from p2p.deploy.backend import Run
 from p2p.deploy.cuda_graph import capture
-from p2p.deploy.manifest import Program, versions
-from p2p.deploy.precision import Precision, described, dtype_of
+from p2p.deploy.manifest import Program
+from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.signature import checked
-from p2p.deploy.torch_export import trace, write
+from p2p.deploy.torch_export import export_graph
 
 VERSIONS = {"torch": "not older"}  # than what has written the file
 
@@ -55,17 +55,8 @@ def export(
     if reason:
         raise ValueError(f"backend=eager cannot be used, because {reason}: use backend=auto")
     dtype = dtype_of(precision or "fp16")
-    # On the CPU, where the graph is the same: the file names no GPU, and runs on any.
-    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
-    write(program, folder / "generator.pt2")
-    return Program(
-        backend="eager",
-        file="generator.pt2",
-        **described(dtype, example),
-        min_batch=min_batch,
-        max_batch=max_batch,
-        versions=versions(),
-    )
+    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    return export_graph("eager", generator, example, folder, dtype=dtype, **batches, rewrites=rewrites)
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:
