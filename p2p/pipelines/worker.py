@@ -19,6 +19,9 @@ from p2p.data.pairs import Pair
 from p2p.pipelines.files import Failure
 from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Failed, Note, Setup, Span, Task, lane
 from p2p.pipelines.slots import CODED, FAILED, FRAME, HIGH_DEPTH, PairTable, SharedArray
+from p2p.system.memory import keep_freed_memory
+
+KEPT = 64 << 20  # bytes that a worker keeps of what images took: those of 16 megapixels, as a frame
 
 
 class Spans:
@@ -158,6 +161,7 @@ def main(fd: int) -> None:
         with socket.socket(fileno=os.dup(fd)) as line:
             _, fds, *_ = socket.recv_fds(line, 1, 2 + len(setup.arrays))
         os.nice(setup.niceness)
+        keep_freed_memory(KEPT)
         worker = Worker(setup, fds, parent)
         parent.send(None)  # ready
         worker.serve()

@@ -52,6 +52,15 @@ def work():
         pass
 
 
+def reuse_memory():
+    """What an image frees, the next one gets; the system would have to map it page by page."""
+    for _ in range(20):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [bytearray(400_000) for _ in range(3)]
+        del blocks
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100
+
+
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -90,6 +99,7 @@ HOW = {
     "hang": lambda: time.sleep(60),
     "slow": lambda: time.sleep(0.02),
     "work": work,
+    "reuse memory": reuse_memory,
 }
 
 

@@ -1,6 +1,7 @@
 """The overlapped pipeline: that it overlaps, in bounds, and with whom; its bytes: test_pipelines.py."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,13 @@ def test_a_slow_disk_slows_the_reader(many, tmp_path, monkeypatch):
     stages.on_image = lambda: done.append(1)
     overlap.run(many(150), stages, batch_size=3, slots=20, workers=2)
     assert max(ahead) == len(done) == len(files(tmp_path / "out")) == 150
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_a_worker_keeps_the_memory_that_an_image_frees(many, tmp_path):
+    stages = stages_for(Negative(), tmp_path / "out", codec=Codec("encode", "reuse memory"), image_size=16)
+    overlap.run(many(4), stages, batch_size=4, workers=1)
+    assert len(files(tmp_path / "out")) == 4
 
 
 def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
