@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Disk to disk: how many images a second do the pipelines translate, and what would each stage reach alone?
 
-    python -m benchmarks.pipeline [--images 256] [--rows CODEC:FORMAT:BATCH,...] [--backend auto] [--folder DIR]
-        [--repeats 3] [--fit STEPS] [--timeline DIR] [--commit ...] [--output FILE]
+    python -m benchmarks.pipeline [--images 256] [--rows CODEC:FORMAT:BATCH[:CORES],...] [--backend auto]
+        [--folder DIR] [--repeats 3] [--fit STEPS] [--timeline DIR] [--commit ...] [--output FILE]
 
 The shipped pairs, mirrored, turned and in other colours, as 512x256 JPEG of quality 95, of which the left half is
 translated. The generator is taught for --fit steps, since what it draws decides what encoding costs. Files are really
 written, to --folder, and checked: their number, that each can be decoded, and that the first ones are byte by byte
-those of the sequential pipeline with the same settings. Batches of 1 translate a quarter of the images.
+those of the sequential pipeline with the same settings. Batches of 1 translate a quarter of the images. With CORES,
+the row's whole process tree has the first so many of the cores that there are. A table of all rows comes last.
 """
 
 import argparse
@@ -18,14 +19,17 @@ import shutil
 import statistics
 import tempfile
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks import alone, inputs
+from benchmarks.cores import limited_to
+from benchmarks.outputs import check, same_bytes
 from benchmarks.record import ROOT, commit, head
+from benchmarks.rows import Row, rows, table
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvimgcodec import NvImgCodec
 from p2p.codecs.pillow import Pillow, decode
@@ -39,7 +43,6 @@ from p2p.deploy.export import export
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
-from p2p.pipelines.slots import hwc
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import WORK, Clock
 from p2p.report import timeline
@@ -103,40 +106,17 @@ def run_once(run, stages: Stages, pairs: list[Pair], batch: int) -> dict:
     clock = stages.clock
     assert not stages.failures, next(iter(stages.failures.items()))
     speeds = {stage: clock.images[stage] / clock.seconds[stage] for stage in ("e2e", *WORK) if clock.images[stage]}
-    cores = clock.cpu_seconds / clock.seconds["e2e"]
     return {
         "e2e": speeds.pop("e2e"),
         "stages": speeds,
-        "cores": cores,
+        "cores_busy": clock.cpu_seconds / clock.seconds["e2e"],
         "limit": limit(clock, format=stages.files.codec.suffix[1:]),
     }
 
 
-def check(stages: Stages, pairs: list[Pair]) -> dict:
-    """Every file is there and can be decoded; how large they are."""
-    paths = [stages.path(pair.name) for pair in pairs]
-    assert len(list(stages.files.output.iterdir())) == len(paths)
-    shape = hwc(stages.engine.manifest.output_shape)
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda path: decode(path.read_bytes()).shape == shape, paths))
-    return {"files": len(paths), "mean_kb": round(statistics.mean(p.stat().st_size for p in paths) / 1024, 1)}
-
-
-def same_bytes(stages: Stages, other: Stages, pairs: list[Pair]) -> str:
-    """How many of two pipelines' files are the same, and where the pixels of the others differ."""
-    files = [[each.path(pair.name).read_bytes() for each in (stages, other)] for pair in pairs]
-    differing = [index for index, (mine, theirs) in enumerate(files) if mine != theirs]
-    text = f"{len(pairs) - len(differing)} of {len(pairs)}"
-    for index in differing[:5]:
-        apart = np.abs(np.subtract(*(decode(file).astype(np.int16) for file in files[index])))
-        rows = np.flatnonzero(apart.any((1, 2)))
-        where = f"rows {rows[0]} to {rows[-1]}" if len(rows) else "none"
-        text += f"; {index}: {np.count_nonzero(apart)} values differ by {apart.max()} at most, {where}"
-    return text
-
-
-def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pair], folder: Path, repeats: int) -> dict:
+def measure(engine: Engine, row: Row, pairs: list[Pair], folder: Path, repeats: int) -> dict:
     """A row: overlap, the sequential pipeline with the same settings, and each stage alone."""
+    codec, format, batch, _ = row
     runs = []
     for _ in range(repeats):
         stages = stages_for(engine, codec, format, folder / "overlap")
@@ -144,10 +124,10 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
     few = pairs[: FEW // batch * batch or batch]
     plain = stages_for(engine, codec, format, folder / "sequential")
     one_by_one = run_once(sequential.run, plain, few, batch)
-    row = {
+    found = {
         "images_per_s": round(statistics.median(run["e2e"] for run in runs), 1),
         "all_runs": [round(run["e2e"], 1) for run in runs],
-        "cores": round(runs[-1]["cores"], 1),
+        "cores_busy": round(runs[-1]["cores_busy"], 1),
         "limit": runs[-1]["limit"],
         "stages": {stage: round(speed, 1) for stage, speed in runs[-1]["stages"].items()},
         "sequential_images_per_s": round(one_by_one["e2e"], 1),
@@ -161,12 +141,12 @@ def measure(engine: Engine, codec: str, format: str, batch: int, pairs: list[Pai
         speeds["decoding"] = alone.decoding(stages, pairs[: max(batch * 8, 1024)], batch)
     speeds["saving"] = alone.saving(stages_for(engine, codec, format, folder / "alone"), frames, pairs, batch)
     shutil.rmtree(folder / "alone")
-    row["alone"] = {stage: round(speed, 1) for stage, speed in speeds.items()}
+    found["alone"] = {stage: round(speed, 1) for stage, speed in speeds.items()}
     # Alone, loading and saving have every core; together they share them. Where the GPU decodes, workers hardly load.
     share = 1 / (1 / speeds["loading"] + 1 / speeds["saving"])
-    row["alone"]["loading and saving on the same cores"] = round(share, 1)
-    row["of_slowest_alone"] = round(row["images_per_s"] / min(row["alone"].values()), 3)
-    return row
+    found["alone"]["loading and saving on the same cores"] = round(share, 1)
+    found["of_slowest_alone"] = round(found["images_per_s"] / min(found["alone"].values()), 3)
+    return found
 
 
 def main() -> None:
@@ -174,7 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--images", type=int, default=4096 if on_gpu else 256)
-    parser.add_argument("--rows", default=ROWS_GPU if on_gpu else ROWS_CPU, help="CODEC:FORMAT:BATCH,...")
+    parser.add_argument(
+        "--rows",
+        type=partial(rows, codecs=[*CODECS]),
+        default=ROWS_GPU if on_gpu else ROWS_CPU,
+        help="CODEC:FORMAT:BATCH[:CORES],...",
+    )
     parser.add_argument("--backend", default="auto", help="a backend, for batches of 32 at most")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="of inputs and outputs")
     parser.add_argument("--repeats", type=int, default=3)
@@ -192,7 +177,7 @@ def main() -> None:
         network = make_network(options.image_size, fit=options.fit)
         facts = {"image_size": options.image_size, "backend": options.backend, "max_batch": 32}
         engine, large = make_engine(folder, network, pairs, **facts), None
-        program, rows = engine.manifest.program, []
+        program, measured = engine.manifest.program, []
         record = head(options.commit) | {
             "program": {"backend": program.backend, "dtype": program.dtype, "versions": program.versions},
             "images": options.images,
@@ -208,30 +193,33 @@ def main() -> None:
             stages = stages_for(engine, "fast", "jpg", folder / "timeline")
             with timeline.profile(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
-        for codec, format, batch in (row.split(":") for row in options.rows.split(",")):
-            batch = int(batch)
-            if batch > 32 and large is None:
+        for row in options.rows:
+            if row.batch > 32 and large is None:
                 other = "eager" if on_gpu else "exported_program"
                 large = make_engine(folder, network, pairs, image_size=options.image_size, backend=other)
-            runs_on = large if batch > 32 else engine
-            count = len(pairs) if batch > 1 else len(pairs) // 4
-            facts = {"codec": codec, "format": format, "batch": batch, "backend": runs_on.manifest.program.backend}
+            runs_on = large if row.batch > 32 else engine
+            count = len(pairs) if row.batch > 1 else len(pairs) // 4
+            facts = row._asdict() | {"backend": runs_on.manifest.program.backend}
             try:
-                row = measure(runs_on, codec, format, batch, pairs[:count], folder, options.repeats)
-                show(facts, row)
+                with limited_to(row.cores):
+                    found = measure(runs_on, row, pairs[:count], folder, options.repeats)
+                show(row, found)
             except Exception as error:  # the others are worth having
                 traceback.print_exc()
-                row = {"failed": f"{type(error).__name__}: {error}"}
-            rows.append(facts | row)
-            atomic.write(options.output, json.dumps(record | {"rows": rows}, indent=1) + "\n")  # as far as it is
+                found = {"failed": f"{type(error).__name__}: {error}"}
+            measured.append(facts | found)
+            text = json.dumps(record | {"rows": measured}, indent=1)
+            atomic.write(options.output, text + "\n")  # as far as it is
+    print(table(measured))
     print(f"written to {options.output}")
 
 
-def show(facts: dict, row: dict) -> None:
-    what = f"{facts['codec']:10} {facts['format']} batch {facts['batch']:3}: {row['images_per_s']:>8,.0f} images/s"
-    print(f"{what} {row['all_runs']}, {row['of_slowest_alone']:.2f} of the slowest alone {row['alone']}")
-    print(f"    sequential {row['sequential_images_per_s']:,.0f}, same bytes {row['same_bytes_as_sequential']}")
-    print(f"    {row['mean_kb']} KB each; {row['limit'][1]}; {row['cores']} cores; {row['stages']}", flush=True)
+def show(row: Row, found: dict) -> None:
+    what = f"{row.codec:10} {row.format} batch {row.batch:3}, {row.cores:3} cores"
+    print(f"{what}: {found['images_per_s']:>8,.0f} images/s {found['all_runs']}, {found['cores_busy']} cores busy")
+    print(f"    {found['of_slowest_alone']:.2f} of the slowest alone {found['alone']}")
+    print(f"    sequential {found['sequential_images_per_s']:,.0f}, same bytes {found['same_bytes_as_sequential']}")
+    print(f"    {found['mean_kb']} KB each; {found['limit'][1]}; {found['stages']}", flush=True)
 
 
 if __name__ == "__main__":
