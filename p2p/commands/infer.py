@@ -33,7 +33,7 @@ from p2p.report.tables import show_stages
 from p2p.system import signals
 from p2p.system.device import check_device, pick_device
 from p2p.system.folders import check_output
-from p2p.system.imports import lasting
+from p2p.system.imports import beside, lasting
 
 if TYPE_CHECKING:
     from p2p.pipelines.stages import Pipeline, Stages
@@ -104,12 +104,13 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         if not cfg.skip_existing:  # else there may be nothing to do
             start_workers(workers_wanted(cfg, pairs))
-        with signals.starting(), lasting():
+        with signals.starting(), lasting(), beside(manifest.program_is_whole, Path(cfg.export)) as whole:
             from p2p.deploy.engine import load_engine
             from p2p.pipelines.stages import Stages, progress_bar
 
             pipeline: Pipeline = instantiate(cfg.pipeline)
-        engine = load_engine(Path(cfg.export), device=pick_device(cfg.device))
+        device = pick_device(cfg.device)
+        engine = load_engine(Path(cfg.export), device=device, whole=manifest if whole() else None)
         if engine.manifest != manifest:
             raise ValueError(f"{cfg.export} was replaced meanwhile, by export.py: start again")
         engine.check_batch_size(cfg.batch_size)

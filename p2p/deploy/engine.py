@@ -13,7 +13,6 @@ from p2p.deploy.artifact import recover
 from p2p.deploy.backend import Backend, Run, check_trusted, find, names
 from p2p.deploy.compatible import AGAIN, check_gpu, check_versions
 from p2p.deploy.manifest import Manifest, Program, gpu_facts
-from p2p.system.digest import sha256
 from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
 
 log = logging.getLogger(__name__)
@@ -101,8 +100,13 @@ def run_padded(program: Run, images: torch.Tensor, *, min_batch: int) -> torch.T
     return program(torch.cat([images, filling]))[:count]
 
 
-def load_engine(folder: Path, *, device: torch.device) -> Engine:
+def load_engine(folder: Path, *, device: torch.device, whole: Manifest | None = None) -> Engine:
     """Load what `p2p.deploy.export` has written.
+
+    Args:
+        folder: of the artifact.
+        device: where it is to run.
+        whole: of an artifact whose program was found to be whole, see `Manifest.program_is_whole`.
 
     Raises:
         ValueError: nothing is there, it is damaged, or it does not run here: no GPU or one of another architecture,
@@ -112,7 +116,7 @@ def load_engine(folder: Path, *, device: torch.device) -> Engine:
     recover(folder)
     manifest = Manifest.load(folder)
     try:
-        engine = _load(manifest, folder, device=device)
+        engine = _load(manifest, folder, device=device, whole=manifest == whole)
     except ValueError:
         if Manifest.load(folder) == manifest:
             raise
@@ -122,12 +126,12 @@ def load_engine(folder: Path, *, device: torch.device) -> Engine:
     return load_engine(folder, device=device)  # an export replaced it meanwhile
 
 
-def _load(manifest: Manifest, folder: Path, *, device: torch.device) -> Engine:
+def _load(manifest: Manifest, folder: Path, *, device: torch.device, whole: bool) -> Engine:
     program = manifest.program
     path = folder / program.file
     if path.is_symlink() and path.resolve().parent != folder:
         raise ValueError(f"{path} is a link to a file elsewhere: put a copy of that file in its place")
-    if not path.is_file() or sha256(path) != manifest.program_sha256:
+    if not whole and not manifest.program_is_whole(folder):
         raise ValueError(f"{path} is missing, damaged or was replaced: {AGAIN}")
     if "." not in program.backend and program.backend not in names():
         raise ValueError(f"{path} needs backend={program.backend}, which this p2p does not have: {AGAIN}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from p2p.deploy import fields
 from p2p.system import atomic
+from p2p.system.digest import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +159,11 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
         atomic.write(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    def program_is_whole(self, folder: Path) -> bool:
+        """Whether the file of its program is in `folder`, byte for byte."""
+        path = folder / self.program.file
+        return path.is_file() and sha256(path) == self.program_sha256
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -25,3 +29,13 @@ def lasting() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def beside(function: Callable[..., T], *arguments: object) -> Iterator[Callable[[], T]]:
+    """Call a function that leaves Python's lock alone, as reading and hashing do, while the block imports.
+
+    Gives what waits for the function and returns what it returns, or raises what it raises.
+    """
+    with ThreadPoolExecutor(1, "beside") as pool:
+        yield pool.submit(function, *arguments).result

@@ -1,5 +1,6 @@
 """A manifest that was edited, or damaged: one sentence for every field and value, and no program is run as another."""
 
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,8 @@ from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
 from p2p.deploy.manifest import FILE, Manifest
-from p2p.system.digest import sha256
+from p2p.system.digest import CHUNK, sha256
+from p2p.system.imports import beside
 
 CPU = torch.device("cpu")
 VALUES = [None, "", "a\nb", "../x", "x" * 5000, -1, 0, 3, 2**63, 1e300, math.nan, math.inf, True, [], [3, 8], [1, 2, 3]]
@@ -139,5 +141,35 @@ def test_an_artifact_that_is_replaced_while_it_is_loaded_is_loaded_again(made, t
             other.rename(folder)
         return sha256(path)
 
-    monkeypatch.setattr("p2p.deploy.engine.sha256", replace_first)
+    monkeypatch.setattr("p2p.deploy.manifest.sha256", replace_first)
     assert load_engine(folder, device=CPU).manifest.created == "later"
+
+
+def test_a_program_that_was_read_while_torch_was_imported_is_not_read_again_and_another_one_is(
+    made, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(made, tmp_path / "export")
+    manifest, reads = Manifest.load(folder), []
+    monkeypatch.setattr("p2p.deploy.manifest.sha256", lambda path: reads.append(path) or sha256(path))
+    with beside(manifest.program_is_whole, folder) as whole:
+        pass
+    assert whole() and load_engine(folder, device=CPU, whole=manifest).manifest == manifest
+    assert reads == [folder / manifest.program.file]
+    (folder / FILE).write_text(json.dumps(json.loads((folder / FILE).read_text()) | {"program_sha256": "0" * 64}))
+    assert not Manifest.load(folder).program_is_whole(folder)
+    with pytest.raises(ValueError, match="missing, damaged or was replaced"):
+        load_engine(folder, device=CPU, whole=manifest)  # of the artifact that was there before
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1])
+def test_a_digest_is_that_of_all_bytes(tmp_path, size):
+    contents = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    (tmp_path / "file").write_bytes(contents)
+    assert sha256(tmp_path / "file") == hashlib.sha256(contents).hexdigest()
+
+
+def test_what_fails_beside_an_import_fails_where_its_result_is_asked_for(tmp_path):
+    with beside(sha256, tmp_path / "nowhere") as digest:
+        pass
+    with pytest.raises(FileNotFoundError):
+        digest()
