@@ -34,26 +34,25 @@ def read_file(source: Source) -> bytes:
         ValueError: it cannot be read, and why.
     """
     try:
-        with open(source.path, "rb", buffering=0, opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
+        # Without a file object, which makes twice as many system calls; a FIFO would wait for its writer.
+        fd = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is no regular file")
+                raise ValueError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
             if status.st_size > MOST:
                 raise ValueError(f"it has {status.st_size:,} bytes, and an image has {MOST:,} at most")
             if status.st_size > MANY:
                 check_room(status.st_size, what=f"it has {status.st_size:,} bytes")
-            return file.read()
+            return b"".join(iter(lambda: os.read(fd, status.st_size + 1), b""))
+        finally:
+            os.close(fd)
     except OSError as error:
         raise ValueError(f"cannot read {source.path}: {error.strerror or error}") from error
     except MemoryError:
         raise ValueError(f"cannot read {source.path}: there is not enough memory") from None
     except ValueError as error:
         raise ValueError(f"cannot read {source.path}: {error}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO would otherwise wait for its writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def frame_of(data: bytes, source: Source, decode: Decode, *, channels: int) -> np.ndarray:

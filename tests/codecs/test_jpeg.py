@@ -1,10 +1,12 @@
 """Which JPEG files a GPU may decode."""
 
+import io
 import struct
 
 import pytest
 from PIL import Image
 
+from p2p.codecs import jpeg
 from p2p.codecs.jpeg import gpu_size
 from tests.codecs.test_fast import JPEGS, saved
 from tests.conftest import ROOT, picture
@@ -23,6 +25,17 @@ def test_baseline_colour_has_its_size():
     assert gpu_size(saved(picture(24, 16), comment=b"x" * 9000)) == (16, 24)  # segments before the frame
     for path in (ROOT / "data/samples").glob("*/*.jpg"):
         assert gpu_size(path.read_bytes()) == (256, 512)
+
+
+def test_what_turns_a_photo_is_found_before_its_pixels_alone():
+    plain, marked = saved(picture(24, 16)), turned(6)
+    assert jpeg.turned(marked) and not jpeg.turned(plain) and not jpeg.turned(turned(1))
+    behind = plain[:-2] + marked[marked.index(b"Exif") :]  # of another picture; Pillow reads no EXIF there either
+    assert not jpeg.turned(behind) and Image.open(io.BytesIO(behind)).getexif() == {}
+    # A scan's marker within a segment, of a thumbnail say, is none; after a marker out of place all is searched.
+    comment = b"\xff\xfe" + struct.pack(">H", 20) + b"\xff\xda" * 9
+    for data in (marked[:2] + comment + marked[2:], marked[:2] + b"\xff" + marked[2:]):
+        assert jpeg.turned(data) and Image.open(io.BytesIO(data)).getexif()[0x0112] == 6
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_what_is_no_file_neither_blocks_nor_ends_a_run(tmp_path):
             with pytest.raises(ValueError, match=rf"cannot read .*{name}: {why}"):
                 read_file(Source(tmp_path / name))
         for name in ("folder.png", "socket.png"):
-            with pytest.raises(ValueError, match=rf"cannot read .*{name}: (Is a directory|No such device)"):
+            with pytest.raises(ValueError, match=rf"cannot read .*{name}: (it is a folder|No such device)"):
                 read_file(Source(tmp_path / name))
 
 
