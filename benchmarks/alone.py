@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
-from p2p.pipelines.gpu_translator import DECODERS
 from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.overlap import CODED_BYTES, plan
 from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
@@ -56,25 +54,19 @@ def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
 
 
 def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
-    """Images/s of the GPU's decoder and transform, of files in memory, by as many threads as the pipeline has."""
+    """Images/s of the GPU's decoder and what brings its frames to size, of files in memory."""
     device, (channels, height, width) = stages.engine.device, stages.engine.manifest.input_shape
     files = [np.fromfile(pair.input.path, np.uint8) for pair in pairs]
     halves = [pair.input.half for pair in pairs]
     starts = range(0, len(files) - batch + 1, batch)
-    loaders = [stages.gpu_loader("alone") for _ in range(DECODERS)]
-    outputs = [torch.empty(batch, channels, height, width, device=device) for _ in loaders]
+    output = torch.empty(batch, height, width, channels, dtype=torch.uint8, device=device)
     torch.cuda.synchronize()
-
-    def work(index: int) -> None:
-        for start in starts[index::DECODERS]:
-            loaders[index](files[start : start + batch], halves[start : start + batch], outputs[index], range(batch))
-        loaders[index].finish()
-
-    with ThreadPoolExecutor(DECODERS) as threads:
-        for seconds in (None, None):  # once to warm up
-            begin = time.perf_counter()
-            list(threads.map(work, range(DECODERS)))
-            seconds = time.perf_counter() - begin
+    for _ in range(2):  # once to warm up
+        begin = time.perf_counter()
+        for start in starts:
+            stages.loader(files[start : start + batch], halves[start : start + batch], output, range(batch))
+        stages.loader.stream.synchronize()
+        seconds = time.perf_counter() - begin
     return len(starts) * batch / seconds
 
 
@@ -83,7 +75,7 @@ def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Wo
     manifest = stages.engine.manifest
     arrays = share_pairs(pairs) | share_slots(
         slots=plan(batch, available_cores())[1],
-        batch_size=batch,
+        slot_size=batch,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,
         coded=CODED_BYTES if stages.files.gpu_decodes else 0,

@@ -87,7 +87,7 @@ class Rung:
 def ladder() -> list[Rung]:
     """The rungs, from the ground up."""
     one, many = (["pipeline=sequential", f"batch_size={size}"] for size in (1, "BATCH"))
-    overlap, on_gpu = ["pipeline=overlap", "batch_size=BATCH"], ["codec=nvimgcodec", "transform=cvcuda"]
+    overlap, on_gpu = ["pipeline=overlap", "batch_size=BATCH"], ["codec=nvjpeg"]
     return [
         Rung("sequential", one),
         Rung("without saving", one, saves=False),

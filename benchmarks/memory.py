@@ -48,7 +48,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--codec", choices=CODECS, default="nvimgcodec" if on_gpu else "fast")
+    parser.add_argument("--codec", choices=CODECS, default="nvjpeg" if on_gpu else "fast")
     parser.add_argument("--image-size", type=int, default=256 if on_gpu else 32)
     parser.add_argument(
         "--backend", default="eager" if on_gpu else "exported_program", help="auto, or a module of deploy/backends"

@@ -31,12 +31,11 @@ from benchmarks.outputs import check, same_bytes
 from benchmarks.record import ROOT, commit, head
 from benchmarks.rows import Row, rows, table
 from p2p.codecs.fast import Fast
-from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.codecs.nvjpeg import NvJpeg
 from p2p.codecs.pillow import Pillow, decode
 from p2p.config.cli import quiet_libraries
 from p2p.data.images import read_input
 from p2p.data.pairs import Pair, find_inputs
-from p2p.data.transforms.cvcuda import CvCuda
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.engine import Engine, load_engine
 from p2p.deploy.export import export
@@ -49,10 +48,10 @@ from p2p.report import timeline
 from p2p.report.limit import limit
 from p2p.system import atomic
 
-CODECS = {"pillow": (Pillow, Torchvision), "fast": (Fast, Torchvision), "nvimgcodec": (NvImgCodec, CvCuda)}
+CODECS = {"pillow": Pillow, "fast": Fast, "nvjpeg": NvJpeg}
 ROWS_GPU = ",".join(
     [f"fast:{format}:{batch}" for batch in (32, 8, 1, 128) for format in ("jpg", "png")]
-    + ["nvimgcodec:jpg:32", "nvimgcodec:png:32"]
+    + ["nvjpeg:jpg:32", "nvjpeg:png:32"]
 )
 ROWS_CPU = "fast:jpg:8,fast:png:8,fast:jpg:1,fast:png:1"
 FEW = 192  # images of the sequential pipeline, and of the comparison with it
@@ -92,10 +91,9 @@ def make_engine(
 
 
 def stages_for(engine: Engine, codec: str, format: str, output: Path) -> Stages:
-    codec_class, transform_class = CODECS[codec]
-    transform = transform_class(image_size=engine.manifest.image_size)
+    transform = Torchvision(image_size=engine.manifest.image_size)
     output.mkdir(parents=True, exist_ok=True)
-    return Stages(engine=engine, transform=transform, codec=codec_class(format=format), output=output, clock=Clock())
+    return Stages(engine=engine, transform=transform, codec=CODECS[codec](format=format), output=output, clock=Clock())
 
 
 def run_once(run, stages: Stages, pairs: list[Pair], batch: int) -> dict:

@@ -15,7 +15,7 @@ from p2p.run.trust import check_record
 from tests.conftest import ROOT
 
 # The distributions of modules that are not installed here; triton is the one that torch pins, yaml is omegaconf's.
-IMPORTED_AS = {"cvcuda": "cvcuda-cu13", "nvidia": "nvidia-nvimgcodec-cu13", "torch_tensorrt": "torch-tensorrt"}
+IMPORTED_AS = {"cvcuda": "cvcuda-cu13", "torch_tensorrt": "torch-tensorrt"}
 IMPORTED_AS |= {"onnxruntime": "onnxruntime", "resvg_py": "resvg-py", "yaml": "omegaconf", "triton": "torch"}
 
 

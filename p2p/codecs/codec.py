@@ -39,11 +39,8 @@ class Codec(Protocol):
 class GpuCodec(Codec, Protocol):
     """A codec whose JPEG files a GPU can decode, a batch at a time, where there is one."""
 
-    def unavailable(self, device: torch.device) -> str | None:
-        """Why the CPU has to decode here, as half a sentence; None if that GPU can."""
-
-    def batches(self, device: torch.device) -> BatchDecoder:
-        """What decodes on that GPU."""
+    def decoder(self, device: torch.device) -> BatchDecoder | None:
+        """What decodes on that GPU; None where the CPU has to. Tells the user which, where it is not clear."""
 
 
 class BatchDecoder(Protocol):
@@ -54,5 +51,9 @@ class BatchDecoder(Protocol):
     ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
         """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
 
-        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded.
+        The frames are on the GPU in the order of `stream`, and none of this memory may be used again before that
+        stream has come so far. Then come the places of what could not be decoded.
+
+        Raises:
+            RuntimeError: the GPU's memory is full.
         """

@@ -15,23 +15,29 @@ END = b"\xff\xd9"
 BASELINE, SCAN, APP14 = 0xC0, 0xDA, 0xEE
 OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # progressive and so on; those three are no frames
 TURNING = (b"Exif\0\0", b"tiff:Orientation")  # where a file can say that it is to be turned
+SAMPLINGS = {bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x21, 0x12, 0x22)}  # 4:4:4, 4:2:2, 4:4:0, 4:2:0
 
 
 def gpu_size(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG file of which a GPU makes what a CPU would; None for all others.
 
-    That is colour of the usual kind, baseline (what JPEG engines decode), whole, and not to be turned by its EXIF. A
-    file that ends as a whole one does, but lacks some of its middle, is not found out by its header: of that, a GPU
-    leaves the rest undefined where a CPU refuses it.
+    That is what JPEG engines decode: colour of the usual kind, baseline, in one scan, its chroma whole or halved. It is
+    whole, too, and not to be turned by its EXIF. A file that ends as a whole one does, but lacks some of its middle, is
+    not found out by its header: of that, a GPU leaves the rest undefined where a CPU refuses it.
     """
     if not data.startswith(JPEG) or END not in data[-64:]:
         return None
+    size = None
     for marker, at in segments(data):
         if marker == BASELINE:
             depth, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            names = data[at + 10 : at + 10 + 3 * components : 3]  # others than 1, 2, 3 can mean RGB
-            usual = depth == 8 and names == b"\1\2\3" and 0 < height * width <= LARGE
-            return (height, width) if usual and not turned(data) else None
+            names, samplings = (data[at + first : at + first + 3 * components : 3] for first in (10, 11))
+            usual = depth == 8 and names == b"\1\2\3" and samplings in SAMPLINGS  # other names can mean RGB
+            if size is not None or not usual or not 0 < height * width <= LARGE:
+                return None
+            size = height, width
+        if marker == SCAN:
+            return size if data[at + 4] == 3 and not turned(data) else None
         if marker in OTHER_FRAMES:
             return None
         if marker == APP14 and data[at + 4 : at + 9] == b"Adobe" and data[at + 15 : at + 16] != b"\1":

@@ -1,24 +1,26 @@
-"""Decode and preprocess on a GPU: JPEG files in, what the engine takes out, on a stream of its own."""
+"""JPEG files to frames of the network's size, on a stream of the GPU: decoded, cut and resized a batch at a time."""
 
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from p2p.batch import from_frames
 from p2p.codecs.codec import BatchDecoder
+from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import Sizing
-from p2p.data.transforms.transform import GpuTransform
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 from p2p.profiling.streams import StreamClock
 
 Half = Literal["left", "right"] | None
+LANE = "loader stream"
 
 
 class GpuLoader:
@@ -26,98 +28,95 @@ class GpuLoader:
 
     Args:
         decoder: of the files.
-        sizing: crops, where no frame needs a resize.
-        transform: brings frames of any size to the network's; None where they need none.
+        sizing: brings frames to the network's size.
         device: the GPU.
-        parts: of a batch, where its memory does not hold the whole.
-        clock: measures both stages; the decoder's on the host, which waits for it, the other on the stream.
-        lane: the stream's name there.
+        clock: measures both stages; the decoder's on the host, which waits for the JPEG engines, the other on the
+            stream.
+
+    Attributes:
+        stream: where all of it happens.
     """
 
-    def __init__(
-        self,
-        *,
-        decoder: BatchDecoder,
-        sizing: Sizing,
-        transform: GpuTransform | None,
-        device: torch.device,
-        parts: Parts,
-        clock: Clock,
-        lane: str,
-    ):
+    def __init__(self, *, decoder: BatchDecoder, sizing: Sizing, device: torch.device, clock: Clock):
         self._decoder = decoder
         self._sizing = sizing
-        self._transform = transform
-        self._parts = parts
         self._clock = clock
         self._stream_clock = StreamClock(clock, device=device)
-        self._lane = lane
+        self._parts = Parts(what="batches to decode")
+        self._in_use: deque[tuple[torch.cuda.Event, list]] = deque()
         self.stream = torch.cuda.Stream(device)
 
     def warmup(self, batch_size: int, height: int, width: int) -> None:
-        """Do once, in the thread that will, what the first batch would wait a second for: loading kernels, say."""
+        """Do once what the first batch would wait for: the decoder's buffers, say."""
         buffer = io.BytesIO()
         Image.new("RGB", (width, height)).save(buffer, "JPEG")
         files = [np.frombuffer(buffer.getvalue(), np.uint8)] * batch_size
-
-        def load(part: slice) -> None:
-            with torch.cuda.stream(self.stream):
-                for _, frames in self._decoder.decode(files[part], stream=self.stream)[0]:
-                    self._preprocess(frames, None)
-
-        self._parts(batch_size, load)
+        self._parts(batch_size, lambda part: self._decoder.decode(files[part], stream=self.stream))
         self.stream.synchronize()
 
     def __call__(
-        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NCHW: torch.Tensor, rows: Sequence[int]
+        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
         """Fill rows with what files, uint8 (bytes,), hold; returns the places of those that cannot be decoded.
 
         Args:
-            files: whole ones, which may change again when this returns.
+            files: whole ones. They may change again when `stream` has come so far.
             halves: which half of each to take.
-            output_NCHW: float32 on the GPU, in the order of `stream`.
+            output_NHWC: uint8 on the GPU, in the order of `stream`.
             rows: where in it each file goes, in ascending order.
         """
 
         def load(part: slice) -> list[int]:
-            missed = self._load(files[part], halves[part], output_NCHW, rows[part])
+            missed = self._load(files[part], halves[part], output_NHWC, rows[part])
             return [part.start + place for place in missed]
 
         return [place for missed in self._parts(len(files), load) for place in missed]
 
     def _load(
-        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NCHW: torch.Tensor, rows: Sequence[int]
+        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
-        with self._clock("decode", len(files)):
+        while self._in_use and self._in_use[0][0].query():
+            self._in_use.popleft()
+        with self._clock("decode", len(files), lane="decoder"):
             groups, missed = self._decoder.decode(files, stream=self.stream)
         with torch.cuda.stream(self.stream):
             for places, frames in groups:
-                with self._stream_clock("preprocess", len(places), lane=self._lane):
+                with self._stream_clock("preprocess", len(places), lane=LANE):
                     for half in dict.fromkeys(halves[place] for place in places):
                         chosen = [i for i, place in enumerate(places) if halves[place] == half]
                         same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
-                        made = self._preprocess(same, half)
-                        put(made, output_NCHW, [rows[places[i]] for i in chosen])
+                        put(self._sized(same, half), output_NHWC, [rows[places[i]] for i in chosen])
+            read = torch.cuda.Event()
+            read.record()
+        self._in_use.append((read, groups))  # a JPEG engine, which waits for no stream, would write there too soon
         return missed
 
-    def _preprocess(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:
-        """Frames of one size -> float32 (N, C, H, W) in [-1, 1] of the network's."""
-        if self._transform is not None:
-            return self._transform.eval_batch(frames_NHWC, stream=self.stream, half=half)
+    def _sized(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:
+        """Frames of one size -> uint8 (N, H, W, C) of the network's."""
         middle = frames_NHWC.shape[2] // 2
         cut = slice(middle) if half == "left" else slice(middle, None) if half == "right" else slice(None)
-        return from_frames(self._sizing.crop(frames_NHWC[:, :, cut]))
+        frames_NHWC = frames_NHWC[:, :, cut]
+        _, height, width, _ = frames_NHWC.shape
+        if (size := self._sizing.scaled(height, width, self._sizing.size)) != (height, width):
+            frames_NHWC = cvcuda.resize(frames_NHWC.contiguous(), *size, stream=self.stream)
+        return self._sizing.crop(frames_NHWC)
 
     def finish(self) -> None:
         """Wait for what is under way, and count it."""
         self._stream_clock.finish()
 
 
-def put(images_NCHW: torch.Tensor, output_NCHW: torch.Tensor, rows: Sequence[int]) -> None:
-    """Copy images to rows in ascending order; a list of rows would be copied to the GPU, and waited for."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        output_NCHW[rows[0] : rows[-1] + 1].copy_(images_NCHW)
-        return
-    for row, image_CHW in zip(rows, images_NCHW, strict=True):
-        output_NCHW[row].copy_(image_CHW)
+def put(frames_NHWC: torch.Tensor, output_NHWC: torch.Tensor, rows: Sequence[int]) -> None:
+    """Copy frames to rows in ascending order; a list of rows would be copied to the GPU, and waited for."""
+    first = 0
+    for run in runs(rows):
+        last = first + run.stop - run.start
+        output_NHWC[run].copy_(frames_NHWC[first:last])
+        first = last
+
+
+def runs(rows: Sequence[int]) -> list[slice]:
+    """Ascending rows as slices without gaps."""
+    ends = [place for place in range(1, len(rows)) if rows[place] != rows[place - 1] + 1]
+    bounds = pairwise([0, *ends, len(rows)]) if len(rows) else ()
+    return [slice(rows[first], rows[last - 1] + 1) for first, last in bounds]

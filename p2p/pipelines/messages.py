@@ -17,7 +17,7 @@ import numpy as np
 
 from p2p.pipelines.files import Files
 
-LOAD, SAVE, WAKE = range(3)
+LOAD, SAVE = range(2)
 STAGES = ("decode", "preprocess", "encode", "write")  # that workers work at
 
 Failed = dict[int, tuple[str, str]]  # rows that could not be loaded or saved: at which stage, and why
@@ -34,14 +34,14 @@ class Task(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """That task is done, by a worker, which has sent a Note first if `noted`. WAKE is nobody's and says no more."""
+    """That task is done, by a worker, which has sent a Note first if `noted`."""
 
     kind: int
-    slot: int = 0
-    first: int = 0
-    count: int = 0  # type: ignore[assignment]
-    worker: int = 0
-    noted: int = 0
+    slot: int
+    first: int
+    count: int  # type: ignore[assignment]
+    worker: int
+    noted: int
 
 
 TASK, ANSWER = struct.Struct("<4i"), struct.Struct("<6i")

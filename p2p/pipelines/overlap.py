@@ -3,8 +3,8 @@
     workers     load 3 | load 4 | save 0 | load 5 | save 1 | ...      processes: decode, preprocess; encode, write
     engine          [  1  ][  2  ][  3  ][  4  ] ...                  this process
 
-With codec=nvimgcodec on a GPU, workers only read JPEG files and judge their headers; nvImageCodec decodes them, and
-CV-CUDA brings them to size, on streams beside the engine's.
+With codec=nvjpeg on a GPU, workers only read JPEG files and judge their headers; nvJPEG decodes them, and CV-CUDA
+brings them to size, on a stream beside the engine's.
 
 An image is decoded into a row of an input slot, the engine turns an input slot into an output slot, and from there
 it is encoded. Slots are memory that all processes share, a fixed ring on either side of the engine: whoever is too
@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -40,23 +38,17 @@ from p2p.system.memory import check_room
 MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
-POLL_S = 0.0003  # between two looks at the GPU, where an answer of its decoder may come sooner
+GROUP = 32  # images of a GPU's slot, which holds several smaller batches: most work is done once for all of them
+MANY_SLOTS = 8  # that a run should fill, before slots hold several batches
 NICENESS = 5  # of workers that share their cores with the engine
 
 
 @dataclass
 class Loading:
-    """A batch of which so many images are still to be loaded, and then perhaps what the GPU's decoder makes of it."""
+    """A slot of which so many images are still to be loaded."""
 
     batch: SlotBatch
     missing: int
-    prepared: Future | None = None
-
-    def prepare(self, translator: GpuTranslator) -> bool:
-        """Have it decoded, if all of it is here and there is room."""
-        if self.prepared is None and not self.missing:
-            self.prepared = translator.prepare(self.batch)
-        return self.prepared is not None
 
 
 def run(
@@ -67,8 +59,8 @@ def run(
     The first exception of any stage, a worker's death or Ctrl-C ends the run: images in hand are finished, no others.
 
     Args:
-        slots: batches in each of the two rings; None for as many as keep the workers busy, 3 at least, and as many
-            more as a GPU has in hand.
+        slots: batches, or on a GPU groups of small ones, in each of the two rings; None for as many as keep the workers
+            busy, 3 at least, and as many more as a GPU has in hand.
         workers: processes that load and save; 0 for the sequential pipeline; None for one per core, or fewer where
             there are fewer tasks.
 
@@ -81,9 +73,10 @@ def run(
     on_gpu = stages.engine.device.type == "cuda"
     if on_gpu:
         batch_size = GpuTranslator.held(batch_size, stages)
-    part, ring = plan(batch_size, workers)
+    slot_size = batch_size * (batches_per_slot(len(pairs), batch_size) if on_gpu else 1)
+    part, ring = plan(slot_size, workers)
     if slots is None:
-        slots = ring + (GpuTranslator.in_hand(decodes=stages.files.gpu_decodes is not None) if on_gpu else 0)
+        slots = ring + (GpuTranslator.depth if on_gpu else 0)
     if slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
@@ -95,14 +88,14 @@ def run(
         )
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
-    slots = min(slots, -(-len(pairs) // batch_size))
+    slots = min(slots, -(-len(pairs) // slot_size))
     check_room(
-        slots * batch_size * (math.prod(manifest.input_shape) + math.prod(manifest.output_shape)),
-        what=f"use a smaller batch_size or fewer pipeline.slots: {batch_size} images in each of {slots} slots",
+        slots * slot_size * (math.prod(manifest.input_shape) + math.prod(manifest.output_shape)),
+        what=f"use a smaller batch_size or fewer pipeline.slots: {slot_size} images in each of {slots} slots",
     )
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
-        batch_size=batch_size,
+        slot_size=slot_size,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,
         coded=CODED_BYTES if stages.files.gpu_decodes else 0,
@@ -119,7 +112,7 @@ def run(
             arrays["input"].pin()
             arrays["output"].pin()
         # Before the warm-up, which leaves no more memory than it has to where there is little.
-        translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, wake=pool.wake)
+        translator = make_translator(stages, {name: each.array for name, each in arrays.items()}, batch_size=batch_size)
         stack.push(translator.end)
         stages.warmup(batch_size, images=len(pairs))
         pool.wait_until_ready()
@@ -133,20 +126,21 @@ def run(
                 stages.clock.cpu_seconds += cpu_seconds
 
 
-def plan(batch_size: int, workers: int) -> tuple[int, int]:
+def batches_per_slot(images: int, batch_size: int) -> int:
+    """How many small batches a GPU's slot holds: as many as leave enough slots to work side by side."""
+    return max(1, min(GROUP, images // MANY_SLOTS) // batch_size)
+
+
+def plan(slot_size: int, workers: int) -> tuple[int, int]:
     """Images of a task, and slots of a ring, that keep so many workers busy."""
-    part = min(batch_size, max(PART, -(-batch_size // max(workers, 1))))
-    return part, max(3, -(-max(QUEUED * workers * part, RING) // batch_size))
+    part = min(slot_size, max(PART, -(-slot_size // max(workers, 1))))
+    return part, max(3, -(-max(QUEUED * workers * part, RING) // slot_size))
 
 
-def make_translator(
-    stages: Stages, arrays: dict[str, np.ndarray], *, wake: Callable[[], object]
-) -> CpuTranslator | GpuTranslator:
+def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, batch_size: int) -> CpuTranslator | GpuTranslator:
     """What has the engine between the slots."""
-    frames = [arrays[name] for name in ("input", "high_depth", "output")]
-    if stages.engine.device.type == "cuda":
-        return GpuTranslator(stages, *frames, coded=arrays.get("coded"), wake=wake)
-    return CpuTranslator(stages, *frames)
+    kind = GpuTranslator if stages.engine.device.type == "cuda" else CpuTranslator
+    return kind(stages, arrays, batch_size=batch_size)
 
 
 def _translate_all(
@@ -159,12 +153,12 @@ def _translate_all(
     part: int,
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
-    slots, batch_size = loaded.shape
+    slots, slot_size = loaded.shape
     free_inputs, free_outputs = list(range(slots)), list(range(slots))
     loading: deque[Loading] = deque()  # in order
     by_slot: dict[int, Loading] = {}
     saving: dict[int, int] = {}  # images of an output slot that are not on the disk
-    starts = iter(range(0, len(pairs), batch_size))
+    starts = iter(range(0, len(pairs), slot_size))
     exhausted = False
 
     def submit(kind: int, slot: int, count: int) -> None:
@@ -172,43 +166,32 @@ def _translate_all(
             pool.submit(Task(kind, slot, first, min(part, count - first)))
 
     def startable() -> bool:
-        if not (loading and not loading[0].missing and free_outputs and len(translator) < translator.depth):
-            return False
-        return not translator.decodes or (loading[0].prepared is not None and loading[0].prepared.done())
+        return bool(loading and not loading[0].missing and free_outputs and len(translator) < translator.depth)
 
     while True:
         while free_inputs and not exhausted:
             start = next(starts, None)
             if exhausted := start is None:
                 break
-            slot, some = free_inputs.pop(), pairs[start : start + batch_size]
+            slot, some = free_inputs.pop(), pairs[start : start + slot_size]
             loaded["pair"][slot, : len(some)] = range(start, start + len(some))
             by_slot[slot] = Loading(SlotBatch(slot, some, loaded[slot, : len(some)]), missing=len(some))
             loading.append(by_slot[slot])
             submit(LOAD, slot, len(some))
-        if translator.decodes:
-            for each in loading:  # in their order, so that the first is never the one that finds no room
-                if not each.prepare(translator):  # type: ignore[arg-type]
-                    break
         pool.hand_out()
         while startable():
-            first = loading.popleft()
-            prepared = None if first.prepared is None else first.prepared.result()
-            batch = first.batch
+            batch = loading.popleft().batch
+            translator.load(batch)
             for row, failure in sorted(batch.failed.items()):
                 stages.fail(batch.pairs[row], *failure)
             if batch.rows:
-                translator.start(batch, free_outputs.pop(), prepared)
+                translator.start(batch, free_outputs.pop())
             else:
-                translator.release(batch)
                 free_inputs.append(batch.slot)
         if not (loading or translator or saving or not exhausted):
             return
-        preparing = any(each.prepared is not None for each in loading)
-        wait_s = None if not translator and (loading or saving) else POLL_S if translator and preparing else 0
-        if translator and (
-            len(translator) == translator.depth or translator.ready() or (not preparing and pool.silent())
-        ):
+        wait_s = None if not translator and (loading or saving) else 0
+        if translator and (len(translator) == translator.depth or translator.ready() or pool.silent()):
             batch, slot = translator.finish()
             rows = batch.rows
             saved[slot, : len(rows)] = batch.found[rows]

@@ -110,15 +110,15 @@ class PairTable:
 
 
 def share_slots(
-    *, slots: int, batch_size: int, input_shape: list[int], output_shape: list[int], coded: int = 0
+    *, slots: int, slot_size: int, input_shape: list[int], output_shape: list[int], coded: int = 0
 ) -> dict[str, SharedArray]:
-    """A ring of slots on either side of an engine, a batch each, and what is known of their rows.
+    """A ring of slots on either side of an engine, so many images each, and what is known of their rows.
 
     Args:
         input_shape, output_shape: (C, H, W) of an image.
         coded: bytes that a JPEG file may have that is kept as it is, for a GPU to decode; 0: none is.
     """
-    ring = (slots, batch_size)
+    ring = (slots, slot_size)
     return {
         "input": SharedArray((*ring, *hwc(input_shape)), "uint8"),
         "high_depth": SharedArray((*ring, *hwc(input_shape)), "float32"),

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import Codec, GpuCodec
 from p2p.data.pairs import Pair
-from p2p.data.transforms.transform import GpuTransform, Transform
+from p2p.data.transforms import cvcuda
+from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
 from p2p.pipelines.files import Failure, Files, Size
 from p2p.pipelines.gpu_loader import GpuLoader
@@ -48,6 +49,7 @@ class Stages:
         restore_size: write each output at the size of its input.
 
     Attributes:
+        loader: decodes on the GPU, where the codec has it do that; else None.
         failures: by name, why an image could not be translated; of more than KEPT the names alone, since memory is not
             to grow with them.
         on_failure: called with each such pair, the stage at which it failed, and why.
@@ -66,18 +68,16 @@ class Stages:
     ):
         self.engine = engine
         self.transform = transform
-        self._codec = codec
-        self._loader: GpuLoader | None = None
+        self.loader = _gpu_loader(codec, transform, engine.device, clock)
         self.files = Files(
             codec=codec,
             sizing=transform.sizing,
             input_shape=engine.manifest.input_shape,
             output=output,
             restore_size=restore_size,
-            gpu_decodes=_gpu_decodes(codec, transform, engine.device),
+            gpu_decodes=_gpu_decodes(self.loader),
         )
         self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
-        self._decoded_parts = Parts(what="batches to decode")
         self.clock = clock
         self.failures: dict[str, str] = {}
         self.on_failure: Callable[[Pair, str, str], object] = lambda *_: None
@@ -107,52 +107,36 @@ class Stages:
         with self.clock("warmup"):
             for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
+            if self.loader is not None:
+                self.loader.warmup(batch_size, *self.engine.manifest.input_shape[1:])
 
     def _warm_up(self, part: slice) -> None:
         to_frames(self.engine(torch.zeros(part.stop - part.start, *self.engine.manifest.input_shape))).cpu()
 
-    def gpu_loader(self, lane: str) -> GpuLoader:
-        """One more of what decodes and preprocesses on the GPU, where `files.gpu_decodes`."""
-        return GpuLoader(
-            decoder=self._codec.batches(self.engine.device),  # type: ignore[attr-defined]
-            sizing=self.transform.sizing,
-            transform=self.transform if self.files.gpu_decodes == "any size" else None,  # type: ignore[arg-type]
-            device=self.engine.device,
-            parts=self._decoded_parts,
-            clock=self.clock,
-            lane=lane,
-        )
-
     def load(self, pair: Pair) -> Loaded | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
-        data = None
+        data = frame_HWC = None
         try:
-            if self.files.gpu_decodes is not None:
+            if self.loader is not None:
                 with self.clock("decode", images=0):
                     data = self.files.read(pair)
                 size = self.files.gpu_size(pair, data)
-                if size is not None and (image := self._load_on_gpu(pair, data, size)) is not None:
-                    return image
-            frame_HWC, size = self.files.load(pair, self.clock, data=data)
+                frame_HWC = None if size is None else self._load_on_gpu(pair, data)
+            if frame_HWC is None:
+                frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except Failure as error:
             self.fail(pair, *error.args)
             return None
         with self.clock("preprocess", images=0):
-            input_NCHW = from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None])
-            return Loaded(pair, input_NCHW, size)
+            return Loaded(pair, from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None]), size)
 
-    def _load_on_gpu(self, pair: Pair, data: bytes, size: Size) -> Loaded | None:
-        if self._loader is None:
-            self._loader = self.gpu_loader("decoder stream")
-        loader, (_, height, width) = self._loader, self.files.input_shape
-        with torch.cuda.stream(loader.stream):
-            input_NCHW = torch.empty(1, 3, height, width, device=self.engine.device)
-        if loader([np.frombuffer(data, np.uint8)], [pair.input.half], input_NCHW, [0]):
-            return None  # the CPU says what is wrong, or makes it out
-        with torch.cuda.stream(loader.stream):
-            image = Loaded(pair, input_NCHW.cpu(), size)
-        loader.finish()
-        return image
+    def _load_on_gpu(self, pair: Pair, data: bytes) -> np.ndarray | None:
+        """What `load` makes of a file; None where the CPU says what is wrong, or makes it out."""
+        _, height, width = self.files.input_shape
+        with torch.cuda.stream(self.loader.stream):
+            frames_NHWC = torch.empty(1, height, width, 3, dtype=torch.uint8, device=self.engine.device)
+            missed = self.loader([np.frombuffer(data, np.uint8)], [pair.input.half], frames_NHWC, [0])
+            return None if missed else frames_NHWC[0].cpu().numpy()
 
     def fail(self, pair: Pair, stage: str, reason: str) -> None:
         """Note that an image cannot be translated, at which stage that was found, and why."""
@@ -192,23 +176,22 @@ class Stages:
             self.on_image()
 
 
-def _gpu_decodes(codec: Codec, transform: Transform, device: torch.device) -> Literal["same size", "any size"] | None:
-    """What a GPU may decode, see `Files`; says so once where one was asked for that cannot."""
-    if not isinstance(codec, GpuCodec):
-        if isinstance(transform, GpuTransform):
-            print("transform=cvcuda resizes what codec=nvimgcodec decodes on the GPU: without it, the CPU does both")
+def _gpu_loader(codec: Codec, transform: Transform, device: torch.device, clock: Clock) -> GpuLoader | None:
+    """What loads on the GPU, where the codec has it decode."""
+    decoder = codec.decoder(device) if isinstance(codec, GpuCodec) else None
+    if decoder is None:
         return None
-    reason = codec.unavailable(device)
-    if reason is None and isinstance(transform, GpuTransform):
-        reason = transform.unavailable()
-        if reason is None:
-            return "any size"
+    return GpuLoader(decoder=decoder, sizing=transform.sizing, device=device, clock=clock)
+
+
+def _gpu_decodes(loader: GpuLoader | None) -> Literal["same size", "any size"] | None:
+    """What a GPU may decode, see `Files`."""
+    if loader is None:
+        return None
+    if reason := cvcuda.unavailable():
         print(f"{reason}: what is to be resized is decoded and resized by the CPU")
         return "same size"
-    if reason is not None:
-        print(f"{reason}: the CPU decodes JPEG")
-        return None
-    return "same size"
+    return "any size"
 
 
 class Pipeline(Protocol):

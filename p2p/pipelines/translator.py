@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import groupby
 from types import TracebackType
 
 import numpy as np
@@ -19,26 +20,28 @@ from p2p.pipelines.stages import Stages
 
 @dataclass
 class SlotBatch:
-    """A batch in an input slot.
+    """What an input slot holds: a batch, or several small ones.
 
     Attributes:
         slot: which one.
         pairs: of each row what it is.
         found: of each row what became of it, `ROW`s of the slot.
         failed: of each row that cannot be translated at which stage it failed, and why.
-        buffer: of `GpuTranslator`: where the batch is on the GPU.
     """
 
     slot: int
     pairs: list[Pair]
     found: np.ndarray
     failed: Failed = field(default_factory=dict)
-    buffer: int | None = None
 
     @property
     def rows(self) -> list[int]:
         """What can be translated."""
         return np.flatnonzero(self.found["state"] != FAILED).tolist()
+
+    def batches(self, batch_size: int) -> list[list[int]]:
+        """The rows that the engine gets at a time: the same images as in `p2p.pipelines.sequential`."""
+        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row // batch_size)]
 
     def in_state(self, state: int) -> list[int]:
         """Rows of which that became."""
@@ -66,25 +69,27 @@ class CpuTranslator:
     """Translates a batch while the host waits; the workers do not."""
 
     depth = 1
-    decodes = False
 
-    def __init__(self, stages: Stages, input_NHWC: np.ndarray, high_depth_NHWC: np.ndarray, output_NHWC: np.ndarray):
-        self._stages = stages
-        self._inputs = input_NHWC, high_depth_NHWC
-        self._output_NHWC = output_NHWC
+    def __init__(self, stages: Stages, arrays: dict[str, np.ndarray], *, batch_size: int):
+        self._stages, self._batch_size = stages, batch_size
+        self._inputs = arrays["input"], arrays["high_depth"]
+        self._output_NHWC = arrays["output"]
         self._done: deque[tuple[SlotBatch, int]] = deque()
 
     def __len__(self) -> int:
         return len(self._done)
 
-    def release(self, batch: SlotBatch) -> None:
-        """A batch that is not started holds nothing."""
+    def load(self, batch: SlotBatch) -> None:
+        """Nothing: the slot is where the engine reads."""
 
-    def start(self, batch: SlotBatch, slot: int, loaded: None = None) -> None:
-        """Translate a batch into an output slot."""
-        with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
-            inputs = self._stages.inputs_of(gather(batch, batch.rows, *self._inputs))
-        self._output_NHWC[slot, : len(batch.rows)] = self._stages.translate(inputs)
+    def start(self, batch: SlotBatch, slot: int) -> None:
+        """Translate a slot into an output slot."""
+        first = 0
+        for rows in batch.batches(self._batch_size):
+            with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
+                inputs = self._stages.inputs_of(gather(batch, rows, *self._inputs))
+            self._output_NHWC[slot, first : first + len(rows)] = self._stages.translate(inputs)
+            first += len(rows)
         self._done.append((batch, slot))
 
     def ready(self) -> bool:

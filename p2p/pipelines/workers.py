@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p.pipelines.files import Files
-from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, WAKE, Answer, Broken, Note, Setup, Span, Task, lane
+from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Note, Setup, Span, Task, lane
 from p2p.pipelines.processes import take
 from p2p.pipelines.slots import SharedArray
 from p2p.system.cores import available_cores
@@ -77,7 +77,7 @@ class Workers:
         self.pending = self.handed_out = 0
         self._waiting: tuple[deque[Task], deque[Task]] = (deque(), deque())  # first to be handed out first
         self._notes: dict[int, deque[Note]] = defaultdict(deque)
-        (tasks, self._tasks), (self._answers, self._answering) = os.pipe(), os.pipe()
+        (tasks, self._tasks), (self._answers, answering) = os.pipe(), os.pipe()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answers, selectors.EVENT_READ)
         self._processes: list[tuple[Connection, subprocess.Popen]] = []
@@ -85,7 +85,7 @@ class Workers:
         described = {
             name: (each.shape, each.dtype, place) for place, (name, each) in enumerate(shared.items(), start=2)
         }
-        fds = [tasks, self._answering, *(array.fd for array in shared.values())]
+        fds = [tasks, answering, *(array.fd for array in shared.values())]
         try:
             for index in range(count):
                 setup = Setup(index, os.getpid(), niceness, each_span, files, 0, 1, described)
@@ -95,6 +95,7 @@ class Workers:
             raise
         finally:
             os.close(tasks)
+            os.close(answering)
 
     def wait_until_ready(self) -> None:
         """Return when every worker is."""
@@ -122,13 +123,8 @@ class Workers:
         """Whether there is no answer yet."""
         return not self._selector.select(0)
 
-    def wake(self) -> None:
-        """Have `answers` return, from another thread."""
-        with suppress(OSError):  # all is over
-            os.write(self._answering, ANSWER.pack(*Answer(WAKE)))
-
     def answers(self, *, wait_s: float | None) -> Iterator[Done]:
-        """What has been done meanwhile; waits so long for an answer or a wake, None for any time.
+        """What has been done meanwhile; waits so long for an answer, None for any time.
 
         Raises:
             ValueError: a worker was killed.
@@ -141,8 +137,6 @@ class Workers:
         if not any(key.data is None for key in ready):
             return
         for answer in map(Answer._make, ANSWER.iter_unpack(os.read(self._answers, 1024 * ANSWER.size))):
-            if answer.kind == WAKE:
-                continue
             while answer.noted and not self._notes[answer.worker]:
                 self._receive(answer.worker)
             note = self._notes[answer.worker].popleft() if answer.noted else Note({}, [])
@@ -199,7 +193,7 @@ class Workers:
     def _end(self, *, patience_s: float) -> None:
         self._own["stop"].array[0] = 1
         self._selector.close()
-        for fd in (self._tasks, self._answers, self._answering):
+        for fd in (self._tasks, self._answers):
             os.close(fd)
         deadline = time.monotonic() + patience_s
         try:

@@ -82,8 +82,8 @@ class Clock:
         self.spans = deque(self.spans or (), maxlen=most)
 
     @contextmanager
-    def __call__(self, stage: str, images: int = 1) -> Iterator[None]:
-        """Measure the block as `stage`, at work on so many images."""
+    def __call__(self, stage: str, images: int = 1, *, lane: str | None = None) -> Iterator[None]:
+        """Measure the block as `stage`, at work on so many images; None: the lane is this thread's."""
         self._domain.push_range(self._ranges[stage])
         cpu = _cpu_seconds() if stage == "e2e" else 0.0
         begin = time.perf_counter_ns()
@@ -92,9 +92,8 @@ class Clock:
         finally:
             end = time.perf_counter_ns()
             self._domain.pop_range()
-            lane = _thread()
             with self._lock:
-                self._add(stage, lane, begin, end, images)
+                self._add(stage, lane or _thread(), begin, end, images)
             if stage == "e2e":
                 self.cpu_seconds += _cpu_seconds() - cpu
 

@@ -10,10 +10,21 @@ from omegaconf.errors import OmegaConfBaseException
 from p2p.run.leaves import is_reference, leaves
 from p2p.shipped import CONF
 
-# Before 0.2 these modules lay one level higher.
-MOVED = re.compile(r"(?m)(_target_: )p2p\.(?=(pix2pix|schedules|callbacks)\.)")
+# What lay elsewhere: before 0.2 modules of training, one level higher; before 0.3 a transform for infer.py on a GPU,
+# which in training was this one.
+MOVED = [
+    (re.compile(r"(?m)(_target_: )p2p\.(?=(pix2pix|schedules|callbacks)\.)"), r"\1p2p.training."),
+    (re.compile(r"(?m)(_target_: p2p\.data\.transforms)\.cvcuda\.CvCuda$"), r"\1.torchvision.Torchvision"),
+]
 DISTANCES = {"torch.nn.L1Loss": "l1", "torch.nn.MSELoss": "l2"}
 MONITOR = {"monitor": "val/L1", "monitor_mode": "min"}
+
+
+def with_todays_names(text: str) -> str:
+    """A record, as YAML, in which everything is called as it is today."""
+    for earlier, today in MOVED:
+        text = earlier.sub(today, text)
+    return text
 
 
 def modernize(record: DictConfig) -> None:

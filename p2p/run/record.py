@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from p2p.run.checkpoint import newest_checkpoint, origin_of
-from p2p.run.earlier import MOVED, modernize
+from p2p.run.earlier import modernize, with_todays_names
 from p2p.run.leaves import is_reference, leaves
 from p2p.run.trust import check_record
 
@@ -64,7 +64,7 @@ def load_record(path: Path) -> DictConfig:
     """
     try:
         text = path.read_text() if path.suffix == ".yaml" else origin_of(path)["record"]
-        record = OmegaConf.create(MOVED.sub(r"\1p2p.training.", text))
+        record = OmegaConf.create(with_todays_names(text))
     except (YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 
 from p2p.codecs.codec import GpuCodec
 from p2p.codecs.fast import Fast
-from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.codecs.nvjpeg import NvJpeg
 from p2p.config.cli import CONF
 from p2p.data.pairs import find_inputs
 from p2p.pipelines import overlap, sequential
@@ -61,4 +61,4 @@ def test_a_codec_of_another_package(tmp_path, monkeypatch, run, options):
 
 
 def test_which_codecs_decode_on_a_gpu():
-    assert isinstance(NvImgCodec(), GpuCodec) and not isinstance(Fast(), GpuCodec)
+    assert isinstance(NvJpeg(), GpuCodec) and not isinstance(Fast(), GpuCodec)

@@ -91,8 +91,8 @@ def test_a_kernel_that_fails_in_mid_run(small, tmp_path, cause, said):
     ways = {
         "sequential": ("plain", ["batch_size=8"]),
         "overlap": ("plain", OVERLAP),
-        "decoded": ("plain", [*OVERLAP, "codec=nvimgcodec"]),
-        "graph": ("graph", [*OVERLAP, "codec=nvimgcodec"]),
+        "decoded": ("plain", [*OVERLAP, "codec=nvjpeg"]),
+        "graph": ("graph", [*OVERLAP, "codec=nvjpeg"]),
     }
     running = {
         name: start("-c", script, *infer(small / "in", small / program, tmp_path / name, *more)[1:])
@@ -180,7 +180,7 @@ def test_gpus_that_are_not_there(small, tmp_path):
 def test_the_second_of_two_gpus(small, tmp_path):
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU")
-    for codec in ("fast", "nvimgcodec"):
+    for codec in ("fast", "nvjpeg"):
         for device in ("cuda:0", "cuda:1"):
             more = [*OVERLAP, f"codec={codec}", f"device={device}"]
             run(*infer(small / "in", small / "plain", tmp_path / codec / device[-1], *more))
@@ -190,7 +190,7 @@ def test_the_second_of_two_gpus(small, tmp_path):
 
 
 def test_two_processes_on_one_gpu(small, tmp_path):
-    more = [*OVERLAP, "codec=nvimgcodec"]
+    more = [*OVERLAP, "codec=nvjpeg"]
     two = [start(*infer(small / "in", small / "plain", tmp_path / name, *more)) for name in ("one", "other")]
     for process in two:
         assert "400 images written" in ended(process) and process.returncode == 0
@@ -224,7 +224,7 @@ def test_damaged_jpegs_in_a_batch_that_the_gpu_decodes(small, tmp_path):
         }
         if index in damaged:
             (mixed / f"{index:03d}x.jpg").write_bytes(damaged[index])
-    more = ["batch_size=8", "codec=nvimgcodec"]
+    more = ["batch_size=8", "codec=nvjpeg"]
     run(*infer(small / "in", small / "plain", tmp_path / "good", "+pipeline=overlap", *more))
     expected = pictures(tmp_path / "good")
     for name in ("sequential", "overlap"):

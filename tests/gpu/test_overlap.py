@@ -10,11 +10,10 @@ from PIL import Image
 
 from p2p.batch import from_frames
 from p2p.codecs.fast import Fast
-from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.codecs.nvjpeg import NvJpeg
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import Pair, find_inputs
-from p2p.data.transforms.cvcuda import CvCuda
-from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms import cvcuda
 from p2p.deploy import cuda_graph
 from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
@@ -24,8 +23,6 @@ from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.slots import HIGH_DEPTH, SharedArray
-from p2p.pipelines.stages import Stages
-from p2p.profiling.clock import Clock
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
@@ -69,7 +66,7 @@ def test_both_pipelines_write_the_same_bytes(engine, pairs, tmp_path, batch_size
     assert files(tmp_path / "sequential") == files(tmp_path / "overlap")
     assert len(files(tmp_path / "overlap")) == 60
     assert list(stages.failures) == ["44b"]
-    assert stages.clock.images["generate"] == stages.clock.images["postprocess"] == 60
+    assert stages.clock.images["generate"] == 60
     assert set(stages.clock.lanes["generate"]) == {"engine stream"}
 
 
@@ -88,7 +85,7 @@ class Elementwise:
         return -images
 
 
-@pytest.mark.parametrize("codec", [Pillow(), NvImgCodec()], ids=["CPU decodes", "GPU decodes"])
+@pytest.mark.parametrize("codec", [Pillow(), NvJpeg()], ids=["CPU decodes", "GPU decodes"])
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_no_slot_is_used_before_it_is_free(tmp_path, batch_size, codec):
     """The negative of every file, by Pillow, is what is written, 600 times: no image is in another's place."""
@@ -102,7 +99,7 @@ def test_no_slot_is_used_before_it_is_free(tmp_path, batch_size, codec):
     for pair in pairs:
         frame = decode(pair.input.path.read_bytes()).astype(int)
         written = decode((tmp_path / f"out/{pair.name}.png").read_bytes())
-        assert np.abs(255 - frame - written).max() <= (0 if type(codec) is Pillow else 4)
+        assert np.abs(255 - frame - written).max() <= (0 if type(codec) is Pillow else 1)
 
 
 def test_the_program_gives_the_same_twice(engine, tmp_path):
@@ -113,10 +110,12 @@ def test_the_program_gives_the_same_twice(engine, tmp_path):
     assert all(torch.equal(engine(images), first) for _ in range(20))
 
 
-@pytest.mark.parametrize("transform", [Torchvision, CvCuda])
+@pytest.mark.parametrize("resizes", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 8, 32])
-def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, batch_size, transform):
+def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, monkeypatch, batch_size, resizes):
     """JPEG of all kinds, resized, in halves, and other formats and broken files between them."""
+    if not resizes:
+        monkeypatch.setattr(cvcuda, "unavailable", lambda: "CV-CUDA cannot be used")
     folder = pairs[0].input.path.parent
     for index in range(50):
         size = (64, 64) if index % 3 else (90 + index, 70)
@@ -129,29 +128,24 @@ def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, batch_siz
         inputs = find_inputs(str(folder), layout=layout)
         done = {}
         for name, run in (("sequential", sequential.run), ("overlap", partial(overlap.run, workers=4))):
-            done[name] = Stages(
-                engine=engine,
-                transform=transform(image_size=64),
-                codec=NvImgCodec(),
-                output=tmp_path / f"{name}{layout}",
-                clock=Clock(),
-            )
+            done[name] = stages_for(engine, tmp_path / f"{name}{layout}", image_size=64, codec=NvJpeg())
             run(inputs, done[name], batch_size=batch_size)
         assert files(tmp_path / f"sequential{layout}") == files(tmp_path / f"overlap{layout}")
         assert done["sequential"].failures == done["overlap"].failures != {}
-        decoders = {lane.rstrip("0123456789 ") for lane in done["overlap"].clock.lanes["decode"]}
-        assert decoders == {"worker", "decoder"}
+        decoded = done["overlap"].clock.lanes["decode"]
+        assert {lane.rstrip("0123456789 ") for lane in decoded} == {"worker", "decoder", "main"}  # main: what it missed
 
 
 def test_decoding_on_the_gpu_changes_little(engine, tmp_path):
     for index in range(20):
-        picture(64, 64, seed=index).save(tmp_path / f"{index}.jpg", quality=95)
-    for codec in (Fast(), NvImgCodec()):
+        size = (64, 64) if index % 2 else (90, 70)
+        picture(*size, seed=index).save(tmp_path / f"{index}.jpg", quality=95)
+    for codec in (Fast(), NvJpeg()):
         stages = stages_for(engine, tmp_path / type(codec).__name__, image_size=64, codec=codec)
         overlap.run(find_inputs(str(tmp_path / "*.jpg")), stages, batch_size=8, workers=2)
     for index in range(20):
-        one, two = (decode((tmp_path / kind / f"{index}.png").read_bytes()) for kind in ("Fast", "NvImgCodec"))
-        assert np.abs(one.astype(int) - two).mean() < 1
+        one, two = (decode((tmp_path / kind / f"{index}.png").read_bytes()) for kind in ("Fast", "NvJpeg"))
+        assert np.abs(one.astype(int) - two).mean() < 0.2
 
 
 def test_a_cuda_graph_between_the_slots(engine, pairs, tmp_path, monkeypatch):
@@ -184,23 +178,27 @@ def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, 
     assert files(tmp_path / "fresh") == files(tmp_path / "same")
 
 
-@pytest.mark.parametrize("codec", [Pillow(), NvImgCodec()], ids=["CPU decodes", "GPU decodes"])
+@pytest.mark.parametrize("codec", [Pillow(), NvJpeg()], ids=["CPU decodes", "GPU decodes"])
 def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch, codec):
     """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits."""
-    start, calls = GpuTranslator.start, []
+    load, start, calls = GpuTranslator.load, GpuTranslator.start, []
 
-    def strict(self, batch, slot, loaded):
-        torch.cuda.set_sync_debug_mode("default" if batch.in_state(HIGH_DEPTH) else "error")
-        try:
-            start(self, batch, slot, loaded)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        calls.append(len(self))
+    def strict(method):
+        def run(self, batch, *slot):
+            torch.cuda.set_sync_debug_mode("default" if batch.in_state(HIGH_DEPTH) else "error")
+            try:
+                method(self, batch, *slot)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            calls.append(len(self))
 
-    monkeypatch.setattr(GpuTranslator, "start", strict)
+        return run
+
+    monkeypatch.setattr(GpuTranslator, "load", strict(load))
+    monkeypatch.setattr(GpuTranslator, "start", strict(start))
     stages = stages_for(engine, tmp_path / "out", image_size=64, codec=codec)
     overlap.run(pairs, stages, batch_size=4, workers=4)
-    assert len(calls) == 16
+    assert len(calls) == 2 * 16
     assert max(calls) <= GpuTranslator.depth
 
 

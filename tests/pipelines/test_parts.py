@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from p2p.codecs.nvimgcodec import NvImgCodec
+from p2p.codecs.nvjpeg import NvJpeg
 from p2p.deploy.engine import Engine
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import GpuTranslator
@@ -78,7 +78,7 @@ def test_a_batch_too_large_for_the_gpu(engine, pairs, tmp_path, capsys, request,
     codec = None
     if pipeline.endswith("decodes"):
         request.getfixturevalue("cuda")
-        codec = NvImgCodec()
+        codec = NvJpeg()
     expected = stages_for(engine, tmp_path / "expected", codec=codec)
     sequential.run(pairs, expected, batch_size=4)
     small, calls = limited(engine, 4, after=after)
@@ -97,19 +97,18 @@ def test_a_batch_too_large_for_the_gpu(engine, pairs, tmp_path, capsys, request,
 
 @pytest.mark.usefixtures("cuda")
 def test_a_batch_too_large_for_the_decoder(engine, pairs, tmp_path, capsys, monkeypatch):
-    """In its thread, in the warm-up and later: what was asked for is decoded by the GPU, as without."""
-    monkeypatch.setattr(NvImgCodec, "batches", lambda self, device: ByPillow())
-    expected = stages_for(engine, tmp_path / "expected", codec=NvImgCodec())
+    """In the warm-up and later: what was asked for is decoded by the GPU, as without."""
+    expected = stages_for(engine, tmp_path / "expected", codec=NvJpeg())
     overlap.run(pairs, expected, batch_size=8, workers=2)
     decode = ByPillow.decode
 
     def limited(self, files, *, stream):
         if len(files) > 2:
-            raise RuntimeError("CUDA Runtime failure: '#2'")
+            raise RuntimeError("nvjpegDecodeBatched: CUDA out of memory")
         return decode(self, files, stream=stream)
 
     monkeypatch.setattr(ByPillow, "decode", limited)
-    stages = stages_for(engine, tmp_path / "out", codec=NvImgCodec())
+    stages = stages_for(engine, tmp_path / "out", codec=NvJpeg())
     overlap.run(pairs, stages, batch_size=8, workers=2)
     assert files(tmp_path / "out") == files(tmp_path / "expected") != {}
     assert "the GPU's memory holds batches to decode of 2: going on with them" in capsys.readouterr().out
@@ -117,7 +116,7 @@ def test_a_batch_too_large_for_the_decoder(engine, pairs, tmp_path, capsys, monk
 
 def test_buffers_take_half_of_what_is_free(engine, tmp_path, monkeypatch, capsys):
     stages = stages_for(engine, tmp_path)
-    image = 3 * 32 * 32 * 2 * GpuTranslator.in_hand(decodes=False)
+    image = 3 * 32 * 32 * 2 * GpuTranslator.depth
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10 * image, 100 * image))
     assert GpuTranslator.held(10, stages) == 10
     assert capsys.readouterr().out == ""
@@ -131,7 +130,7 @@ def test_a_gpu_that_holds_not_even_one_image_is_not_that_images_failure(engine, 
     def full(self, files, *, stream):
         raise torch.OutOfMemoryError(FULL)
 
-    stages = stages_for(engine, tmp_path / "out", codec=NvImgCodec())
+    stages = stages_for(engine, tmp_path / "out", codec=NvJpeg())
     monkeypatch.setattr(ByPillow, "decode", full)
     with pytest.raises(TooSmall, match="does not hold batches to decode of 1"):
         pipeline.run(pairs, stages, batch_size=4, **({"workers": 2} if pipeline is overlap else {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -57,20 +57,3 @@ class Transform(Protocol):
 
     def eval(self, frame_HWC: np.ndarray) -> torch.Tensor:
         """A frame -> float32 (C, H, W) in [-1, 1], nothing random."""
-
-
-@runtime_checkable
-class GpuTransform(Transform, Protocol):
-    """A transform that evaluates batches on a GPU, too."""
-
-    def unavailable(self) -> str | None:
-        """Why it cannot, as half a sentence; None if it can."""
-
-    def eval_batch(
-        self, frames_NHWC: torch.Tensor, *, stream: torch.cuda.Stream, half: Literal["left", "right"] | None = None
-    ) -> torch.Tensor:
-        """uint8 frames of one size, on the GPU in the order of `stream` -> float32 (N, C, H, W) in [-1, 1], likewise.
-
-        Args:
-            half: which half of an A|B pair to take, of even width.
-        """

@@ -1,0 +1,171 @@
+"""What nvJPEG is asked for, with a stand-in for it that reads and writes the same memory; see tests/gpu for itself."""
+
+import ctypes
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from p2p.codecs import nvjpeg, pillow
+from p2p.codecs.auto import Auto
+from p2p.codecs.nvjpeg import NvJpeg
+from tests.codecs.test_fast import JPEGS, saved
+from tests.conftest import ROOT, picture
+
+CPU = torch.device("cpu")
+STREAM = SimpleNamespace(cuda_stream=7)
+
+
+class Image(ctypes.Structure):
+    """nvjpegImage_t."""
+
+    _fields_ = (("channel", ctypes.c_void_p * 4), ("pitch", ctypes.c_size_t * 4))
+
+
+class Library:
+    """nvJPEG's five functions by Pillow; a batch with a file that ends in zero fails as a whole."""
+
+    has_engine, free = True, 1 << 30
+
+    def __init__(self):
+        self.prepared, self.batches = None, []
+
+    def nvjpegCreateEx(self, backend, allocator, pinned, flags, handle):
+        assert (backend, allocator, pinned, flags) == (3, None, None, 32)  # the JPEG engines, interpolating
+        return 0 if self.has_engine else 7
+
+    def nvjpegJpegStateCreate(self, handle, state):
+        return 0
+
+    def nvjpegGetImageInfo(self, handle, data, size, channels, chroma, widths, heights):
+        file = ctypes.string_at(data, size)
+        if not file.startswith(b"\xff\xd8"):
+            return 3
+        height, width, _ = pillow.decode(file.rstrip(b"\0")).shape
+        for pointer, value in ((widths, width), (heights, height)):
+            ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int))[0] = value
+        return 0
+
+    def nvjpegDecodeBatchedInitialize(self, handle, state, count, threads, format):
+        assert format == 5  # RGB, side by side
+        self.prepared = count
+        return 0
+
+    def nvjpegDecodeBatched(self, handle, state, sources, lengths, images, stream):
+        assert stream == 7
+        self.batches.append(self.prepared)
+        addresses, sizes = ((ctypes.c_size_t * self.prepared).from_address(each) for each in (sources, lengths))
+        files = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes, strict=True)]
+        if sum(map(len, files)) > self.free:
+            return 5
+        if any(file.endswith(b"\0") for file in files):
+            return 6
+        for file, image in zip(files, (Image * self.prepared).from_address(images), strict=True):
+            frame = pillow.decode(file)
+            for y, line in enumerate(frame):
+                ctypes.memmove(image.channel[0] + y * image.pitch[0], line.tobytes(), line.nbytes)
+        return 0
+
+
+@pytest.fixture
+def library(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(nvjpeg, "_library", lambda device: library)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda each: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
+    return library
+
+
+def arrays(files):
+    return [np.frombuffer(data, np.uint8) for data in files]
+
+
+def check(groups, files):
+    for places, frames in groups:
+        assert frames.dtype == torch.uint8 and frames.is_contiguous()
+        for place, frame in zip(places, frames, strict=True):
+            assert (frame.numpy() == pillow.decode(files[place])).all()
+
+
+def test_frames_by_size(library):
+    files = [JPEGS["4:2:0"], saved(picture(20, 10)), JPEGS["4:4:4"]]
+    groups, missed = NvJpeg().decoder(CPU).decode(arrays(files), stream=STREAM)
+    assert [places for places, _ in groups] == [[0, 2], [1]] and missed == []
+    assert library.batches == [3]  # in one call
+    check(groups, files)
+
+
+def test_a_file_that_spoils_its_batch_is_found(library):
+    small = saved(picture(20, 10))
+    files = [JPEGS["4:2:0"], small, b"no JPEG file", small + b"\0", JPEGS["4:4:4"]]
+    groups, missed = NvJpeg().decoder(CPU).decode(arrays(files), stream=STREAM)
+    assert [places for places, _ in groups] == [[0], [1], [4]] and missed == [2, 3]
+    check(groups, files)
+    assert library.batches == [4, 1, 1, 1, 1]
+    assert NvJpeg().decoder(CPU).decode(arrays([b"none"]), stream=STREAM) == ([], [0])
+
+
+def test_too_little_memory_is_no_damage(library):
+    library.free = len(JPEGS["4:4:4"])
+    decoder = NvJpeg().decoder(CPU)
+    with pytest.raises(RuntimeError, match="nvjpegDecodeBatched: CUDA out of memory"):
+        decoder.decode(arrays([JPEGS["4:4:4"]] * 2), stream=STREAM)
+    check(decoder.decode(arrays([JPEGS["4:4:4"]]), stream=STREAM)[0], [JPEGS["4:4:4"]])
+
+
+def test_who_decodes_is_said(library, monkeypatch, capsys):
+    gpu = SimpleNamespace(type="cuda")
+    assert Auto().decoder(gpu) is not None
+    assert capsys.readouterr().out.startswith("codec: nvjpeg, because this GPU has JPEG engines")
+    library.has_engine = False
+    assert Auto().decoder(gpu) is NvJpeg().decoder(gpu) is None
+    assert capsys.readouterr().out == (
+        "codec: fast, because NVIDIA T4 has no JPEG engine\n"
+        "codec=nvjpeg cannot be used, because NVIDIA T4 has no JPEG engine: the CPU decodes JPEG\n"
+    )
+
+
+def test_without_a_gpu_or_the_library(monkeypatch, capsys):
+    assert Auto().decoder(CPU) is None and capsys.readouterr().out == ""
+    assert NvJpeg().decoder(CPU) is None
+    assert "because there is no GPU, or device=cpu: the CPU decodes JPEG" in capsys.readouterr().out
+    monkeypatch.setattr(torch.version, "cuda", "99.0")
+    assert NvJpeg().decoder(torch.device("cuda")) is None
+    assert "because nvJPEG is not installed: pip install nvidia-nvjpeg" in capsys.readouterr().out
+
+
+def test_the_package_is_found_where_it_lies(tmp_path, monkeypatch):
+    """And before the system's."""
+    (tmp_path / "nvidia/cu13/lib").mkdir(parents=True)
+    (tmp_path / "nvidia/cu13/lib/libnvjpeg.so.13").touch()
+    loaded = []
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(
+        nvjpeg.importlib.util,
+        "find_spec",
+        lambda name: SimpleNamespace(submodule_search_locations=[os.fspath(tmp_path / name)]),
+    )
+
+    def load(path):
+        loaded.append(path)
+        raise OSError
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with pytest.raises(nvjpeg.CannotDecode):
+        nvjpeg._library(torch.device("cuda"))
+    assert loaded == [str(tmp_path / "nvidia/cu13/lib/libnvjpeg.so.13"), "libnvjpeg.so.13"]
+
+
+def test_a_worker_gets_the_encoder_without_torch():
+    """In a process of its own, since this one has torch."""
+    script = "import sys, pickle; pickle.loads(sys.stdin.buffer.read()).encode; assert 'torch' not in sys.modules"
+    data = pickle.dumps(Auto(format="jpg"))
+    subprocess.run([sys.executable, "-c", script], input=data, cwd=ROOT, check=True)
