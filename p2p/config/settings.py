@@ -117,7 +117,7 @@ def check_ranges(cfg: DictConfig) -> None:
                 raise ValueError(f"{path}={as_typed(value)} cannot be: use a finite number")
             for allowed in ranges:
                 if isinstance(number, (str, bool)):
-                    raise ValueError(f"{path}={as_typed(value)} cannot be: use a whole number")
+                    raise ValueError(f"{path}={as_typed(value)} cannot be: use {allowed.words()}")
                 if number is not None and not allowed.holds(number):
                     raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")
 

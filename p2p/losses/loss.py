@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -41,3 +41,30 @@ class Distance:
     def __call__(self, fake_NCHW: torch.Tensor, target_NCHW: torch.Tensor, input_NCHW: torch.Tensor) -> torch.Tensor:
         """Their distance, a scalar."""
         return self.distance(fake_NCHW, target_NCHW)
+
+
+def weights_of(losses: Mapping[str, Loss], *, lambda_l1: float) -> dict[str, float]:
+    """The weight of each.
+
+    Args:
+        losses: by name.
+        lambda_l1: of those that have none of their own.
+
+    Raises:
+        ValueError: a loss is none, or its weight or name cannot be.
+    """
+    if "gan" in losses:
+        raise ValueError("losses.gan would be logged as the adversarial loss is: give it another name")
+    weights = {}
+    for name, loss in losses.items():
+        if not hasattr(loss, "weight"):
+            raise ValueError(
+                f"losses.{name} is a {type(loss).__name__}, which has no weight: give its class one, or name it as"
+                " the distance of p2p.losses.loss.Distance, as conf/losses/l2.yaml does"
+            )
+        weights[name] = lambda_l1 if loss.weight is None else loss.weight
+        if not isinstance(weights[name], (int, float, torch.Tensor)):
+            raise ValueError(
+                f"losses.{name}.weight={loss.weight} cannot be: use a number, or null for that of model.lambda_l1"
+            )
+    return weights

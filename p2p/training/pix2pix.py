@@ -16,12 +16,13 @@ from torchmetrics import Metric, MetricCollection
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Adversarial
-from p2p.losses.loss import Loss
+from p2p.losses.loss import Loss, weights_of
 from p2p.models.inference_view import NormStats, inference_view, resolve_norm_stats
 from p2p.models.init import initialize
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
 from p2p.training.finite import LossWatch, check_weights
 from p2p.training.optimizers import as_list, check_optimization, lay_out_like_weights
+from p2p.training.trial import try_parts
 
 MODES_THAT_RECORD = ("reduce-overhead", "max-autotune")  # of torch.compile
 
@@ -82,16 +83,15 @@ class Pix2Pix(LightningModule):
         compile: bool | str = False,
     ):
         super().__init__()
+        weights = weights_of(losses, lambda_l1=lambda_l1)
         if adversarial is None and not losses:
             raise ValueError("adversarial=none and losses=none leave nothing to learn from: choose one of them")
-        if "gan" in losses:
-            raise ValueError("losses.gan would be logged as the adversarial loss is: give it another name")
-        for name, loss in losses.items():
-            if not hasattr(loss, "weight"):
-                raise ValueError(
-                    f"losses.{name} is a {type(loss).__name__}, which has no weight: give its class one, or name it as"
-                    " the distance of p2p.losses.loss.Distance, as conf/losses/l2.yaml does"
-                )
+        if adversarial is None and not any(weights.values()):
+            zero = " and ".join(f"losses.{name}" for name in losses)
+            raise ValueError(
+                f"adversarial=none and {zero} of weight 0 leave nothing to learn from: use a larger model.lambda_l1, or"
+                " weight of its own"
+            )
         for name, metric in metrics.items():
             if not isinstance(metric, Metric):
                 raise ValueError(f"metrics.{name} is a {type(metric).__name__}: use a torchmetrics.Metric")
@@ -119,7 +119,7 @@ class Pix2Pix(LightningModule):
         self.discriminator = discriminator if adversarial is not None else None
         self.adversarial = adversarial
         self.losses = dict(losses)
-        self.weights = {name: lambda_l1 if loss.weight is None else loss.weight for name, loss in losses.items()}
+        self.weights = weights
         self._monitor = monitor
         self.accumulate = accumulate
         self.clip_norm = clip_norm
@@ -137,6 +137,7 @@ class Pix2Pix(LightningModule):
                     network.compile(mode=None if compile is True else compile, dynamic=False)
         self.scores = MetricCollection(dict(metrics), prefix="val/")
         self.unchanged = self.scores.clone(prefix="unchanged/")
+        self._tried = False
 
     def forward(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """Translate as the deployed generator would: no dropout, norm_stats as configured."""
@@ -317,6 +318,10 @@ class Pix2Pix(LightningModule):
         """
         # In channels_last, as it comes from a GPU, older torchmetrics cannot take it.
         output = self._deployed[0](batch.input_NCHW).float().contiguous()
+        if not self._tried:
+            self._tried = True
+            parts = {"adversarial": self.adversarial, "discriminator": self.discriminator, "losses": self.losses}
+            try_parts(batch, output, **parts, metrics=dict(self.scores.items(keep_base=True)))
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 SSIM is off by 0.08
             self.scores.update(output, batch.target_NCHW)
             self.log_dict(self.scores, batch_size=len(batch))

@@ -74,6 +74,7 @@ MISTAKES = {
     ("train", "model.compile=3"): "model.compile=3 cannot be: use true or false or a word, such as the default, false",
     ("train", "generator.width=8.5"): "generator.width=8.5 cannot be: use a whole number, such as the default, 64",
     ("train", "generator.skips=maybe"): "generator.skips=maybe cannot be: use true or false, such as the default, true",
+    ("train", "+losses.l1.weight=x"): "losses.l1.weight=x cannot be: use a number or null",
     ("train", "data.workers=many"): "data.workers=many cannot be: use a whole number or null",
     ("train", "optimizer.lr=fast"): "optimizer.lr=fast cannot be: use a number, such as the default, 0.0002",
     (
@@ -85,7 +86,7 @@ MISTAKES = {
         "trainer.devices=1.5 cannot be: use a whole number or a word or a list, such as the default, 1"
     ),
     ("train", "+trainer.limit_train_batches=few"): "trainer.limit_train_batches=few cannot be: use a number or null",
-    ("export", "image_size=abc"): "image_size=abc cannot be: use a whole number",
+    ("export", "image_size=abc"): "image_size=abc cannot be: use 1 to 8192",
     ("export", "images=0"): "images=0 is out of range: use 1 or more",
     ("export", "min_psnr=high"): "min_psnr=high cannot be: use a number, such as the default, 40.0",
     ("export", "frames=1"): "frames=1 cannot be: use true or false, such as the default, false",

@@ -218,6 +218,7 @@ def test_a_loss_is_not_logged_as_the_game():
 def test_what_is_no_loss_or_no_metric_is_named():
     for options, message in (
         ({"losses": {"mse": nn.MSELoss()}}, r"^losses\.mse is a MSELoss, which has no weight: give its class one, or"),
+        ({"losses": {"mine": Distance(distance=nn.L1Loss(), weight="x")}}, r"^losses\.mine\.weight=x cannot be: use a"),
         ({"metrics": {"mse": nn.MSELoss()}}, r"^metrics\.mse is a MSELoss: use a torchmetrics\.Metric$"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -225,8 +226,9 @@ def test_what_is_no_loss_or_no_metric_is_named():
 
 
 def test_without_any_loss_there_is_nothing_to_learn():
-    with pytest.raises(ValueError, match="leave nothing to learn from"):
-        pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, losses={})
+    for options in ({"losses": {}}, {"lambda_l1": 0.0}):
+        with pytest.raises(ValueError, match="leave nothing to learn from"):
+            pix2pix(TinyGenerator(), TinyDiscriminator(), adversarial=None, **options)
 
 
 @pytest.mark.parametrize("adversarial", [Vanilla(), None])
