@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +23,7 @@ if find_spec("PIL._avif"):  # not in every build of Pillow
     FORMATS, SUFFIXES = (*FORMATS, "AVIF"), (*SUFFIXES, ".avif")
 
 Format = Literal["png", "jpg", "webp", "npy"]
+Subsampling = Literal[444, 422, 420]
 MODES = {1: "L", 3: "RGB"}
 HIGH_DEPTH_MODES = ("I", "F")  # and "I;16" in its byte orders: what Pillow has for more than 8 bits, all of them grey
 NUMPY = b"\x93NUMPY"  # the first bytes of an .npy file
@@ -160,28 +161,47 @@ class Pillow:
     Args:
         format: "png" (lossless), "jpg", "webp", or "npy", an array for any number of channels.
         quality: of JPEG and WebP, 1 to 100.
+        subsampling: of JPEG's colour: 444, at every pixel; 422, half as wide; 420, half as wide and half as high.
         png_level: zlib's effort, 0 to 9. 1 is 3 times as fast as Pillow's own 6, for files a tenth larger.
         lossless: of WebP, which then takes `quality` for its effort.
     """
 
-    def __init__(self, *, format: Format = "png", quality: int = 95, png_level: int = 1, lossless: bool = False):
+    def __init__(
+        self,
+        *,
+        format: Format = "png",
+        quality: int = 95,
+        subsampling: Subsampling = 444,
+        png_level: int = 1,
+        lossless: bool = False,
+    ):
         self.suffix = f".{format}"
         match format:
             case "png":
                 self._options: dict[str, Any] | None = {"format": "PNG", "compress_level": png_level}
             case "jpg":
                 # 4:4:4: most encoders halve the chroma resolution unasked, which blurs flat colours.
-                self._options = {"format": "JPEG", "quality": quality, "subsampling": "4:4:4"}
+                self._options = {"format": "JPEG", "quality": quality, "subsampling": ":".join(str(subsampling))}
             case "webp":
                 self._options = {"format": "WEBP", "quality": quality, "lossless": lossless}
             case "npy":
                 self._options = None
             case _:
                 raise ValueError(f"codec.format={format} is not known: use png, jpg, webp or npy")
-        if lossless and format != "webp":
-            raise ValueError(f"codec.lossless=true is of codec.format=webp alone, not of {format}: leave it out")
+        for of, setting, value, default in (
+            ("webp", "lossless", lossless, False),
+            ("jpg", "subsampling", subsampling, 444),
+            ("png", "png_level", png_level, 1),
+        ):
+            if format != of and value != default:
+                written = str(value).lower()
+                raise ValueError(
+                    f"codec.{setting}={written} is of codec.format={of} alone, not of {format}: leave it out"
+                )
         if not 1 <= quality <= 100:
             raise ValueError(f"codec.quality={quality} is out of range: use 1 to 100")
+        if subsampling not in get_args(Subsampling):
+            raise ValueError(f"codec.subsampling={subsampling} is not known: use 444, 422 or 420")
         if not 0 <= png_level <= 9:
             raise ValueError(f"codec.png_level={png_level} is out of range: use 0 to 9")
 

@@ -50,6 +50,15 @@ def test_the_up_filter_makes_a_smooth_picture_small():
     assert len(encode_png(frame)) < 1.05 * len(Pillow(format="png").encode(frame))
 
 
+def test_level_0_leaves_the_pixels_as_they_are():
+    frame = noise(60, 400, 3)  # more than one of deflate's blocks of 65,535 bytes
+    data = Fast(png_level=0).encode(frame)
+    image = Image.open(io.BytesIO(data))
+    assert (np.asarray(image) == frame).all() and (pillow.decode(data) == frame).all()
+    assert frame[0].tobytes() in data and frame.nbytes < len(data) < frame.nbytes + 200
+    assert Fast(png_level=1).encode(frame) == Fast().encode(frame) != data
+
+
 JPEGS = {
     "4:4:4": saved(picture(61, 43), quality=95, subsampling="4:4:4"),
     "4:2:2": saved(picture(61, 43), quality=90, subsampling="4:2:2"),
@@ -130,6 +139,24 @@ def test_jpeg_is_as_close_as_pillows(channels, quality, more):
     assert {layer[1:3] for layer in layers} == {(1, 1)} and len(layers) == channels
 
 
+@pytest.mark.parametrize("codec", [Fast, Pillow])
+@pytest.mark.parametrize(("subsampling", "luma"), [(444, (1, 1)), (422, (2, 1)), (420, (2, 2))])
+def test_colour_may_be_stored_at_fewer_pixels(codec, subsampling, luma):
+    frame = np.ascontiguousarray(np.asarray(picture(64, 48)) // 128 * 255)  # colours with edges
+    frame[8::16] = (255, 0, 0)
+
+    def file(**options):
+        return codec(format="jpg", quality=96, **options).encode(frame)
+
+    data = file(subsampling=subsampling)
+    assert [layer[1:3] for layer in Image.open(io.BytesIO(data)).layer] == [luma, (1, 1), (1, 1)]
+    by_pillow = saved(Image.fromarray(frame), quality=96, subsampling=":".join(str(subsampling)))
+    assert (pillow.decode(data) == pillow.decode(by_pillow)).all()
+    assert (data == file()) == (subsampling == 444)  # which is the default
+    error, least = (np.abs(pillow.decode(each).astype(int) - frame).mean() for each in (data, file()))
+    assert least < 1 and (error == least if subsampling == 444 else error > 3 and len(data) < 0.8 * len(file()))
+
+
 def test_webp_lossy_and_lossless():
     frame = np.asarray(picture(48, 32))
     lossy, exact = (Fast(format="webp", lossless=lossless) for lossless in (False, True))
@@ -151,6 +178,15 @@ def test_mistakes_are_pillows():
         Fast(format="gif")
     with pytest.raises(ValueError, match=r"codec\.quality=0"):
         Fast(quality=0)
+    with pytest.raises(ValueError, match=r"^codec\.subsampling=411 is not known: use 444, 422 or 420$"):
+        Fast(format="jpg", subsampling=411)
+    with pytest.raises(ValueError, match=r"^codec\.png_level=2 is out of range: use 0 or 1, or codec=pillow"):
+        Fast(png_level=2)
+    for codec in (Fast, Pillow):
+        with pytest.raises(ValueError, match=r"^codec\.subsampling=420 is of codec\.format=jpg alone, not of png"):
+            codec(subsampling=420)
+        with pytest.raises(ValueError, match=r"^codec\.png_level=0 is of codec\.format=png alone, not of jpg"):
+            codec(format="jpg", png_level=0)
     for format in ("png", "jpg", "webp"):
         with pytest.raises(ValueError, match=rf"\.{format} files have no 5 channels: use codec\.format=npy"):
             Fast(format=format).encode(noise(2, 2, 5))
