@@ -16,14 +16,15 @@ from benchmarks.record import ROOT
 
 SAMPLES = sorted((ROOT / "data/samples").glob("*/*.jpg"))
 COLOURS = list(permutations(range(3)))
+SIZE = 256  # of a half, in pixels
 VARIANTS = 2 * 4 * len(COLOURS)  # mirrored, turned, in other colours
 
 
 def variant(number: int) -> np.ndarray:
-    """A pair, uint8 (256, 512, 3): all differ up to 80 * 48 = 3,840, and then come again."""
+    """A pair, uint8 (SIZE, 2 * SIZE, 3): all differ up to 80 * 48 = 3,840, and then come again."""
     kind, sample = divmod(number, len(SAMPLES))
     pair_HWC = np.asarray(Image.open(SAMPLES[sample]).convert("RGB"))
-    halves = [pair_HWC[:, :256], pair_HWC[:, 256:]]
+    halves = [pair_HWC[:, :SIZE], pair_HWC[:, SIZE:]]
     if kind % 2:
         halves = [half[:, ::-1] for half in halves]
     halves = [np.rot90(half, kind // 2 % 4) for half in halves]
@@ -53,7 +54,7 @@ def fit(network, *, steps: int, device, batch: int = 8) -> None:
     for _ in range(steps):
         chosen = images[torch.randperm(len(images), device=device)[:batch]]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = (network(chosen[..., :256]) - chosen[..., 256:]).abs().mean()
+            loss = (network(chosen[..., :SIZE]) - chosen[..., SIZE:]).abs().mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

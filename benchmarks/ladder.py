@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from benchmarks.pipeline import make_engine, make_network
+from benchmarks.engines import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
 from p2p.codecs.pillow import decode

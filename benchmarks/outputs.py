@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from p2p.codecs.pillow import decode
 from p2p.data.pairs import Pair
-from p2p.pipelines.slots import hwc
 from p2p.pipelines.stages import Stages
 
 
-def check(stages: Stages, pairs: list[Pair]) -> dict:
-    """Every file is there and can be decoded; how large they are."""
-    paths = [stages.path(pair.name) for pair in pairs]
-    assert len(list(stages.files.output.iterdir())) == len(paths)
-    shape = hwc(stages.engine.manifest.output_shape)
+def check(paths: list[Path], shape: tuple[int, int, int]) -> dict:
+    """Every file is there, beside no others, and decodes to (H, W, C); how large they are."""
+    assert len(list(paths[0].parent.iterdir())) == len(paths)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda path: decode(path.read_bytes()).shape == shape, paths))
     return {"files": len(paths), "mean_kb": round(statistics.mean(p.stat().st_size for p in paths) / 1024, 1)}
+
+
+def worst_psnr(paths: list[Path], others: list[Path]) -> float | None:
+    """dB between the pictures of the two files that are least alike; None where all are the same."""
+    error = 0.0
+    for pair in zip(paths, others, strict=True):
+        mine, theirs = (decode(path.read_bytes()).astype(np.float64) for path in pair)
+        error = max(error, float(np.square(mine - theirs).mean()))
+    return round(10 * math.log10(255**2 / error), 1) if error else None
 
 
 def same_bytes(stages: Stages, other: Stages, pairs: list[Pair]) -> str:

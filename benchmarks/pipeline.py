@@ -7,26 +7,30 @@
 The shipped pairs, mirrored, turned and in other colours, as 512x256 JPEG of quality 95, of which the left half is
 translated. The generator is taught for --fit steps, since what it draws decides what encoding costs. Files are really
 written, to --folder, and checked: their number, that each can be decoded, and that the first ones are byte by byte
-those of the sequential pipeline with the same settings. Batches of 1 translate a quarter of the images. With CORES,
-the row's whole process tree has the first so many of the cores that there are. A table of all rows comes last.
+those of the sequential pipeline with the same settings.
+
+With CORES, the row's whole process tree has the first so many of the cores that there are. Fewer cores than there are
+translate half of the images, batches of 1 a quarter. As CODEC, peer and dali are what others would write with the same
+network: see benchmarks/peer.py and dali.py. A table of all rows comes last.
 """
 
 import argparse
-import importlib
 import json
 import os
 import shutil
 import statistics
 import tempfile
+import time
 import traceback
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks import alone, inputs
+from benchmarks import alone, dali, inputs, peer, peers
 from benchmarks.cores import limited_to
+from benchmarks.engines import make_engine, make_network
 from benchmarks.outputs import check, same_bytes
 from benchmarks.record import ROOT, commit, head
 from benchmarks.rows import Row, rows, table
@@ -34,60 +38,25 @@ from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg
 from p2p.codecs.pillow import Pillow, decode
 from p2p.config.cli import quiet_libraries
-from p2p.data.images import read_input
 from p2p.data.pairs import Pair, find_inputs
 from p2p.data.transforms.torchvision import Torchvision
-from p2p.deploy.engine import Engine, load_engine
-from p2p.deploy.export import export
-from p2p.models.init import initialize
-from p2p.models.unet import UNet
+from p2p.deploy.engine import Engine
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.slots import hwc
 from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import WORK, Clock
 from p2p.report import timeline
 from p2p.report.limit import limit
 from p2p.system import atomic
+from p2p.system.cores import available_cores
 
 CODECS = {"pillow": Pillow, "fast": Fast, "nvjpeg": NvJpeg}
-ROWS_GPU = ",".join(
-    [f"fast:{format}:{batch}" for batch in (32, 8, 1, 128) for format in ("jpg", "png")]
-    + ["nvjpeg:jpg:32", "nvjpeg:png:32"]
-)
-ROWS_CPU = "fast:jpg:8,fast:png:8,fast:jpg:1,fast:png:1"
+TARGETS = ("jpg:32", "jpg:32:8", "jpg:32:4", "png:32", "jpg:8", "jpg:1")
+COMPARED = ("jpg:32", "jpg:32:4", "png:32", "png:32:4", "jpg:8", "jpg:8:4")
+ROWS_GPU = [f"{codec}:{row}" for row in TARGETS for codec in ("nvjpeg", "fast")]
+ROWS_GPU += [f"peer:{row}" for row in COMPARED] + [f"dali:{row}" for row in COMPARED[:2] if dali.installed()]
+ROWS_CPU = ["fast:jpg:8", "fast:png:8", "fast:jpg:1", "fast:png:1"]
 FEW = 192  # images of the sequential pipeline, and of the comparison with it
-
-
-def make_network(image_size: int, *, fit: int = 0) -> UNet:
-    torch.manual_seed(0)
-    network = UNet(image_size=image_size)
-    initialize(network)
-    if fit:
-        inputs.fit(network, steps=fit, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return network.eval()
-
-
-def make_engine(
-    folder: Path,
-    network: UNet,
-    pairs: list[Pair],
-    *,
-    image_size: int,
-    backend: str = "auto",
-    max_batch: int | None = None,
-) -> Engine:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    transform = Torchvision(image_size=image_size)
-    images = torch.stack([transform.eval(read_input(pair, decode, channels=3)) for pair in pairs[:4]])
-    checkpoint = folder / "initial"
-    checkpoint.touch()
-
-    def build(network, example_NCHW, folder):
-        module = importlib.import_module("p2p.deploy.auto" if backend == "auto" else f"p2p.deploy.backends.{backend}")
-        return module.export(network, example_NCHW, folder, max_batch=max_batch)
-
-    facts = {"norm_stats": "running", "direction": "AtoB", "checkpoint": checkpoint, "device": device}
-    export(network, images, folder / backend, backend=build, min_psnr=30.0, **facts)
-    return load_engine(folder / backend, device=device)
 
 
 def stages_for(engine: Engine, codec: str, format: str, output: Path) -> Stages:
@@ -112,7 +81,14 @@ def run_once(run, stages: Stages, pairs: list[Pair], batch: int) -> dict:
     }
 
 
-def measure(engine: Engine, row: Row, pairs: list[Pair], folder: Path, repeats: int) -> dict:
+def references(engine: Engine, format: str, pairs: list[Pair], folder: Path) -> list[Path]:
+    """Our own files of these pairs, for a peer's pictures to be compared with."""
+    stages = stages_for(engine, "fast", format, folder / "references")
+    run_once(sequential.run, stages, pairs, 8)
+    return [stages.path(pair.name) for pair in pairs]
+
+
+def measure(row: Row, engine: Engine, pairs: list[Pair], folder: Path, *, repeats: int) -> dict:
     """A row: overlap, the sequential pipeline with the same settings, and each stage alone."""
     codec, format, batch, _ = row
     runs = []
@@ -130,7 +106,7 @@ def measure(engine: Engine, row: Row, pairs: list[Pair], folder: Path, repeats: 
         "stages": {stage: round(speed, 1) for stage, speed in runs[-1]["stages"].items()},
         "sequential_images_per_s": round(one_by_one["e2e"], 1),
         "same_bytes_as_sequential": same_bytes(stages, plain, few),
-        **check(stages, pairs),
+        **check([stages.path(pair.name) for pair in pairs], hwc(engine.manifest.output_shape)),
     }
     frames = [decode(stages.path(pair.name).read_bytes()) for pair in pairs[:256]]
     os.sync()
@@ -154,8 +130,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096 if on_gpu else 256)
     parser.add_argument(
         "--rows",
-        type=partial(rows, codecs=[*CODECS]),
-        default=ROWS_GPU if on_gpu else ROWS_CPU,
+        type=partial(rows, codecs=[*CODECS, *peers.PEERS]),
+        default=",".join(ROWS_GPU if on_gpu else ROWS_CPU),
         help="CODEC:FORMAT:BATCH[:CORES],...",
     )
     parser.add_argument("--backend", default="auto", help="a backend, for batches of 32 at most")
@@ -167,6 +143,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
     parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
     options = parser.parse_args()
+    if options.image_size != inputs.SIZE and any(row.codec in peers.PEERS for row in options.rows):
+        parser.error(f"the peers resize nothing: use --image-size {inputs.SIZE}")
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -191,16 +169,25 @@ def main() -> None:
             stages = stages_for(engine, "fast", "jpg", folder / "timeline")
             with timeline.profile(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
+        generate = cache(partial(peer.make_generate, network))
         for row in options.rows:
+            begin = time.perf_counter()
             if row.batch > 32 and large is None:
                 other = "eager" if on_gpu else "exported_program"
                 large = make_engine(folder, network, pairs, image_size=options.image_size, backend=other)
             runs_on = large if row.batch > 32 else engine
-            count = len(pairs) if row.batch > 1 else len(pairs) // 4
-            facts = row._asdict() | {"backend": runs_on.manifest.program.backend}
+            parts = 4 if row.batch == 1 else 2 if row.cores < available_cores() else 1
+            some, facts = pairs[: len(pairs) // parts], row._asdict() | {"images": len(pairs) // parts}
             try:
+                if row.codec in peers.PEERS:
+                    files = references(engine, row.format, some[:FEW], folder)
+                    measure_row = partial(peers.measure, row, generate(), some, folder, references=files)
+                else:
+                    facts["backend"] = runs_on.manifest.program.backend
+                    measure_row = partial(measure, row, runs_on, some, folder)
                 with limited_to(row.cores):
-                    found = measure(runs_on, row, pairs[:count], folder, options.repeats)
+                    found = measure_row(repeats=options.repeats)
+                found["seconds"] = round(time.perf_counter() - begin, 1)
                 show(row, found)
             except Exception as error:  # the others are worth having
                 traceback.print_exc()
@@ -213,11 +200,9 @@ def main() -> None:
 
 
 def show(row: Row, found: dict) -> None:
-    what = f"{row.codec:10} {row.format} batch {row.batch:3}, {row.cores:3} cores"
-    print(f"{what}: {found['images_per_s']:>8,.0f} images/s {found['all_runs']}, {found['cores_busy']} cores busy")
-    print(f"    {found['of_slowest_alone']:.2f} of the slowest alone {found['alone']}")
-    print(f"    sequential {found['sequential_images_per_s']:,.0f}, same bytes {found['same_bytes_as_sequential']}")
-    print(f"    {found['mean_kb']} KB each; {found['limit'][1]}; {found['stages']}", flush=True)
+    print(f"{row.codec} {row.format} batch {row.batch}, {row.cores} cores: {found['images_per_s']:,.0f} images/s")
+    for name, value in found.items():
+        print(f"    {name}: {value}", flush=True)
 
 
 if __name__ == "__main__":

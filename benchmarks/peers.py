@@ -1,0 +1,60 @@
+"""What others would write, measured as our own rows are: a search for its best settings, then runs with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import bgr, dali, inputs, peer
+from benchmarks.outputs import check, worst_psnr
+from benchmarks.rows import Row
+from p2p.data.pairs import Pair
+
+PEERS = {"peer": peer, "dali": dali}
+SEARCHED = 1024  # images of each run of the search
+
+
+def measure(
+    row: Row,
+    generate: Callable[[torch.Tensor], torch.Tensor],
+    pairs: list[Pair],
+    folder: Path,
+    *,
+    repeats: int,
+    references: list[Path],
+) -> dict:
+    """A peer's row, with the settings that were fastest over the first images, and all that were tried.
+
+    Args:
+        generate: see `benchmarks.peer.make_generate`.
+        folder: in which outputs are written, and replaced.
+        references: our own files of the first pairs, which the pictures are compared with.
+    """
+    kind, output, shape = PEERS[row.codec], folder / "peer", (inputs.SIZE, inputs.SIZE, 3)
+
+    def run(some: list[Pair], settings: dict) -> dict[str, float]:
+        shutil.rmtree(output, ignore_errors=True)
+        os.sync()  # as for our own rows
+        output.mkdir()
+        facts = {"batch": row.batch, "shape": shape, "output": output, "format": row.format}
+        return kind.run(generate, some, **facts, **settings)
+
+    tried = [(run(pairs[:SEARCHED], settings)["images_per_s"], settings) for settings in kind.candidates(row.cores)]
+    _, best = max(tried, key=lambda each: each[0])
+    runs = [run(pairs, best) for _ in range(repeats)]
+    paths = [output / f"{pair.name}.{row.format}" for pair in pairs]
+    return {
+        "images_per_s": round(statistics.median(each["images_per_s"] for each in runs), 1),
+        "all_runs": [round(each["images_per_s"], 1) for each in runs],
+        "cores_busy": round(runs[-1]["cores_busy"], 1),
+        "settings": best,
+        "tried": [settings | {"images_per_s": round(speed, 1)} for speed, settings in tried],
+        "library": bgr.LIBRARY,
+        "worst_psnr_to_ours": worst_psnr(paths[: len(references)], references),
+        **check(paths, shape),
+    }
