@@ -172,6 +172,8 @@ def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[st
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
         *(["backend=fastest"] if manifest.program.considered is not None else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
+        *(["codec.subsampling"] if cfg.codec.get("subsampling") == 420 else []),
+        *(["codec.png_level", "encodes faster than png"] if cfg.codec.get("png_level") == 0 else []),
     }
 
 

@@ -21,9 +21,9 @@ ADVICE = {
 # What else would help, by codec.format.
 MORE_ADVICE = {
     "encode": {
-        "png": ", or codec.format=jpg, which encodes faster than png",
+        "png": ", or codec.png_level=0, which does not compress, or codec.format=jpg, which encodes faster than png",
         "webp": ", or codec.format=jpg, which encodes faster than webp",
-        "jpg": ", or a lower codec.quality",
+        "jpg": ", or codec.subsampling=420, or a lower codec.quality",
     },
     "write": {
         "png": ", or codec.format=jpg, whose files are smaller than png",

@@ -82,7 +82,7 @@ def test_the_processor_can_be_the_limit(monkeypatch):
 def test_what_is_so_already_is_not_recommended():
     clock = clock_of(10, *encoders(9))
     assert "codec.format=jpg" in limit(clock, format="png")[1]
-    assert limit(clock, format="jpg")[1].endswith(": more cores, or a lower codec.quality")
+    assert limit(clock, format="jpg")[1].endswith(": more cores, or codec.subsampling=420, or a lower codec.quality")
     assert limit(clock_of(10, ("write", "worker 0", 9, 96)), format="jpg")[1].endswith("a faster disk for output=")
     assert limit(clock, format="webp")[1].endswith("or codec.format=jpg, which encodes faster than webp")
     assert limit(clock, format="npy")[1].endswith(": more cores")
@@ -164,7 +164,7 @@ def test_what_was_done_is_not_recommended():
     assert limit(idle, done=done)[1].endswith("more images")
     encoding = clock_of(10, *encoders(76))
     assert limit(encoding, format="png", done=done)[1].endswith(
-        "more cores, or codec.format=jpg, which encodes faster than png"
+        "more cores, or codec.png_level=0, which does not compress, or codec.format=jpg, which encodes faster than png"
     )
 
 
@@ -174,3 +174,12 @@ def test_neither_what_was_typed_nor_what_auto_chose_is_recommended():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("infer", [f"pipeline={pipeline}"])
         assert (limits.OVERLAP in settings_done(cfg, manifest, images=9)) == done
+
+
+def test_what_encodes_with_less_work_is_recommended_until_it_is_chosen():
+    manifest = SimpleNamespace(program=SimpleNamespace(considered=None))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("infer", ["codec.subsampling=420", "codec.png_level=0"])
+    done, encoding = settings_done(cfg, manifest, images=9), clock_of(10, *encoders(9))
+    assert limit(encoding, format="jpg", done=done)[1].endswith(": more cores, or a lower codec.quality")
+    assert limit(encoding, format="png", done=done)[1].endswith(": more cores")  # JPEG would take longer
