@@ -31,8 +31,9 @@ from p2p.system.lock import held
 from p2p.system.memory import keep_freed_memory
 from p2p.training.callbacks.resume import resume_callback
 from p2p.training.logs import going_on, log_settings
+from p2p.training.monitors import Monitor, check_monitors
 from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint
-from p2p.training.saving import Checkpoints, check_monitor, check_savers
+from p2p.training.saving import Checkpoints, check_savers
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
@@ -126,8 +127,30 @@ def make_model(cfg: DictConfig, trainer: Trainer) -> LightningModule:
     settle_norm_stats(cfg, processes=trainer.num_devices * trainer.num_nodes)
     model = made(cfg, "model")
     check_strategy(trainer, model)
-    check_monitor(model.scores, monitor=cfg.monitor, mode=cfg.monitor_mode)
+    check_monitors(monitors_of(cfg), dict(model.scores.items(keep_base=False)), others=logged_by(cfg))
     return model
+
+
+def monitors_of(cfg: DictConfig) -> list[Monitor]:
+    """The run's own, and those of its schedule and its callbacks."""
+    monitors = [Monitor("monitor", cfg.monitor, "monitor_mode", cfg.monitor_mode)]
+    if "mode" in cfg.scheduler:
+        monitors.append(Monitor("monitor", cfg.monitor, "scheduler.mode", cfg.scheduler.mode))
+    for name, node in cfg.callbacks.items():
+        if node and node.get("monitor") is not None:
+            key = f"callbacks.{name}"
+            monitors.append(Monitor(f"{key}.monitor", node.monitor, f"{key}.mode", node.get("mode")))
+    return monitors
+
+
+def logged_by(cfg: DictConfig) -> list[str] | None:
+    """What is logged beside the scores of validation; None where a class of the user's own may log anything."""
+    targets = [node.get("_target_", "") for node in (cfg.model, *filter(None, cfg.callbacks.values()))]
+    if not all(target.startswith(("p2p.", "lightning.")) for target in targets):
+        return None
+    perceptual = [f"val/{name.upper()}" for name in ("fid", "lpips") if cfg.callbacks.get("perceptual", {}).get(name)]
+    game = ["train/D", "train/G_gan"] if cfg.adversarial else []
+    return [*perceptual, *game, *(f"train/G_{name}" for name in cfg.losses), "epoch", "step"]
 
 
 def fit(

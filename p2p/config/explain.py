@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -20,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from p2p.config.arguments import without_value
 from p2p.config.known import of_another
 from p2p.config.pasteable import command_line, hydra_value
+from p2p.config.shown import nearest
 from p2p.shipped import CONF
 from p2p.system import gpu_faults
 
@@ -67,11 +67,11 @@ def explain(error: Exception, config_name: str) -> str | None:
         group, _, option = error.missing_cfg_file.partition("/")
         if (group == "data" and "/" in option) or Path(option).is_dir():
             return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
-        return f"{group}={option} is not known{_nearest(option, error.options)}; known are {', '.join(error.options)}"
+        return f"{group}={option} is not known{nearest(option, error.options)}; known are {', '.join(error.options)}"
     if match := re.match(r"In '\w+': Could not load '(\w+)/([^']+)'", str(error)):
         group, option = match.groups()  # of a list of options, which Hydra says in other words
         known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}={option} is not known{_nearest(option, known)}; known are {', '.join(known)}"
+        return f"{group}={option} is not known{nearest(option, known)}; known are {', '.join(known)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give it one, as in {error.full_key}=..."
     if isinstance(error, OverrideParseException):
@@ -119,7 +119,7 @@ def _unknown_key(key: str, config_name: str) -> str:
     if key in keys:  # by default, that is
         group = key.partition(".")[0]
         return f"{key} is not of the option of {group} that is chosen: leave it out, or choose another {group}="
-    hint = _nearest(key, list(dict.fromkeys([*keys, *groups])))
+    hint = nearest(key, list(dict.fromkeys([*keys, *groups])))
     return f"{key} is not in the config{hint}; see all of it with {command_line(config_name, '--cfg', 'job')}"
 
 
@@ -135,10 +135,3 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if OmegaConf.is_dict(node := cfg._get_node(name)) and not OmegaConf.is_interpolation(cfg, name):
             yield from _keys(node, f"{prefix}{name}.")
-
-
-def _nearest(word: str, words: list[str]) -> str:
-    """ ", did you mean ..." with up to two of the words, those first that differ only in what stands before the dot."""
-    last = word.rpartition(".")[2]
-    near = [w for w in words if w.rpartition(".")[2] == last] + difflib.get_close_matches(word, words, n=2, cutoff=0.7)
-    return f", did you mean {' or '.join(dict.fromkeys(near[:2]))}" if near else ""

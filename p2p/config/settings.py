@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from p2p.config.annotations import argument_kinds
 from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
-from p2p.config.shown import as_typed
+from p2p.config.shown import as_typed, nearest
 from p2p.run.leaves import leaves
 
 if TYPE_CHECKING:  # importing it takes seconds, which p2p.config.cli would add to every command
@@ -31,6 +31,7 @@ WORDS = {
     NoneType: "null",
 }
 NUMBERS = {bool, int, float}
+MODES = ("min", "max")  # of a score: lower or higher is better
 WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
@@ -44,13 +45,14 @@ def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -
         overrides: of the command line, of which those that choose an option of a group also shape the defaults.
 
     Raises:
-        ValueError: a value is of another type than its default, out of range, or an empty word.
+        ValueError: a value is of another type than its default, out of range, or a word that is not known.
     """
     settle_paths(cfg)
     groups = GlobalHydra.instance().config_loader().list_groups("")
     choices = [override for override in overrides if re.match(r"[+~]*([^@=]+)", override)[1] in groups]
     check_types(cfg, hydra.compose(config_name, overrides=choices))
     check_ranges(cfg)
+    check_modes(cfg)
 
 
 def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
@@ -120,6 +122,22 @@ def check_ranges(cfg: DictConfig) -> None:
                     raise ValueError(f"{path}={as_typed(value)} cannot be: use {allowed.words()}")
                 if number is not None and not allowed.holds(number):
                     raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")
+
+
+def check_modes(cfg: DictConfig) -> None:
+    """Refuse words for the better end of a score other than Lightning's and torch's.
+
+    Raises:
+        ValueError: the first such word, and what was meant.
+    """
+    found = dict(leaves(OmegaConf.to_container(cfg, resolve=False)))
+    for path, value in found.items():
+        parent, _, name = path.rpartition(".")
+        of_a_score = path in ("monitor_mode", "scheduler.mode") or (name == "mode" and f"{parent}.monitor" in found)
+        if of_a_score and value not in MODES and "${" not in str(value):
+            raise ValueError(
+                f"{path}={as_typed(value)} is not known{nearest(str(value), [*MODES])}: use {' or '.join(MODES)}"
+            )
 
 
 def check_strategy(trainer: Trainer, model: LightningModule) -> None:

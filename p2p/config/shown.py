@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -28,3 +29,10 @@ def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # what Python makes of a byte that is not UTF-8, see PEP 383
         return f"\\x{ord(character) - 0xDC00:x}"
     return character.encode("unicode_escape").decode()
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """ ", did you mean ..." with up to two of the words, those first that differ only in what stands before the dot."""
+    last = word.rpartition(".")[2]
+    near = [w for w in words if w.rpartition(".")[2] == last] + difflib.get_close_matches(word, words, n=2, cutoff=0.7)
+    return f", did you mean {' or '.join(dict.fromkeys(near[:2]))}" if near else ""

@@ -13,7 +13,6 @@ from lightning import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
-from torchmetrics import MetricCollection
 
 from p2p.run.checkpoint import ORIGIN, origin_of, write_checkpoint
 from p2p.run.record import as_record
@@ -78,23 +77,6 @@ class Checkpoints(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove it, if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-def check_monitor(scores: MetricCollection, *, monitor: str, mode: str) -> None:
-    """Raise a ValueError if there is no such score, or the worst epoch would be taken for the best.
-
-    Args:
-        scores: of validation.
-        monitor, mode: the settings monitor and monitor_mode.
-    """
-    known = dict(scores.items(keep_base=False))
-    if monitor not in known:
-        raise ValueError(f"monitor={monitor} is no score of validation: use {' or '.join(known)}, or add it to metrics")
-    if mode not in ("min", "max"):
-        raise ValueError(f"monitor_mode={mode} is not known: use min or max")
-    higher = known[monitor].higher_is_better
-    if higher is not None and mode != (better := "max" if higher else "min"):
-        raise ValueError(f"monitor_mode={mode} takes the worst {monitor} for the best: use monitor_mode={better}")
 
 
 def check_savers(callbacks: dict[str, Callback], run_dir: Path) -> None:

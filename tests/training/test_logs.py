@@ -1,14 +1,10 @@
 """What loggers are told of a run."""
 
-import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-from torchmetrics import MetricCollection
 
-from p2p.metrics import image
 from p2p.training.logs import log_settings, settings_of
-from p2p.training.saving import check_monitor
 from tests.test_configs import compose_command
 
 
@@ -40,19 +36,3 @@ def test_tensorboard_has_a_row_of_settings_and_scores_and_every_logger_the_setti
     scores = plugin_data_pb2.HParamsPluginData.FromString(told[metadata.EXPERIMENT_TAG].plugin_data.content)
     assert [metric.name.tag for metric in scores.experiment.metric_infos] == ["val/L1"]
     assert "optimizer.lr: 0.5" in (tmp_path / "csv/version_0/hparams.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    ("monitor", "mode", "sentence"),
-    [
-        ("val/L2", "min", "monitor=val/L2 is no score of validation: use val/L1 or val/PSNR, or add it to metrics"),
-        ("val/PSNR", "min", "monitor_mode=min takes the worst val/PSNR for the best: use monitor_mode=max"),
-        ("val/L1", "max", "monitor_mode=max takes the worst val/L1 for the best: use monitor_mode=min"),
-        ("val/L1", "least", "monitor_mode=least is not known: use min or max"),
-    ],
-)
-def test_a_score_that_cannot_tell_the_best(monitor, mode, sentence):
-    scores = MetricCollection({"L1": image.l1(), "PSNR": image.psnr()}, prefix="val/")
-    with pytest.raises(ValueError, match=sentence):
-        check_monitor(scores, monitor=monitor, mode=mode)
-    check_monitor(scores, monitor="val/PSNR", mode="max")
