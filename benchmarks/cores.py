@@ -33,36 +33,30 @@ def limited_to(count: int) -> Iterator[None]:
 
 def cpu_seconds() -> float:
     """Processor time, user and system, of this process and its children, also of those that have ended."""
-    return sum(_of_one(process) for process in _processes(os.getpid()))
+    stats = _stats()
+    # Fields 14 to 17 of proc(5): its own time, and its ended children's.
+    return sum(sum(map(int, stats[process][11:15])) for process in _tree(stats)) / TICKS_PER_S
 
 
 def _use(cores: set[int]) -> None:
-    for process in _processes(os.getpid()):
-        for thread in _threads(process):
-            with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setaffinity(thread, cores)
+    for process in _tree(_stats()):
+        for thread in (PROC / f"{process}/task").glob("*"):  # none, if it has ended meanwhile
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
 
 
-def _processes(process: int) -> list[int]:
-    """A process, its children, theirs, and so on."""
-    found = [process]
-    for thread in _threads(process):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for child in (PROC / f"{process}/task/{thread}/children").read_text().split():
-                found += _processes(int(child))
+def _tree(stats: dict[int, list[str]]) -> list[int]:
+    """This process, its children, theirs, and so on."""
+    found = [os.getpid()]
+    for process in found:
+        found += [child for child, fields in stats.items() if int(fields[1]) == process]
     return found
 
 
-def _threads(process: int) -> list[int]:
-    try:
-        return [int(each.name) for each in (PROC / f"{process}/task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _of_one(process: int) -> float:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        # After the name, which is in brackets: fields 14 to 17 of proc(5), its own and its ended children's time.
-        fields = (PROC / f"{process}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / TICKS_PER_S
-    return 0.0
+def _stats() -> dict[int, list[str]]:
+    """What proc(5) says of each process, from its third field on: those behind the name, which is in brackets."""
+    found = {}
+    for path in PROC.glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    return found

@@ -20,7 +20,7 @@ from benchmarks import bgr
 from benchmarks.savers import Savers, drive
 from p2p.data.pairs import Pair
 
-PREFETCHED = 4  # batches, by each process of the DataLoader
+PREFETCHED = 2  # batches, by each process of the DataLoader
 
 
 class LeftHalves(Dataset):

@@ -43,7 +43,8 @@ class Savers:
         self._drain = ThreadPoolExecutor(1)
         self._saving: list[Future[list[AsyncResult]]] = []  # of each batch so far
         if torch.cuda.is_available():
-            torch.cuda.cudart().cudaHostRegister(self._ring.data_ptr(), self._ring.numel(), 0)
+            error = torch.cuda.cudart().cudaHostRegister(self._ring.data_ptr(), self._ring.numel(), 0)
+            assert int(error) == 0, error  # else copies would wait, and the peer be slower than it is
 
     def put(self, frames_NHWC: torch.Tensor, names: list[str]) -> None:
         """Have frames saved, uint8 BGR on any device. Waits for a free slot."""
