@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import inputs
 from benchmarks.engines import make_engine, make_network
-from benchmarks.pipeline import CODECS, stages_for
+from benchmarks.ours import CODECS, stages_for
 from benchmarks.record import ROOT, commit, head
 from p2p.config.cli import quiet_libraries
 from p2p.data.pairs import Pair, find_inputs
