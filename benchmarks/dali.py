@@ -59,10 +59,7 @@ def run(
         shape: (H, W, 3) of what goes in and comes out.
         threads, hw_decoder_load, savers: see `candidates`.
     """
-    with (
-        torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False),
-        Savers(savers, batch=batch, shape=shape, output=output, format=format) as pool,
-    ):
+    with Savers(savers, batch=batch, shape=shape, output=output, format=format) as pool:
         example_NHWC = torch.zeros(batch, *shape, dtype=torch.float16, device="cuda")
         warm_up(generate, example_NHWC, images=len(pairs))
         chosen = [index % len(pairs) for index in range(WARM * batch)] + [*range(len(pairs))]

@@ -111,10 +111,6 @@ def run(
         for frames_NHWC, chosen in loader:
             yield frames_NHWC.to(device, non_blocking=True), [pairs[number].name for number in chosen.tolist()]
 
-    # Our own pipeline asks for deterministic kernels; here the fastest are taken.
-    with (
-        torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False),
-        Savers(savers, batch=batch, shape=shape, output=output, format=format) as pool,
-    ):
+    with Savers(savers, batch=batch, shape=shape, output=output, format=format) as pool:
         warm_up(generate, torch.zeros(batch, *shape, dtype=torch.uint8, device=device), images=len(pairs))
         return drive(batches(), generate, pool)

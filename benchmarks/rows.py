@@ -49,7 +49,7 @@ def table(measured: list[dict]) -> str:
     lines = ["| codec | format | batch | cores | images/s | cores busy | times the peer |", "|---" * 7 + "|"]
     for row in measured:
         if "failed" in row:
-            speed, busy, times = row["failed"], "", ""
+            speed, busy, times = "failed", "", ""
         else:
             speed, busy = f"{row['images_per_s']:,.0f}", f"{row['cores_busy']:.1f}"
             times = f"{row['images_per_s'] / peer[_place(row)]:.2f}" if _place(row) in peer else ""
