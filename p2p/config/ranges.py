@@ -81,7 +81,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "callbacks.ema.decay": PART,
     "callbacks.*.every_n_*": COUNT,
     "callbacks.samples.count": NOT_NEGATIVE,
-    "callbacks.progress.refresh_rate": COUNT,
+    "callbacks.progress.refresh_s": NOT_NEGATIVE,
     "callbacks.*.patience": NOT_NEGATIVE,
     "callbacks.*.save_top_k": Range(-1),
     "backend.*_batch": COUNT,

@@ -35,6 +35,9 @@ def modernize(record: DictConfig) -> None:
         record.norm_stats = "instance" if record.batch_size == 1 else "running"
     if "losses" not in record and "model" in record:
         _name_losses_and_metrics(record)
+    progress = (record.get("callbacks") or {}).get("progress")
+    if progress and progress.pop("refresh_rate", None):  # in batches
+        progress.refresh_s = 0.25
 
 
 def _name_losses_and_metrics(record: DictConfig) -> None:
