@@ -8,6 +8,7 @@ from p2p.commands.run import keep_apart
 from p2p.config.cli import short
 from p2p.data.pairs import find_inputs
 from p2p.training.saving import Checkpoints
+from p2p.training.writer import Writer
 from tests.conftest import picture
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
@@ -26,7 +27,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_the_record_of_the_o
     cfg = OmegaConf.create({"epochs": 1, "twice": "${epochs}"})
     data = [Batch(["x"], *picture_tensors(2 if fails and index else 3)) for index in range(2)]
     saving = {"enable_checkpointing": True, "callbacks": [ModelCheckpoint(tmp_path / "checkpoints")]}
-    saving["plugins"] = [Checkpoints(cfg, tmp_path)]
+    saving["plugins"] = [Checkpoints(cfg, tmp_path, writer=Writer())]
     model = pix2pix(TinyGenerator(), TinyDiscriminator())
     if fails:
         with pytest.raises(RuntimeError, match="channels"):

@@ -34,6 +34,7 @@ from p2p.training.logs import going_on, log_settings
 from p2p.training.monitors import Monitor, check_monitors
 from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint
 from p2p.training.saving import Checkpoints, check_savers
+from p2p.training.writer import Writer
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
@@ -114,11 +115,11 @@ def make_trainer(cfg: DictConfig, data: LightningDataModule, loggers: list[Logge
         callbacks.pop("learning_rate", None)  # refuses to have nowhere to write to
     # The last checkpoint is saved behind the best ones, so that it knows of them.
     ordered = sorted(callbacks.values(), key=lambda each: isinstance(each, ModelCheckpoint) and each.monitor is None)
-    trainer = made(cfg, "trainer", callbacks=ordered, logger=loggers)
+    trainer = made(cfg, "trainer", callbacks=[writer := Writer(), *ordered], logger=loggers)
     check_savers(callbacks, run_dir)
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches=0 leaves no score to choose the best epoch by: use 1 or more")
-    trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, resumed=resume)
+    trainer.strategy.checkpoint_io = Checkpoints(cfg, run_dir, writer=writer, resumed=resume)
     return trainer
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 PREFIX, SUFFIX = ".p2p-", ".partial"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)  # what write() reports without a name
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 @contextmanager
@@ -58,6 +59,28 @@ def write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Replace a file's contents, text in UTF-8; see `replacing`."""
     with replacing(path, durable=durable) as partial:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def link(source: Path, path: Path) -> None:
+    """Make `path` another name of a whole file, or a copy of it where the file system has no hard links.
+
+    Raises:
+        OSError: it cannot be made; its `filename` is `path`.
+    """
+    if path.exists() and path.samefile(source):  # a rename would leave both names
+        return
+    partial = path.with_name(f"{PREFIX}{secrets.token_hex(6)}{SUFFIX}")
+    try:
+        os.link(source, partial)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            _name(error, path)
+            raise
+        with replacing(path) as copy:
+            shutil.copyfile(source, copy)
+    else:
+        partial.replace(path)
+        flush_folder(path.parent)
 
 
 def write_at_once(path: Path, data: bytes) -> None:

@@ -1,11 +1,14 @@
-"""How a training saves: each checkpoint atomically, with the record of the settings that it was trained with."""
+"""How a training saves: beside its steps, atomically, with the record of the settings that it was trained with."""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,15 +20,25 @@ from omegaconf import DictConfig, OmegaConf
 from p2p.run.checkpoint import ORIGIN, origin_of, write_checkpoint
 from p2p.run.record import as_record
 from p2p.system import atomic
+from p2p.training.snapshot import snapshot
+from p2p.training.writer import Writer
 
 OURS = re.compile(r"(last|best|epoch_\d+)\.ckpt")  # what the callbacks of conf/callbacks name their files
+
+
+# What says, with the names of its parts, that two checkpoints are of one moment, and differ in callbacks alone.
+MOMENT = ("global_step", "loops", "lr_schedulers")
 
 
 class Checkpoints(TorchCheckpointIO):
     """What Lightning writes and removes checkpoints by.
 
     Its own way is a copy in memory, a file in the system's temporary folder, and a move, which from one disk to another
-    is a copy over the earlier checkpoint.
+    is a copy over the earlier checkpoint. The training waits for it, for each file of an epoch anew.
+
+    Here it waits for the copy of weights and averages in host memory, which a GPU makes in some 20 ms, and for a
+    checkpoint before this one that is not on the disk yet. All that is saved at one moment, such as the last and the
+    best, is one file with several names (hard links), and says what the last of them is to say.
 
     A checkpoint and its record are one file, so they agree whenever the process is killed. When the first checkpoint is
     there, a copy of the record becomes the run's `train.yaml`, what Hydra knows of the run is kept in `.hydra`, and
@@ -35,48 +48,114 @@ class Checkpoints(TorchCheckpointIO):
     Args:
         cfg: see `p2p.run.record.as_record` for what is kept of it, when the first checkpoint is saved.
         run_dir: runs/<name>.
+        writer: writes them, and removes them.
         resumed: the checkpoint that the training goes on from, whose run it is then; None starts a new one.
     """
 
-    def __init__(self, cfg: DictConfig, run_dir: Path, *, resumed: Path | None = None):
-        self._cfg, self._run_dir = cfg, run_dir
+    def __init__(self, cfg: DictConfig, run_dir: Path, *, writer: Writer, resumed: Path | None = None):
+        self._cfg, self._run_dir, self._writer = cfg, run_dir, writer
         self._start = f"{datetime.now(timezone.utc).isoformat(timespec='microseconds')} by process {os.getpid()}"
         self._run = self._start if resumed is None else origin_of(resumed).get("run")
         self._first = True
+        self._latest: Save | None = None
 
     @cached_property
     def _record(self) -> str:
         return f"# Written by train.py, started {self._start}\n{OmegaConf.to_yaml(as_record(self._cfg))}"
 
+    @cached_property
+    def _hydra(self) -> dict[str, str]:
+        """The files that Hydra names so: config, typed overrides and Hydra's own settings."""
+        if not HydraConfig.initialized():
+            return {}
+        hydra = HydraConfig.instance().cfg
+        nodes = {"config": self._cfg, "overrides": hydra.hydra.overrides.task, "hydra": hydra}
+        return {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in nodes.items()}
+
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
-        """Write it. Of several processes only the first comes here.
+        """Have it written when the next batch is trained, or by `teardown`. Of several processes the first comes here.
 
         Raises:
-            OSError: it cannot be written, such as on a full disk; the earlier one of this name stays.
+            OSError: one before could not be written, such as on a full disk; the earlier one of its name stays.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = checkpoint | {ORIGIN: {"run": self._run, "record": self._record}}
-        write_checkpoint(path, checkpoint)
-        if self._first:
-            atomic.write(self._run_dir / "train.yaml", self._record)
-            if HydraConfig.initialized():
-                self._keep_hydra()
-            for other in path.parent.iterdir():
-                if OURS.fullmatch(other.name) and origin_of(other).get("run") != self._run:
-                    other.unlink()
-            self._first = False
-
-    def _keep_hydra(self) -> None:
-        """The files that Hydra names so: config, typed overrides and Hydra's own settings."""
-        hydra, folder = HydraConfig.instance().cfg, self._run_dir / ".hydra"
-        folder.mkdir(exist_ok=True)
-        for name, node in {"config": self._cfg, "overrides": hydra.hydra.overrides.task, "hydra": hydra}.items():
-            atomic.write(folder / f"{name}.yaml", OmegaConf.to_yaml(node))
+        moment = [sorted(checkpoint), *(checkpoint.get(part) for part in MOMENT)]
+        latest, path = self._latest, Path(path)
+        if latest is not None and latest.write in self._writer.due and latest.moment == moment:
+            if "callbacks" in checkpoint:
+                latest.contents["callbacks"], wait = snapshot(checkpoint["callbacks"])
+                latest.waits.append(wait)
+            latest.paths.append(path)
+            return
+        if latest is not None:  # one copy in memory at a time
+            self._writer.start()
+            latest.over.wait()
+        contents, wait = snapshot(checkpoint | {ORIGIN: {"run": self._run, "record": self._record}})
+        then = partial(self._replace_earlier_run, hydra=self._hydra)
+        save = Save(moment, contents, [wait], [path], then)
+        self._writer.submit(save.write)
+        self._latest = save
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove it, if it is there."""
-        Path(path).unlink(missing_ok=True)
+        """Remove it, if it is there, when what has been saved by now is written."""
+        self._writer.submit(lambda: Path(path).unlink(missing_ok=True))
+
+    def teardown(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        self._writer.wait()
+
+    def _replace_earlier_run(self, folder: Path, *, hydra: dict[str, str]) -> None:
+        """What happens when the first checkpoint is there, in this folder."""
+        if not self._first:
+            return
+        atomic.write(self._run_dir / "train.yaml", self._record)
+        for name, text in hydra.items():
+            (self._run_dir / ".hydra").mkdir(exist_ok=True)
+            atomic.write(self._run_dir / ".hydra" / name, text)
+        for other in folder.iterdir():
+            if OURS.fullmatch(other.name) and origin_of(other).get("run") != self._run:
+                other.unlink()
+        self._first = False
+
+
+@dataclass(eq=False)
+class Save:
+    """A checkpoint that is to be written.
+
+    Attributes:
+        moment: that it is of.
+        contents: a snapshot.
+        waits: return when it is complete.
+        paths: its names.
+        then: what is to be done when it is written, in its folder.
+        over: set when it has been written, or could not be.
+    """
+
+    moment: list
+    contents: dict
+    waits: list[Callable[[], None]]
+    paths: list[Path]
+    then: Callable[[Path], None]
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def write(self) -> None:
+        """The job."""
+        try:
+            first, *others = self.paths
+            for path in self.paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            for wait in self.waits:
+                wait()
+            write_checkpoint(first, self.contents)
+            for other in others:
+                atomic.link(first, other)
+            self.then(first.parent)
+        finally:
+            self.contents.clear()  # its memory is free for the next one
+            self.over.set()
 
 
 def check_savers(callbacks: dict[str, Callback], run_dir: Path) -> None:

@@ -19,6 +19,7 @@ from p2p.run.record import read_record
 from p2p.system import atomic
 from p2p.system.lock import held
 from p2p.training.saving import Checkpoints
+from p2p.training.writer import Writer
 from tests.test_configs import compose_command
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
@@ -73,7 +74,12 @@ def killed_at(place, name, monkeypatch, work):
 
 
 def of_run(folder, lr, **options):
-    return Checkpoints(OmegaConf.create({"generator": 1, "lr": lr}), folder, **options)
+    return Checkpoints(OmegaConf.create({"generator": 1, "lr": lr}), folder, writer=Writer(), **options)
+
+
+def save(saving, contents, path):
+    saving.save_checkpoint(contents, path)
+    saving.teardown()
 
 
 def leftovers(folder):
@@ -87,7 +93,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path):
     def save_for_ever():
         saving = of_run(tmp_path, lr=1)
         while True:
-            saving.save_checkpoint(big, last)
+            save(saving, big, last)
 
     interrupted = 0
     for delay in range(10):
@@ -101,7 +107,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path):
         atomic.sweep(last.parent)
         assert not leftovers(tmp_path)
     assert interrupted
-    of_run(tmp_path, lr=1).save_checkpoint(big, last)
+    save(of_run(tmp_path, lr=1), big, last)
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -173,7 +179,7 @@ def earlier(tmp_path):
     saving = of_run(tmp_path, lr=1)
     folder = tmp_path / "checkpoints"
     for name in ("last", "best", "epoch_0007"):
-        saving.save_checkpoint({"epoch": 7}, folder / f"{name}.ckpt")
+        save(saving, {"epoch": 7}, folder / f"{name}.ckpt")
     (folder / "mine.ckpt").write_bytes((folder / "best.ckpt").read_bytes())
     return folder
 
@@ -187,7 +193,7 @@ def test_the_first_checkpoint_of_a_new_run_removes_those_of_the_earlier_one(earl
     saving = of_run(run_dir, lr=2)
     assert names(earlier) == ["best", "epoch_0007", "last", "mine"]
     for name, left in (("last", ["last", "mine"]), ("best", ["best", "last", "mine"])):
-        saving.save_checkpoint({"epoch": 0}, earlier / f"{name}.ckpt")
+        save(saving, {"epoch": 0}, earlier / f"{name}.ckpt")
         assert names(earlier) == left
         assert read_record(run_dir, earlier / f"{name}.ckpt").lr == 2
     assert read_record(run_dir, earlier / "mine.ckpt").lr == 1
@@ -196,7 +202,7 @@ def test_the_first_checkpoint_of_a_new_run_removes_those_of_the_earlier_one(earl
 
 def test_a_resumed_run_keeps_its_checkpoints_each_with_the_settings_it_was_trained_with(earlier):
     run_dir = earlier.parent
-    of_run(run_dir, lr=2, resumed=earlier / "last.ckpt").save_checkpoint({"epoch": 8}, earlier / "last.ckpt")
+    save(of_run(run_dir, lr=2, resumed=earlier / "last.ckpt"), {"epoch": 8}, earlier / "last.ckpt")
     assert names(earlier) == ["best", "epoch_0007", "last", "mine"]
     assert find_checkpoint(run_dir, "best") == earlier / "best.ckpt"
     assert [read_record(run_dir, earlier / f"{name}.ckpt").lr for name in ("last", "best")] == [2, 1]
@@ -207,9 +213,9 @@ def test_a_run_of_an_early_version_is_resumed_and_keeps_its_checkpoints(tmp_path
         torch.save({"epoch": 7}, tmp_path / f"{name}.ckpt")
     (tmp_path / "train.yaml").write_text("generator: 1\nlr: 1\n")
     assert read_record(tmp_path, tmp_path / "best.ckpt").lr == 1
-    of_run(tmp_path, lr=2, resumed=tmp_path / "last.ckpt").save_checkpoint({"epoch": 8}, tmp_path / "last.ckpt")
+    save(of_run(tmp_path, lr=2, resumed=tmp_path / "last.ckpt"), {"epoch": 8}, tmp_path / "last.ckpt")
     assert names(tmp_path) == ["best", "last", "train"]
-    of_run(tmp_path, lr=3).save_checkpoint({"epoch": 0}, tmp_path / "last.ckpt")
+    save(of_run(tmp_path, lr=3), {"epoch": 0}, tmp_path / "last.ckpt")
     assert names(tmp_path) == ["last", "train"]
 
 
@@ -220,7 +226,7 @@ def test_a_kill_while_a_new_run_replaces_an_earlier_one(earlier, place, first, m
     where = {"before the first checkpoint": (torch, "save"), "before the record": (atomic, "write")}
     where["before the old ones go"] = (type(run_dir), "unlink")
     work = of_run(run_dir, lr=2)
-    killed_at(*where[place], monkeypatch, lambda: work.save_checkpoint({"epoch": 0}, earlier / f"{first}.ckpt"))
+    killed_at(*where[place], monkeypatch, lambda: save(work, {"epoch": 0}, earlier / f"{first}.ckpt"))
     of = {name: read_record(run_dir, earlier / f"{name}.ckpt").lr for name in (first, other, "epoch_0007", "mine")}
     new = place != "before the first checkpoint"
     assert of == {first: 1 + new, other: 1, "epoch_0007": 1, "mine": 1}
@@ -230,7 +236,7 @@ def test_a_kill_while_a_new_run_replaces_an_earlier_one(earlier, place, first, m
         with pytest.raises(ValueError, match=rf"{other}\.ckpt is of an earlier run than .* use ckpt_path={first}"):
             find_checkpoint(run_dir, other)
         resumed = of_run(run_dir, lr=2, resumed=earlier / f"{first}.ckpt")
-        resumed.save_checkpoint({"epoch": 1}, earlier / f"{first}.ckpt")
+        save(resumed, {"epoch": 1}, earlier / f"{first}.ckpt")
         assert names(earlier) == [first, "mine"]
     else:
         assert find_checkpoint(run_dir, other) == earlier / f"{other}.ckpt"

@@ -16,6 +16,7 @@ from p2p.report import gallery, timeline
 from p2p.run.checkpoint import write_checkpoint
 from p2p.training.callbacks.samples import Samples
 from p2p.training.pix2pix import Pix2Pix
+from p2p.training.writer import writer_of
 from tests.conftest import picture
 from tests.faults.test_checkpoints import QUICK
 from tests.report.test_timeline import overlapped, timeline_of
@@ -32,8 +33,10 @@ def draw_samples(folder, root, *, epoch=1, samples=None):
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         datamodule=PairedImages(root=str(root), transform=Torchvision(image_size=32)),
         loggers=[],
+        callbacks=[],
     )
     samples.on_validation_end(trainer, pix2pix(TinyGenerator(), TinyDiscriminator()))
+    writer_of(trainer).wait()
 
 
 def draw_gallery(folder, root):

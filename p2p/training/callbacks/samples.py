@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.batch import Batch, to_frames
 from p2p.report.picture import contact_sheet, spread
 from p2p.system.atomic import replacing
+from p2p.training.snapshot import snapshot
+from p2p.training.writer import writer_of
 
 
 class Samples(Callback):
     """After validation, a picture of input, output and target for the same few validation pairs.
 
     Of images with many channels it shows the first three, of two channels the first, as grey.
-    Written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard, Weights & Biases, MLflow. With
-    the first one, pictures that an earlier run left in the folder are removed.
+    Drawn beside the training and written as `epoch_0001.png`, ... and to every logger that takes images: TensorBoard,
+    Weights & Biases, MLflow. With the first one, pictures that an earlier run left in the folder are removed.
 
     Args:
         folder: where the pictures go.
@@ -33,6 +37,7 @@ class Samples(Callback):
         self._folder = Path(folder)
         self._count = count
         self._every_n_epochs = every_n_epochs
+        self._shown: list[Batch] = []
         self._drawn = False
         self._resumed: Path | None = None
 
@@ -42,27 +47,43 @@ class Samples(Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Translate, draw, write."""
+        """Translate, and have the rest done."""
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
             return
-        dataset = trainer.datamodule.dataset("val")
-        shown = spread(range(len(dataset)), self._count)
-        rows = [self._row(dataset[index].to(pl_module.device), pl_module) for index in shown]
-        sheet = contact_sheet(rows, header=["input", "output", "target"])
+        if not self._shown:
+            dataset = trainer.datamodule.dataset("val")
+            self._shown = [dataset[index].to(pl_module.device) for index in spread(range(len(dataset)), self._count)]
+        rows, wait = snapshot([self._row(image, pl_module) for image in self._shown])
+        draw = partial(self._draw, rows, wait, epoch=epoch, step=trainer.global_step, loggers=trainer.loggers)
+        writer_of(trainer).submit(draw)
+
+    def _draw(
+        self,
+        rows: list[list[torch.Tensor]],
+        wait: Callable[[], None],
+        *,
+        epoch: int,
+        step: int,
+        loggers: list[Logger],
+    ) -> None:
+        """Draw the frames that are there after `wait`, and write."""
+        wait()
+        frames = [[frame_HWC.numpy() for frame_HWC in row] for row in rows]
+        sheet = contact_sheet(frames, header=["input", "output", "target"])
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._folder / f"epoch_{epoch:04d}.png") as partial:
-            sheet.save(partial, "PNG")
+        with replacing(self._folder / f"epoch_{epoch:04d}.png") as new:
+            sheet.save(new, "PNG")
         if not self._drawn:
             self._remove_others(epoch)
             self._drawn = True
-        for logger in trainer.loggers:
+        for logger in loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [sheet], step=trainer.global_step)
+                logger.log_image("samples", [sheet], step=step)
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_image(logger.run_id, sheet, artifact_file=f"samples/epoch_{epoch:04d}.png")
             elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", np.asarray(sheet), trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
 
     def _remove_others(self, epoch: int) -> None:
         """Those that an earlier run left here; of a run that goes on here, those of epochs that are trained again."""
@@ -72,7 +93,7 @@ class Samples(Callback):
             if found and int(found[1]) != epoch and (int(found[1]) > epoch or not goes_on):
                 path.unlink()
 
-    def _row(self, image: Batch, pl_module: LightningModule) -> list[np.ndarray]:
+    def _row(self, image: Batch, pl_module: LightningModule) -> list[torch.Tensor]:
         """One at a time: transform.preprocess=none leaves images of different sizes."""
         columns = (image.input_NCHW, pl_module(image.input_NCHW), image.target_NCHW)
-        return [to_frames(column)[0].cpu().numpy() for column in columns]
+        return [to_frames(column)[0] for column in columns]

@@ -7,6 +7,7 @@ from PIL import Image
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.training.callbacks.samples import Samples
+from p2p.training.writer import writer_of
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
 
 
@@ -39,10 +40,12 @@ def test_every_logger_gets_the_picture(tmp_path, pair_folder):
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         datamodule=PairedImages(root=str(pair_folder), transform=Torchvision(image_size=32)),
         loggers=[board, wandb, mlflow],
+        callbacks=[],
     )
     Samples(folder=str(tmp_path / "samples"), count=2).on_validation_end(
         trainer, pix2pix(TinyGenerator(), TinyDiscriminator())
     )
+    writer_of(trainer).wait()
     picture = Image.open(tmp_path / "samples/epoch_0002.png")
     ((key, (sheet,), step),) = wandb.logged
     assert (key, step, sheet.size) == ("samples", 7, picture.size)
