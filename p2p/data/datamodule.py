@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from p2p.batch import Batch
 from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
+from p2p.data.kept import LIMIT, KeptBatches
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
@@ -25,6 +27,7 @@ from p2p.data.transforms.transform import Transform
 from p2p.system.lock import turn_to_make
 
 MAX_WORKERS = 8
+TOGETHER = 1 << 20  # pixels that are validated together, 16 images of 256x256: more is no faster
 # Of whole numbers: the smallest and the largest. Each worker is a process of half a gigabyte.
 RANGES = {"workers": (0, 256), "input_channels": (1, 4096), "target_channels": (1, 4096)}
 
@@ -35,7 +38,8 @@ class PairedImages(LightningDataModule):
     Args:
         root: the folder of the data set.
         transform: turns frames into tensors.
-        batch_size: images per training and validation batch.
+        batch_size: images per training batch. Validation takes more at a time if all have one size: its scores are of
+            single images, and no norm sees two of them.
         direction: "AtoB" or "BtoA".
         input_channels, target_channels: 3 for RGB, 1 for grey, of .npy files any number.
         train, val: names of the two splits; `p2p.data.splits.find_split` says where they can be.
@@ -89,6 +93,7 @@ class PairedImages(LightningDataModule):
         self.root = Path(root)
         self._layout = layout
         self._found: dict[str, list[Pair]] = {}
+        self._validation: KeptBatches | DataLoader | None = None
         self._source = source
         self._transform = transform
         self._direction = direction
@@ -156,22 +161,19 @@ class PairedImages(LightningDataModule):
         dataset = self.dataset("train")
         self._keep(dataset)
         sampler = RandomSampler(dataset, generator=torch.Generator())
-        options = self._loader | self._processes(dataset)
+        options = self._loader | self._processes(dataset, self._loader["batch_size"])
         if options["num_workers"]:
             dataset.epoch_seed.share_memory_()
         return EpochLoader(dataset, sampler=sampler, generator=torch.Generator(), **options)
 
-    def _processes(self, dataset: PairDataset) -> dict[str, int | bool]:
+    def _processes(self, dataset: PairDataset, batch_size: int) -> dict[str, int | bool]:
         """The loader's processes, as many as there is shared memory for."""
         if dataset.batches_on_gpu is not None:
             return {"num_workers": 0}
         if self._workers:
-            with torch.random.fork_rng(devices=[]):  # to look at a pair draws its crop
-                first = dataset[0]
-            image_bytes = first.input_NCHW.nbytes + first.target_NCHW.nbytes
             self._workers = workers_that_fit(
                 self._workers,
-                batch_bytes=self._loader["batch_size"] * image_bytes,
+                batch_bytes=batch_size * bytes_of_pair(dataset),
                 processes=1 if self.trainer is None else self.trainer.num_devices,
             )
         return {"num_workers": self._workers, "persistent_workers": self._workers > 0}
@@ -208,16 +210,36 @@ class PairedImages(LightningDataModule):
             f"{len(cache):,} pairs are kept {where}: {cache.bytes / 1e9:.2f} GB, read in {seconds:.1f} s"
         )
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> KeptBatches | DataLoader:
         """The validation pairs in order of name, resized and nothing else; of n processes each takes every n-th.
+
+        They are kept in memory between two validations if that takes a gigabyte at most.
 
         Raises:
             ValueError: there are more processes than pairs.
         """
+        if self._validation is not None:
+            return self._validation
         dataset = self.dataset("val")
-        # With a generator of its own, which is never used, it leaves the global one alone.
-        options = self._loader | self._processes(dataset)
-        return DataLoader(dataset, sampler=self._share(dataset), generator=torch.Generator(), **options)
+        sampler = self._share(dataset)
+        indices = range(len(dataset)) if sampler is None else [*sampler]
+        batch_size = self._validated_together(len(indices))
+        if len(indices) * bytes_of_pair(dataset) <= LIMIT:
+            pin_memory = self._loader["pin_memory"]
+            self._validation = KeptBatches(dataset, indices, batch_size=batch_size, pin_memory=pin_memory)
+        else:
+            # With a generator of its own, which is never used, it leaves the global one alone.
+            options = self._loader | {"batch_size": batch_size} | self._processes(dataset, batch_size)
+            self._validation = DataLoader(dataset, sampler=sampler, generator=torch.Generator(), **options)
+        return self._validation
+
+    def _validated_together(self, count: int) -> int:
+        """Images in a batch of validation, in all of its batches about as many: each size makes cuDNN try kernels."""
+        sizing = self._transform.sizing
+        if not sizing.crops:  # each has a size of its own
+            return self._loader["batch_size"]
+        most = max(self._loader["batch_size"], TOGETHER // sizing.size**2)
+        return math.ceil(count / math.ceil(count / most))
 
     def _share(self, dataset: PairDataset) -> Sampler | None:
         """Lightning's own choice would repeat pairs until all processes have equally many, and score them twice."""
@@ -269,6 +291,13 @@ class EpochLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next epoch as that one, without its first `batches`."""
         self._stopped = state
+
+
+def bytes_of_pair(dataset: PairDataset) -> int:
+    """Of the tensors of the first one."""
+    with torch.random.fork_rng(devices=[]):  # to look at a pair draws its crop
+        first = dataset[0]
+    return first.input_NCHW.nbytes + first.target_NCHW.nbytes
 
 
 def order_of(*, images: int, batch_size: int, processes: int) -> dict[str, int]:

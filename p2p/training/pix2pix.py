@@ -130,6 +130,7 @@ class Pix2Pix(LightningModule):
         self.make_optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
+        self._deployed: tuple[nn.Module, ...] = ()
         for network in (self.generator, self.discriminator):
             if network is not None:
                 initialize(network, init=init, gain=init_gain)
@@ -141,7 +142,8 @@ class Pix2Pix(LightningModule):
 
     def forward(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """Translate as the deployed generator would: no dropout, norm_stats as configured."""
-        return inference_view(self.generator, norm_stats=self._norm_stats)(input_NCHW)
+        (deployed,) = self._deployed or (inference_view(self.generator, norm_stats=self._norm_stats),)
+        return deployed(input_NCHW)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against the updated discriminator.
@@ -167,6 +169,12 @@ class Pix2Pix(LightningModule):
         if self._captured is not None and not logged:
             return  # Lightning takes 0.3 ms to log a value, also where nobody writes it: together a third of a step
         self.log_dict(losses, batch_size=sum(map(len, batches)))
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Log the losses of an epoch's last step, too: log_every_n_steps=10 would log none of an epoch of eight."""
+        connector = self.trainer._logger_connector
+        if self.trainer.is_last_batch and self.trainer.log_every_n_steps and not connector.should_update_logs:
+            connector.log_metrics(connector.metrics["log"])
 
     def _both_steps(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
         # One batch is generated once, for both steps; the graphs of several would fill the memory.
@@ -310,6 +318,10 @@ class Pix2Pix(LightningModule):
     def on_validation_start(self) -> None:
         """Freeze the structure of what is validated: the generator as it will be deployed."""
         self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule
+
+    def on_validation_end(self) -> None:
+        """Let go of it: where Lightning moves the networks in the end, its buffers would not follow."""
+        self._deployed = ()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Scores of the outputs, and on request (`trainer.validate`) of the inputs returned unchanged.

@@ -6,9 +6,12 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
+from p2p.data import datamodule
 from p2p.data.datamodule import PairedImages
+from p2p.data.dataset import PairDataset
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.training.callbacks.samples import Samples
+from p2p.training.writer import writer_of
 from tests.conftest import picture
 
 
@@ -43,11 +46,12 @@ def test_worker_processes_deliver_the_same_validation_batches(pair_folder):
 
 
 def test_processes_share_the_validation_pairs(pair_folder):
-    data = paired_images(pair_folder, batch_size=2)
     for processes, shares in ((1, [["0", "1", "2"]]), (2, [["0", "2"], ["1"]]), (3, [["0"], ["1"], ["2"]])):
         for rank, expected in enumerate(shares):
+            data = paired_images(pair_folder, batch_size=2)
             data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
             assert [name for batch in data.val_dataloader() for name in batch.names] == expected
+    data = paired_images(pair_folder, batch_size=2)
     data.trainer = SimpleNamespace(world_size=4, global_rank=0)
     with pytest.raises(ValueError, match=r"3 validation pairs are too few for 4 processes.* use trainer\.devices=3"):
         data.val_dataloader()
@@ -109,13 +113,39 @@ def test_training_on_arrays_of_five_channels_draws_sample_pictures(tmp_path):
     assert data.dataset("train")[0].input_NCHW.shape == (1, 5, 16, 16)
     trainer = SimpleNamespace(
         current_epoch=0,
+        global_step=7,
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         is_global_zero=True,
         datamodule=data,
         loggers=[],
+        callbacks=[],
     )
     module = torch.nn.Conv2d(5, 3, 1)
     module.device = torch.device("cpu")
     Samples(folder=str(tmp_path / "samples")).on_validation_end(trainer, module)
+    writer_of(trainer).wait()
     with Image.open(tmp_path / "samples/epoch_0001.png") as sheet:
         assert sheet.width > 3 * 16
+
+
+def test_validation_batches_are_read_once_and_of_about_one_size(pair_folder, monkeypatch):
+    for index in range(3, 9):
+        picture(128, 64, seed=index).save(pair_folder / f"val/{index}.png")
+    monkeypatch.setattr(datamodule, "TOGETHER", 4 * 32**2)
+    data = paired_images(pair_folder)
+    first = list(data.val_dataloader())
+    assert [len(batch) for batch in first] == [3, 3, 3]  # and not 4, 4, 1
+    alone = data.dataset("val")
+    assert torch.equal(torch.cat([batch.input_NCHW for batch in first]), torch.cat([pair.input_NCHW for pair in alone]))
+    monkeypatch.setattr(PairDataset, "__getitem__", lambda *_: pytest.fail("it reads again"))
+    again = list(data.val_dataloader())
+    assert all(a is b for a, b in zip(first, again, strict=True))
+
+
+def test_validation_pairs_that_memory_is_not_to_hold_are_read_each_time(pair_folder, monkeypatch):
+    kept = [*paired_images(pair_folder).val_dataloader()]
+    monkeypatch.setattr(datamodule, "LIMIT", 0)
+    loader = paired_images(pair_folder).val_dataloader()
+    assert isinstance(loader, torch.utils.data.DataLoader)
+    for a, b in zip(kept, loader, strict=True):
+        assert a.names == b.names and torch.equal(a.target_NCHW, b.target_NCHW)

@@ -1,10 +1,13 @@
 """The training step against one that is written down from the paper, without modules, optimizers or Lightning."""
 
+import csv
 from functools import partial
+from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -55,11 +58,9 @@ def fit(model, batches, tmp_path, *, val=None, **options):
     trainer = lightning.Trainer(
         accelerator="cpu",
         default_root_dir=tmp_path,
-        logger=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **{"max_epochs": 1, "enable_checkpointing": False} | options,
+        **{"max_epochs": 1, "enable_checkpointing": False, "enable_progress_bar": False, "logger": False} | options,
     )
     trainer.fit(model, DataLoader(batches, batch_size=None), val)
     return trainer
@@ -285,6 +286,31 @@ def test_validation_sees_each_image_alone_if_training_did():
         torch.testing.assert_close(together, torch.cat([model(image[None]) for image in images]))
         model.generator.train()(images * 0.3 + 0.2)  # moves the running averages
         assert torch.allclose(model(images), together) == alone
+
+
+@pytest.mark.parametrize("norm_stats", ["instance", "running"])
+def test_scores_do_not_depend_on_how_many_are_validated_together(norm_stats):
+    torch.manual_seed(0)
+    images = torch.rand(2, 6, 3, 32, 32) * 2 - 1
+    model = pix2pix(UNet(image_size=32, width=4), PatchGAN(width=4), norm_stats=norm_stats)
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    scores = []
+    for size in (1, 2, 6):
+        parts = zip(images[0].split(size), images[1].split(size), strict=True)
+        batches = [Batch(["x"] * size, a, b) for a, b in parts]
+        scores += trainer.validate(model, DataLoader(batches, batch_size=None), verbose=False)
+    for each in scores[1:]:
+        assert each == pytest.approx(scores[0], rel=1e-5)
+
+
+def test_the_last_step_of_an_epoch_is_logged(tmp_path):
+    """Of five steps, every tenth: without more, an epoch would log no loss at all."""
+    model, logger = pix2pix(TinyGenerator(), TinyDiscriminator()), CSVLogger(tmp_path)
+    batches = [Batch(["x"], *torch.rand(2, 1, 3, 16, 16)) for _ in range(5)]
+    fit(model, batches, tmp_path, logger=logger, max_epochs=2, log_every_n_steps=10)
+    rows = list(csv.DictReader((Path(logger.log_dir) / "metrics.csv").open()))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "9")]  # counted from 0, the tenth once
+    assert all(float(row[f"train/{name}"]) for name in ("D", "G_gan", "G_l1") for row in rows)
 
 
 def test_scores_equal_their_formulas(tmp_path):
