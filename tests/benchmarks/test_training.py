@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import baselines, curves, plain_step, training
+from benchmarks import baselines, curves, plain_step, training, whole_training
 from benchmarks.pace import Pace
 from p2p.batch import Batch
 from p2p.losses.adversarial import Vanilla
@@ -130,3 +130,21 @@ def test_curves_are_read_and_drawn(tmp_path):
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)):
         assert (charts[0] == colour).all(axis=2).sum() > 100
     assert (charts[0] != charts[1]).any(axis=2).sum() > 500  # the line goes all the way
+
+
+def test_the_phases_of_a_whole_training_add_up():
+    """Three epochs of 10 s of steps, 3 of validation and 2 of saving, and the first takes 5 s more."""
+    epochs = [{"start": t, "steps_end": t + 10, "saving_s": 2, "images": 40} for t in (128, 148, 163)]
+    record = {"train_start": 128, "train_end": 178, "epochs": epochs}
+    row = whole_training.phases(record, started=100, ended=185)
+    assert row["phases_s"] == {
+        "start-up": 28,
+        "first epoch": 20,
+        "steps": 20,
+        "validation": 6,
+        "checkpoints": 4,
+        "end": 7,
+    }
+    assert sum(row["phases_s"].values()) == row["whole_s"] == 85
+    assert (row["epoch_s"], row["images_per_s"]) == (15, 4)
+    assert row["of_steps"] == round((28 + 20 + 199 * 15 + 7) / 2000, 2)
