@@ -96,11 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of train.py")
     parser.add_argument("--before", type=Path, help="a folder with another commit, to be measured first")
+    parser.add_argument("--only-before", action="store_true", help="measure that alone")
     parser.add_argument("--output", type=Path, help="JSON to write")
     parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
     args = parser.parse_args()
     rows = []
-    for name, tree in (("before", args.before), ("after", ROOT)):
+    for name, tree in (("before", args.before), ("after", None if args.only_before else ROOT)):
         if tree is not None:
             rows.append({"name": name} | measure(tree.resolve(), args.overrides))
             if args.output is not None:  # as far as it is
