@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
-from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.overlap import CODED_BYTES, plan
@@ -45,7 +44,7 @@ def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
     def run(calls: int) -> float:
         begin = time.perf_counter()
         for _ in range(calls):
-            to_frames(stages.engine(from_frames(frames)))
+            stages.engine.frames(frames)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - begin) / calls

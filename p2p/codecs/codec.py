@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,16 +42,33 @@ class GpuCodec(Codec, Protocol):
         """What decodes on that GPU; None where the CPU has to. Tells the user which, where it is not clear."""
 
 
+class CodedFiles(NamedTuple):
+    """Whole files in memory, of which `p2p.codecs.jpeg.gpu_size` says that a GPU may decode them; some, by a slice.
+
+    Attributes:
+        addresses, lengths: of their bytes, uintp (N,).
+        sizes: heights and widths that they have, in pixels, (N, 2).
+    """
+
+    addresses: np.ndarray
+    lengths: np.ndarray
+    sizes: np.ndarray
+
+    def some(self, which: slice) -> CodedFiles:
+        """Those in a slice."""
+        return CodedFiles(*(each[which] for each in self))
+
+
 class BatchDecoder(Protocol):
-    """Decodes batches of files of which `p2p.codecs.jpeg.gpu_size` says that a GPU may. For one thread."""
+    """Decodes batches of files. For one thread."""
 
     def decode(
-        self, files: Sequence[np.ndarray], *, stream: torch.cuda.Stream
+        self, files: CodedFiles, *, stream: torch.cuda.Stream
     ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
-        """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
+        """For each size the places of its images and uint8 (N, H, W, 3).
 
-        The frames are on the GPU in the order of `stream`, and none of this memory may be used again before that
-        stream has come so far. Then come the places of what could not be decoded.
+        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded. Neither
+        this memory nor that of the files may be used again before that stream has come so far.
 
         Raises:
             RuntimeError: the GPU's memory is full.

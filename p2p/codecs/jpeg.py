@@ -14,6 +14,7 @@ JPEG = b"\xff\xd8\xff"  # the first bytes of such a file
 END = b"\xff\xd9"
 BASELINE, SCAN, APP14 = 0xC0, 0xDA, 0xEE
 OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # progressive and so on; those three are no frames
+FIRST, ALONE = 0xC0, {*range(0xD0, 0xDA)}  # markers from here on have a length, but these: RSTn, SOI, EOI
 TURNING = (b"Exif\0\0", b"tiff:Orientation")  # where a file can say that it is to be turned
 SAMPLINGS = {bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x21, 0x12, 0x22)}  # 4:4:4, 4:2:2, 4:4:0, 4:2:0
 
@@ -63,7 +64,8 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if length < 2:
+        # What has no length, and bytes that fill up: libraries may go on elsewhere, and find another frame.
+        if length < 2 or not FIRST <= marker < 0xFF or marker in ALONE:
             return
         yield marker, at
         if marker == SCAN:

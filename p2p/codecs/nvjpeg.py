@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from p2p.codecs.codec import CodedFiles
 from p2p.codecs.fast import Fast
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CannotDecode(Exception):
 
 
 class NvJpegDecoder:
-    """Decodes batches of files of which `p2p.codecs.jpeg.gpu_size` says that the GPU may. For one thread.
+    """Decodes batches of files, see `p2p.codecs.codec.BatchDecoder`. For one thread.
 
     Raises:
         CannotDecode: there is no GPU, no nvJPEG, or no JPEG engine.
@@ -75,69 +75,46 @@ class NvJpegDecoder:
             _check(status, "nvjpegCreateEx")
             _check(self._nvjpeg.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state)), "nvjpegJpegStateCreate")
 
-    def decode(self, files: Sequence[np.ndarray], *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
-        """Whole files, uint8 (bytes,) each -> for each size the places of its images and uint8 (N, H, W, 3).
-
-        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded. The
-        engines do not wait for that stream: neither files nor frames may be used again before it has come so far.
-
-        Raises:
-            RuntimeError: the GPU's memory is full.
-        """
+    def decode(self, files: CodedFiles, *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
+        """For each size the places of its images and uint8 (N, H, W, 3), see `p2p.codecs.codec.BatchDecoder`."""
         import torch
 
         places: dict[tuple[int, int], list[int]] = defaultdict(list)
-        missed = []
-        for place, file in enumerate(files):
-            if (size := self._size(file)) is None:
-                missed.append(place)
-            else:
-                places[size].append(place)
-        if not places:
-            return [], missed
+        for place, (height, width) in enumerate(files.sizes.tolist()):
+            places[height, width].append(place)
         with torch.cuda.device(self._device), torch.cuda.stream(stream):
             groups = [
                 (same, torch.empty(len(same), *size, 3, dtype=torch.uint8, device=self._device))
                 for size, same in places.items()
             ]
-            status = self._decode([files[place] for same, _ in groups for place in same], groups, stream)
+            status = self._decode(files, groups, stream)
         if status == NO_MEMORY:
             _check(status, "nvjpegDecodeBatched")
         if status == 0:
-            return groups, missed
-        if len(files) == 1:
+            return groups, []
+        if len(files.lengths) == 1:
             return [], [0]
         return self._one_by_one(files, stream)  # one that is damaged spoils its batch
 
-    def _size(self, file: np.ndarray) -> tuple[int, int] | None:
-        """Height and width as nvJPEG reads them, since it will write as many pixels; None if it reads nothing."""
-        channels, chroma = ctypes.c_int(), ctypes.c_int()
-        widths, heights = (ctypes.c_int * COMPONENTS)(), (ctypes.c_int * COMPONENTS)()
-        found = channels, chroma, widths, heights
-        status = self._nvjpeg.nvjpegGetImageInfo(self._handle, file.ctypes.data, file.size, *map(ctypes.byref, found))
-        return None if status else (heights[0], widths[0])
-
-    def _decode(self, files: list[np.ndarray], groups: Groups, stream: torch.cuda.Stream) -> int:
+    def _decode(self, files: CodedFiles, groups: Groups, stream: torch.cuda.Stream) -> int:
         """Queue the batch; returns nvJPEG's status."""
-        if self._count != len(files):
-            status = self._nvjpeg.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(files), 1, RGBI)
+        images = np.zeros(len(files.lengths), IMAGE)
+        for places, frames in groups:
+            images["channel"][places, 0] = frames.data_ptr() + frames.stride(0) * np.arange(len(places))
+            images["pitch"][places, 0] = frames.stride(1)
+        if self._count != len(images):
+            status = self._nvjpeg.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(images), 1, RGBI)
             _check(status, "nvjpegDecodeBatchedInitialize")
-            self._count = len(files)
-        sources = np.array([file.ctypes.data for file in files], np.uintp)
-        lengths = np.array([file.size for file in files], np.uintp)
-        images = np.zeros(len(files), IMAGE)
-        images["channel"][:, 0] = np.concatenate(
-            [frames.data_ptr() + frames.stride(0) * np.arange(len(frames)) for _, frames in groups]
-        )
-        images["pitch"][:, 0] = np.concatenate([np.full(len(frames), frames.stride(1)) for _, frames in groups])
-        arrays = (each.ctypes.data for each in (sources, lengths, images))
-        return self._nvjpeg.nvjpegDecodeBatched(self._handle, self._state, *arrays, stream.cuda_stream)
+            self._count = len(images)
+        sources, lengths = (np.ascontiguousarray(each, np.uintp) for each in (files.addresses, files.lengths))
+        pointers = (each.ctypes.data for each in (sources, lengths, images))
+        return self._nvjpeg.nvjpegDecodeBatched(self._handle, self._state, *pointers, stream.cuda_stream)
 
-    def _one_by_one(self, files: Sequence[np.ndarray], stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
+    def _one_by_one(self, files: CodedFiles, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
         groups: Groups = []
         missed = []
-        for place, file in enumerate(files):
-            decoded, _ = self.decode([file], stream=stream)
+        for place in range(len(files.lengths)):
+            decoded, _ = self.decode(files.some(slice(place, place + 1)), stream=stream)
             groups += [([place], frames) for _, frames in decoded]
             missed += [] if decoded else [place]
         return groups, missed
@@ -158,10 +135,9 @@ def _library(device: torch.device) -> ctypes.CDLL:
             library = ctypes.CDLL(path)
         except OSError:
             continue
-        address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+        address, number = ctypes.c_void_p, ctypes.c_int
         library.nvjpegCreateEx.argtypes = [number, address, address, ctypes.c_uint, address]
         library.nvjpegJpegStateCreate.argtypes = [address, address]
-        library.nvjpegGetImageInfo.argtypes = [address, address, size, address, address, address, address]
         library.nvjpegDecodeBatchedInitialize.argtypes = [address, address, number, number, number]
         library.nvjpegDecodeBatched.argtypes = [address] * 6
         return library

@@ -30,28 +30,23 @@ WARMUPS = 3  # the first call compiles and tries, the second may still allocate,
 @dataclass(frozen=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    input_NCHW: torch.Tensor
-    output_NCHW: torch.Tensor
+    input: torch.Tensor
+    output: torch.Tensor
 
 
-def capture(
-    program: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program as a function that replays a CUDA graph, one for each shape of its input.
+class Captured:
+    """A program that replays a CUDA graph, one for each shape of its input.
 
     The first call with a shape records the graph, which takes some tenths of a second, waits for the whole GPU and
     allocates; warm up with the batch sizes that are to come. After `MAX_GRAPHS` shapes, further ones run without.
     cuDNN chooses among its kernels by their measured time, so that another process may choose others and round
     differently; a recorded graph keeps its choice.
 
-    The returned function takes such a tensor on any device and queues on the current stream a copy into the graph's
-    buffer, which also converts the dtype, the graph, and a copy of the output. A source in pinned host
-    memory is read later, in the order of that stream: it must not be written to before. The result is a new tensor
-    in the program's dtype on `device`, and the caller's alone. Calls may come on different streams, one waits for
-    another; but from one thread at a time.
+    A call takes such a tensor on any device and queues on the current stream a copy into the graph's buffer, which
+    also converts the dtype, the graph, and a copy of the output. A source in pinned host memory is read later, in the
+    order of that stream: it must not be written to before. The result is a new tensor in the program's dtype on
+    `device`, and the caller's alone. Calls may come on different streams, one waits for another; but from one thread
+    at a time.
 
     Args:
         program: float (N, C, H, W) or uint8 (N, H, W, C) on `device` -> the same, by work that may be recorded (see
@@ -59,54 +54,65 @@ def capture(
         device: a CUDA device.
         dtype: what the program takes; None: what the first call with a shape has.
     """
-    stream = torch.cuda.Stream(device)
-    pool = torch.cuda.graph_pool_handle()
-    recordings: dict[torch.Size, _Recording] = {}
-    free = torch.cuda.Event()  # after the last call's work: the buffers may be overwritten
 
-    def record(input_NCHW: torch.Tensor) -> _Recording:
-        nonlocal pool
-        static_NCHW = torch.empty(input_NCHW.shape, dtype=dtype or input_NCHW.dtype, device=device)
-        static_NCHW.copy_(input_NCHW)
-        # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
-        stream.wait_stream(torch.cuda.current_stream(device))
-        stream.wait_event(free)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream), _cudnn_trials():  # around all: a recording that fails leaves its stream current
-            for _ in range(WARMUPS):
-                program(static_NCHW)
-            try:
-                # "thread_local": other threads go on decoding and allocating, which "global" would forbid them.
-                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                    output_NCHW = program(static_NCHW)
-            except RuntimeError:  # such as too little memory, after which a smaller batch may fit
-                pool = torch.cuda.graph_pool_handle()  # the allocator thinks that the old one is still recorded to
-                # And so does the generator of random numbers, which then refuses to make any, until a recording ends
-                # well (seen with torch 2.11, github.com/pytorch/pytorch/issues/171263).
-                with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
-                    static_NCHW.zero_()
-                raise
-        torch.cuda.current_stream(device).wait_stream(stream)
-        return _Recording(graph, static_NCHW, output_NCHW)
+    def __init__(
+        self,
+        program: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+    ):
+        self.program = program
+        self._device, self._dtype = device, dtype
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recordings: dict[torch.Size, _Recording] = {}
+        self._free = torch.cuda.Event()  # after the last call's work: the buffers may be overwritten
 
     @torch.inference_mode()
-    def replay(input_NCHW: torch.Tensor) -> torch.Tensor:
-        with torch.cuda.device(device):
-            recording = recordings.get(input_NCHW.shape)
-            if recording is None and len(recordings) < MAX_GRAPHS:
-                recording = recordings[input_NCHW.shape] = record(input_NCHW)
-            now = torch.cuda.current_stream(device)
-            now.wait_event(free)
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """The program's output."""
+        with torch.cuda.device(self._device):
+            recording = self._recordings.get(images.shape)
+            if recording is None and len(self._recordings) < MAX_GRAPHS:
+                recording = self._recordings[images.shape] = self._record(images)
+            now = torch.cuda.current_stream(self._device)
+            now.wait_event(self._free)
             if recording is None:
-                output_NCHW = program(input_NCHW.to(device, dtype, non_blocking=True)).clone()
+                output = self.program(images.to(self._device, self._dtype, non_blocking=True)).clone()
             else:
-                recording.input_NCHW.copy_(input_NCHW, non_blocking=True)
+                recording.input.copy_(images, non_blocking=True)
                 recording.graph.replay()
-                output_NCHW = recording.output_NCHW.clone()
-            free.record(now)
-            return output_NCHW
+                output = recording.output.clone()
+            self._free.record(now)
+            return output
 
-    return replay
+    def _record(self, images: torch.Tensor) -> _Recording:
+        static = torch.empty(images.shape, dtype=self._dtype or images.dtype, device=self._device)
+        static.copy_(images)
+        # After the copy, and after earlier calls on other streams: a program may have one workspace for all calls.
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._stream.wait_event(self._free)
+        graph = torch.cuda.CUDAGraph()
+        # Around all: a recording that fails leaves its stream current.
+        with torch.cuda.stream(self._stream), _cudnn_trials():
+            for _ in range(WARMUPS):
+                self.program(static)
+            try:
+                # "thread_local": other threads go on allocating, which "global" would forbid them.
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                    output = self.program(static)
+            except RuntimeError:  # such as too little memory, after which a smaller batch may fit
+                self._pool = (
+                    torch.cuda.graph_pool_handle()
+                )  # the allocator thinks that the old one is still recorded to
+                # And so does the generator of random numbers, which then refuses to make any, until a recording ends
+                # well (seen with torch 2.11, github.com/pytorch/pytorch/issues/171263).
+                with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream, capture_error_mode="thread_local"):
+                    static.zero_()
+                raise
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        return _Recording(graph, static, output)
 
 
 @contextmanager

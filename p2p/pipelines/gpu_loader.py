@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from p2p.codecs.codec import BatchDecoder
+from p2p.codecs.codec import BatchDecoder, CodedFiles
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import Sizing
 from p2p.pipelines.parts import Parts
@@ -50,45 +50,46 @@ class GpuLoader:
         """Do once what the first batch would wait for: the decoder's buffers, say."""
         buffer = io.BytesIO()
         Image.new("RGB", (width, height)).save(buffer, "JPEG")
-        files = [np.frombuffer(buffer.getvalue(), np.uint8)] * batch_size
-        self._parts(batch_size, lambda part: self._decoder.decode(files[part], stream=self.stream))
+        file = np.frombuffer(buffer.getvalue(), np.uint8)
+        facts = file.ctypes.data, len(file), (height, width)
+        files = CodedFiles(*(np.array([fact] * batch_size) for fact in facts))
+        self._parts(batch_size, lambda part: self._decoder.decode(files.some(part), stream=self.stream))
         self.stream.synchronize()
 
     def __call__(
-        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
+        self, files: CodedFiles, halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
-        """Fill rows with what files, uint8 (bytes,), hold; returns the places of those that cannot be decoded.
+        """Fill rows with what files hold; returns the places of those that cannot be decoded.
 
         Args:
-            files: whole ones. They may change again when `stream` has come so far.
+            files: with the sizes of what is taken of them; their memory may change again when `stream` has come so far.
             halves: which half of each to take.
             output_NHWC: uint8 on the GPU, in the order of `stream`.
             rows: where in it each file goes, in ascending order.
         """
 
         def load(part: slice) -> list[int]:
-            missed = self._load(files[part], halves[part], output_NHWC, rows[part])
+            missed = self._load(files.some(part), halves[part], output_NHWC, rows[part])
             return [part.start + place for place in missed]
 
-        return [place for missed in self._parts(len(files), load) for place in missed]
+        return [place for missed in self._parts(len(rows), load) for place in missed]
 
     def _load(
-        self, files: Sequence[np.ndarray], halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
+        self, files: CodedFiles, halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
         while self._in_use and self._in_use[0][0].query():
             self._in_use.popleft()
-        with self._clock("decode", len(files), lane="decoder"):
+        with self._clock("decode", len(rows), lane="decoder"):
+            times = np.array([(1, 1 if half is None else 2) for half in halves])
+            files = files._replace(sizes=files.sizes * times)
             groups, missed = self._decoder.decode(files, stream=self.stream)
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.stream), self._stream_clock("preprocess", len(rows), lane=LANE):
             for places, frames in groups:
-                with self._stream_clock("preprocess", len(places), lane=LANE):
-                    for half in dict.fromkeys(halves[place] for place in places):
-                        chosen = [i for i, place in enumerate(places) if halves[place] == half]
-                        same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
-                        put(self._sized(same, half), output_NHWC, [rows[places[i]] for i in chosen])
-            read = torch.cuda.Event()
-            read.record()
-        self._in_use.append((read, groups))  # a JPEG engine, which waits for no stream, would write there too soon
+                for half in dict.fromkeys(halves[place] for place in places):
+                    chosen = [i for i, place in enumerate(places) if halves[place] == half]
+                    same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
+                    put(self._sized(same, half), output_NHWC, [rows[places[i]] for i in chosen])
+        self._in_use.append((self.stream.record_event(), groups))  # for a JPEG engine waits for no stream
         return missed
 
     def _sized(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:

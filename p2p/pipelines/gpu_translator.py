@@ -14,12 +14,13 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from p2p.batch import from_frames, to_frames
+from p2p.batch import from_frames
+from p2p.codecs.codec import CodedFiles
 from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import runs
 from p2p.pipelines.slots import CODED, FRAME, HIGH_DEPTH
 from p2p.pipelines.stages import Stages
-from p2p.pipelines.translator import SlotBatch
+from p2p.pipelines.translator import SlotBatch, batches
 from p2p.profiling.streams import StreamClock
 from p2p.system.gpu_faults import failure
 
@@ -36,13 +37,13 @@ class GpuTranslator:
         batch_size: images that the engine gets at a time: a slot's, or fewer.
     """
 
-    depth = 3
+    depth = 2  # one that is translated, and the next, which is loaded
 
     def __init__(self, stages: Stages, arrays: dict[str, np.ndarray], *, batch_size: int):
         self._stages, self._device, self._batch_size = stages, stages.engine.device, batch_size
         self._clock = StreamClock(stages.clock, device=self._device)  # before the streams: it waits for the device
         self._input_NHWC, self._high_depth_NHWC = (torch.from_numpy(arrays[name]) for name in ("input", "high_depth"))
-        self._coded = arrays.get("coded")
+        self._coded = arrays.get("coded")  # (slots, rows, bytes)
         self._output_NHWC = torch.from_numpy(arrays["output"])
         self._loads = torch.cuda.Stream(self._device) if stages.loader is None else stages.loader.stream
         self._engine, self._downloads = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
@@ -53,7 +54,8 @@ class GpuTranslator:
         )
         torch.cuda.synchronize(self._device)  # on the current stream, that memory may still have another use
         self._free = deque(range(self.depth))
-        self._running: deque[tuple[SlotBatch, int, int, torch.cuda.Event]] = deque()
+        self._downloaded = [torch.cuda.Event(blocking=True) for _ in range(self.depth)]
+        self._running: deque[tuple[SlotBatch, int, int]] = deque()
 
     @classmethod
     def held(cls, batch_size: int, stages: Stages) -> int:
@@ -73,7 +75,12 @@ class GpuTranslator:
         """Queue the slot's way to the GPU; `start` comes next. What cannot be decoded is failed."""
         frames_NHWC, coded = self._frames[self._free[0]], batch.in_state(CODED)
         if coded:
-            files = [self._coded[batch.slot, row, : batch.found["coded"][row]] for row in coded]
+            found, (of_slot, of_row, _) = batch.found[coded], self._coded.strides
+            files = CodedFiles(
+                addresses=self._coded.ctypes.data + batch.slot * of_slot + np.array(coded) * of_row,
+                lengths=found["coded"],
+                sizes=np.stack([found["height"], found["width"]], axis=1),
+            )
             halves = [batch.pairs[row].input.half for row in coded]
             for place in self._stages.loader(files, halves, frames_NHWC, coded):
                 self._load_on_cpu(batch, coded[place])
@@ -93,47 +100,47 @@ class GpuTranslator:
 
     def start(self, batch: SlotBatch, slot: int) -> None:
         """Queue the engine's work on the slot that was loaded last, and its way to that output slot."""
-        buffer, count = self._free.popleft(), len(batch.rows)
-        frames_NHWC, translated_NHWC = self._frames[buffer], self._translated[buffer][:count]
-        downloaded = torch.cuda.Event(blocking=True)
+        buffer, rows, high_depth = self._free.popleft(), batch.rows, set(batch.in_state(HIGH_DEPTH))
+        frames_NHWC, translated_NHWC = self._frames[buffer], self._translated[buffer][: len(rows)]
         self._engine.wait_stream(self._loads)
-        with torch.cuda.stream(self._engine), self._clock("generate", count, lane="engine stream"):
+        with torch.cuda.stream(self._engine), self._clock("generate", len(rows), lane="engine stream"):
             first = 0
-            for rows in batch.batches(self._batch_size):
-                self._translate(self._inputs(batch, frames_NHWC, rows), translated_NHWC[first : first + len(rows)])
-                first += len(rows)
+            for some in batches(rows, self._batch_size):
+                inputs_NHWC = rows_of(frames_NHWC, some)
+                if not high_depth.isdisjoint(some):
+                    inputs_NHWC = self._with_high_depth(batch, inputs_NHWC, some, high_depth)
+                self._translate(inputs_NHWC, translated_NHWC[first : first + len(some)])
+                first += len(some)
         self._downloads.wait_stream(self._engine)
         with torch.cuda.stream(self._downloads):
-            self._output_NHWC[slot, :count].copy_(translated_NHWC, non_blocking=True)
-            downloaded.record()
-        self._running.append((batch, slot, buffer, downloaded))
+            self._output_NHWC[slot, : len(rows)].copy_(translated_NHWC, non_blocking=True)
+            self._downloaded[buffer].record()
+        self._running.append((batch, slot, buffer))
 
-    def _inputs(self, batch: SlotBatch, frames_NHWC: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """uint8 (N, H, W, C); float32 in [-1, 1] where an image has more than 8 bits, which is rare and may wait."""
-        frames_NHWC = rows_of(frames_NHWC, rows)
-        high_depth = set(batch.in_state(HIGH_DEPTH)).intersection(rows)
-        if not high_depth:
-            return frames_NHWC
+    def _with_high_depth(
+        self, batch: SlotBatch, frames_NHWC: torch.Tensor, rows: list[int], high_depth: set[int]
+    ) -> torch.Tensor:
+        """float32 in [-1, 1], for some images have more than 8 bits: rare, and waits."""
         values_NHWC = from_frames(frames_NHWC).permute(0, 2, 3, 1)
-        for row in high_depth:
+        for row in high_depth.intersection(rows):
             values_NHWC[rows.index(row)].copy_(self._high_depth_NHWC[batch.slot, row])
         return values_NHWC
 
     def _translate(self, frames_NHWC: torch.Tensor, output_NHWC: torch.Tensor) -> None:
         def translate(part: slice) -> None:
-            outputs = self._stages.generate(self._stages.inputs_of(frames_NHWC[part]))
-            output_NHWC[part].copy_(to_frames(outputs))  # at once: a program may return the same memory every time
+            # Copied at once: a program may return the same memory every time.
+            output_NHWC[part].copy_(self._stages.generate(frames_NHWC[part]))
 
         self._stages.parts(len(frames_NHWC), translate)
 
     def ready(self) -> bool:
         """Whether `finish` returns at once."""
-        return bool(self._running) and self._running[0][3].query()
+        return bool(self._running) and self._downloaded[self._running[0][2]].query()
 
     def finish(self) -> tuple[SlotBatch, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
-        batch, slot, buffer, downloaded = self._running.popleft()
-        downloaded.synchronize()
+        batch, slot, buffer = self._running.popleft()
+        self._downloaded[buffer].synchronize()
         self._free.append(buffer)
         return batch, slot
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
 from p2p.data.pairs import Pair
-from p2p.pipelines.stages import Loaded, Stages
+from p2p.pipelines.stages import Loaded, Stages, stacked
 
 
 class Inputs(Dataset):
@@ -38,7 +38,7 @@ class Translator(LightningModule):
 
     def predict_step(self, batch: list[Loaded], batch_idx: int) -> np.ndarray | tuple[()]:
         """A frame for each image, uint8 (H, W, C)."""
-        return self._stages.translate(torch.cat([image.input_NCHW for image in batch])) if batch else ()
+        return self._stages.translate(stacked(batch)) if batch else ()
 
 
 class Writer(BasePredictionWriter):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from p2p.data.pairs import Pair
-from p2p.pipelines.stages import Stages
+from p2p.pipelines.stages import Stages, stacked
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
@@ -21,6 +19,6 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
             loaded = [image for pair in pairs[start : start + batch_size] if (image := stages.load(pair))]
             if not loaded:  # nothing of it could be read
                 continue
-            frames_NHWC = stages.translate(torch.cat([image.input_NCHW for image in loaded]))
+            frames_NHWC = stages.translate(stacked(loaded))
             for image, frame_HWC in zip(loaded, frames_NHWC, strict=True):
                 stages.save(image.pair, frame_HWC, image.size)

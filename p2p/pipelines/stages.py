@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.codec import Codec, GpuCodec
+from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.transform import Transform
@@ -28,15 +28,18 @@ KEPT = 1000  # failures whose reasons are kept
 
 
 class Loaded(NamedTuple):
-    """An input as the network takes it: float32 (1, C, H, W) in [-1, 1]; and the size that it had, for `save`."""
+    """An input of the network's size, (H, W, C): uint8, or float32 in [-1, 1] where its file has more than 8 bits.
+
+    With the size that it had, for `save`.
+    """
 
     pair: Pair
-    input_NCHW: torch.Tensor
+    frame_HWC: np.ndarray
     size: Size
 
 
 class Stages:
-    """load (decode, preprocess), translate (generate, postprocess) and save (encode, write), timed by a clock.
+    """load (decode, preprocess), translate (generate) and save (encode, write), timed by a clock.
 
     `files` does what needs no engine, here or in a worker. An image that cannot be read or written ends up in
     `failures` and its batch goes on without it; a batch that the GPU's memory does not hold is translated in `parts`;
@@ -111,7 +114,8 @@ class Stages:
                 self.loader.warmup(batch_size, *self.engine.manifest.input_shape[1:])
 
     def _warm_up(self, part: slice) -> None:
-        to_frames(self.engine(torch.zeros(part.stop - part.start, *self.engine.manifest.input_shape))).cpu()
+        channels, height, width = self.engine.manifest.input_shape
+        self.engine.frames(torch.zeros(part.stop - part.start, height, width, channels, dtype=torch.uint8)).cpu()
 
     def load(self, pair: Pair) -> Loaded | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done."""
@@ -121,21 +125,22 @@ class Stages:
                 with self.clock("decode", images=0):
                     data = self.files.read(pair)
                 size = self.files.gpu_size(pair, data)
-                frame_HWC = None if size is None else self._load_on_gpu(pair, data)
+                frame_HWC = None if size is None else self._load_on_gpu(pair, data, size)
             if frame_HWC is None:
                 frame_HWC, size = self.files.load(pair, self.clock, data=data)
         except Failure as error:
             self.fail(pair, *error.args)
             return None
-        with self.clock("preprocess", images=0):
-            return Loaded(pair, from_frames(torch.from_numpy(np.array(frame_HWC, order="C"))[None]), size)
+        return Loaded(pair, frame_HWC, size)
 
-    def _load_on_gpu(self, pair: Pair, data: bytes) -> np.ndarray | None:
+    def _load_on_gpu(self, pair: Pair, data: bytes, size: Size) -> np.ndarray | None:
         """What `load` makes of a file; None where the CPU says what is wrong, or makes it out."""
         _, height, width = self.files.input_shape
+        file = np.frombuffer(data, np.uint8)
+        files = CodedFiles(*(np.array([fact]) for fact in (file.ctypes.data, len(file), size)))
         with torch.cuda.stream(self.loader.stream):
             frames_NHWC = torch.empty(1, height, width, 3, dtype=torch.uint8, device=self.engine.device)
-            missed = self.loader([np.frombuffer(data, np.uint8)], [pair.input.half], frames_NHWC, [0])
+            missed = self.loader(files, [pair.input.half], frames_NHWC, [0])
             return None if missed else frames_NHWC[0].cpu().numpy()
 
     def fail(self, pair: Pair, stage: str, reason: str) -> None:
@@ -144,27 +149,20 @@ class Stages:
         self.on_failure(pair, stage, reason)
         self.on_image()
 
-    def inputs_of(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        """What `generate` takes of the frames in a slot, uint8 or float32 (N, H, W, C)."""
-        as_they_are = self.engine.takes_frames and frames_NHWC.dtype == torch.uint8
-        return frames_NHWC if as_they_are else from_frames(frames_NHWC)
+    def generate(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        """Frames as they are loaded, uint8 or float32 (N, H, W, C) -> uint8 (N, H, W, C') on the engine's device."""
+        if frames_NHWC.dtype == torch.uint8:
+            return self.engine.frames(frames_NHWC)
+        return to_frames(self.engine(from_frames(frames_NHWC)))
 
-    def generate(self, inputs: torch.Tensor) -> torch.Tensor:
-        """float (N, C, H, W), or uint8 (N, H, W, C) for an engine that takes frames -> what `to_frames` takes."""
-        return self.engine.frames(to_frames(inputs)) if self.engine.takes_frames else self.engine(inputs)
-
-    def translate(self, inputs: torch.Tensor) -> np.ndarray:
-        """What `generate` takes -> uint8 (N, H, W, C) on the host. Waits for the GPU."""
-        done = self.parts(len(inputs), lambda part: self._translate(inputs[part].to(self.engine.device)))
+    def translate(self, frames_NHWC: torch.Tensor) -> np.ndarray:
+        """What `generate` takes -> uint8 (N, H, W, C') on the host. Waits for the GPU."""
+        done = self.parts(len(frames_NHWC), lambda part: self._translate(frames_NHWC[part]))
         return done[0] if len(done) == 1 else np.concatenate(done)
 
-    def _translate(self, inputs: torch.Tensor) -> np.ndarray:
-        with self.clock("generate", len(inputs)):
-            outputs = self.generate(inputs)
-            if outputs.is_cuda:
-                torch.cuda.current_stream().synchronize()  # or the time would count as postprocess
-        with self.clock("postprocess", len(inputs)):
-            return to_frames(outputs).cpu().numpy()
+    def _translate(self, frames_NHWC: torch.Tensor) -> np.ndarray:
+        with self.clock("generate", len(frames_NHWC)):
+            return self.generate(frames_NHWC.to(self.engine.device)).cpu().numpy()
 
     def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
@@ -192,6 +190,14 @@ def _gpu_decodes(loader: GpuLoader | None) -> Literal["same size", "any size"] |
         print(f"{reason}: what is to be resized is decoded and resized by the CPU")
         return "same size"
     return "any size"
+
+
+def stacked(images: list[Loaded]) -> torch.Tensor:
+    """What `Stages.generate` takes of them: uint8, or float32 where one of them is."""
+    frames = [torch.from_numpy(np.array(image.frame_HWC, order="C"))[None] for image in images]
+    if any(frame.is_floating_point() for frame in frames):
+        frames = [from_frames(frame).permute(0, 2, 3, 1) for frame in frames]
+    return torch.cat(frames)
 
 
 class Pipeline(Protocol):

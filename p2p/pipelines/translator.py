@@ -39,10 +39,6 @@ class SlotBatch:
         """What can be translated."""
         return np.flatnonzero(self.found["state"] != FAILED).tolist()
 
-    def batches(self, batch_size: int) -> list[list[int]]:
-        """The rows that the engine gets at a time: the same images as in `p2p.pipelines.sequential`."""
-        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row // batch_size)]
-
     def in_state(self, state: int) -> list[int]:
         """Rows of which that became."""
         return np.flatnonzero(self.found["state"] == state).tolist()
@@ -50,6 +46,11 @@ class SlotBatch:
     def fail(self, row: int, failure: Failure) -> None:
         """A row cannot be translated after all."""
         self.found[row]["state"], self.failed[row] = FAILED, failure.args
+
+
+def batches(rows: list[int], batch_size: int) -> list[list[int]]:
+    """The rows of a slot that the engine gets at a time: the same images as in `p2p.pipelines.sequential`."""
+    return [list(some) for _, some in groupby(rows, key=lambda row: row // batch_size)]
 
 
 def gather(batch: SlotBatch, rows: list[int], input_NHWC: np.ndarray, high_depth_NHWC: np.ndarray) -> torch.Tensor:
@@ -85,10 +86,9 @@ class CpuTranslator:
     def start(self, batch: SlotBatch, slot: int) -> None:
         """Translate a slot into an output slot."""
         first = 0
-        for rows in batch.batches(self._batch_size):
-            with self._stages.clock("generate", images=0):  # the images themselves are counted by `translate`
-                inputs = self._stages.inputs_of(gather(batch, rows, *self._inputs))
-            self._output_NHWC[slot, first : first + len(rows)] = self._stages.translate(inputs)
+        for rows in batches(batch.rows, self._batch_size):
+            translated = self._stages.translate(gather(batch, rows, *self._inputs))
+            self._output_NHWC[slot, first : first + len(rows)] = translated
             first += len(rows)
         self._done.append((batch, slot))
 

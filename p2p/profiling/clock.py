@@ -19,12 +19,11 @@ COLOURS = {
     "decode": 0x1F77B4,
     "preprocess": 0x17BECF,
     "generate": 0x2CA02C,
-    "postprocess": 0x98DF8A,
     "encode": 0xFF7F0E,
     "write": 0xD62728,
     "e2e": 0x9467BD,
 }
-WORK = ("decode", "preprocess", "generate", "postprocess", "encode", "write")  # what an image goes through
+WORK = ("decode", "preprocess", "generate", "encode", "write")  # what an image goes through
 
 KEPT = 100_000  # spans, about 25 MB: a run of any length keeps its last ones, and memory does not grow
 

@@ -14,7 +14,6 @@ ADVICE = {
     "decode": "more cores, or smaller files",
     "preprocess": "more cores, or inputs that already have the network's size",
     "generate": "larger batch_size, or an export with backend=fastest",
-    "postprocess": "larger batch_size",
     "encode": "more cores",
     "write": "a faster disk for output=",
 }

@@ -14,6 +14,7 @@ import torch
 
 from p2p.codecs import nvjpeg, pillow
 from p2p.codecs.auto import Auto
+from p2p.codecs.codec import CodedFiles
 from p2p.codecs.nvjpeg import NvJpeg
 from tests.codecs.test_fast import JPEGS, saved
 from tests.conftest import ROOT, picture
@@ -29,7 +30,7 @@ class Image(ctypes.Structure):
 
 
 class Library:
-    """nvJPEG's five functions by Pillow; a batch with a file that ends in zero fails as a whole."""
+    """nvJPEG's functions by Pillow; a batch with a damaged file fails as a whole."""
 
     has_engine, free = True, 1 << 30
 
@@ -41,15 +42,6 @@ class Library:
         return 0 if self.has_engine else 7
 
     def nvjpegJpegStateCreate(self, handle, state):
-        return 0
-
-    def nvjpegGetImageInfo(self, handle, data, size, channels, chroma, widths, heights):
-        file = ctypes.string_at(data, size)
-        if not file.startswith(b"\xff\xd8"):
-            return 3
-        height, width, _ = pillow.decode(file.rstrip(b"\0")).shape
-        for pointer, value in ((widths, width), (heights, height)):
-            ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int))[0] = value
         return 0
 
     def nvjpegDecodeBatchedInitialize(self, handle, state, count, threads, format):
@@ -64,7 +56,7 @@ class Library:
         files = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes, strict=True)]
         if sum(map(len, files)) > self.free:
             return 5
-        if any(file.endswith(b"\0") for file in files):
+        if not all(file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9") for file in files):
             return 6
         for file, image in zip(files, (Image * self.prepared).from_address(images), strict=True):
             frame = pillow.decode(file)
@@ -84,8 +76,18 @@ def library(monkeypatch):
     return library
 
 
-def arrays(files):
-    return [np.frombuffer(data, np.uint8) for data in files]
+def coded(files, sizes=None):
+    """Those files in memory; what cannot be decoded is of the size of the first."""
+    arrays = [np.frombuffer(data, np.uint8) for data in files]
+    sizes = sizes or [size_of(data) or size_of(files[0]) or (8, 8) for data in files]
+    return CodedFiles(np.array([each.ctypes.data for each in arrays]), np.array([*map(len, files)]), np.array(sizes))
+
+
+def size_of(data):
+    try:
+        return pillow.decode(data).shape[:2]
+    except ValueError:
+        return None
 
 
 def check(groups, files):
@@ -97,7 +99,7 @@ def check(groups, files):
 
 def test_frames_by_size(library):
     files = [JPEGS["4:2:0"], saved(picture(20, 10)), JPEGS["4:4:4"]]
-    groups, missed = NvJpeg().decoder(CPU).decode(arrays(files), stream=STREAM)
+    groups, missed = NvJpeg().decoder(CPU).decode(coded(files), stream=STREAM)
     assert [places for places, _ in groups] == [[0, 2], [1]] and missed == []
     assert library.batches == [3]  # in one call
     check(groups, files)
@@ -106,19 +108,19 @@ def test_frames_by_size(library):
 def test_a_file_that_spoils_its_batch_is_found(library):
     small = saved(picture(20, 10))
     files = [JPEGS["4:2:0"], small, b"no JPEG file", small + b"\0", JPEGS["4:4:4"]]
-    groups, missed = NvJpeg().decoder(CPU).decode(arrays(files), stream=STREAM)
+    groups, missed = NvJpeg().decoder(CPU).decode(coded(files), stream=STREAM)
     assert [places for places, _ in groups] == [[0], [1], [4]] and missed == [2, 3]
     check(groups, files)
-    assert library.batches == [4, 1, 1, 1, 1]
-    assert NvJpeg().decoder(CPU).decode(arrays([b"none"]), stream=STREAM) == ([], [0])
+    assert library.batches == [5, 1, 1, 1, 1, 1]
+    assert NvJpeg().decoder(CPU).decode(coded([b"none"]), stream=STREAM) == ([], [0])
 
 
 def test_too_little_memory_is_no_damage(library):
     library.free = len(JPEGS["4:4:4"])
     decoder = NvJpeg().decoder(CPU)
     with pytest.raises(RuntimeError, match="nvjpegDecodeBatched: CUDA out of memory"):
-        decoder.decode(arrays([JPEGS["4:4:4"]] * 2), stream=STREAM)
-    check(decoder.decode(arrays([JPEGS["4:4:4"]]), stream=STREAM)[0], [JPEGS["4:4:4"]])
+        decoder.decode(coded([JPEGS["4:4:4"]] * 2), stream=STREAM)
+    check(decoder.decode(coded([JPEGS["4:4:4"]]), stream=STREAM)[0], [JPEGS["4:4:4"]])
 
 
 def test_who_decodes_is_said(library, monkeypatch, capsys):

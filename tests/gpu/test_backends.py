@@ -16,7 +16,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.deploy import auto, cuda_graph, rewrite
 from p2p.deploy.accuracy import psnr_db
 from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx, torch_tensorrt
-from p2p.deploy.cuda_graph import capture
+from p2p.deploy.cuda_graph import Captured
 from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.unet import UNet
@@ -75,7 +75,7 @@ class Counted:
 
 def test_a_graph_is_recorded_once_for_each_shape_and_its_outputs_stay():
     counted = Counted()
-    run = capture(counted, device=CUDA)
+    run = Captured(counted, device=CUDA)
     inputs = [torch.randn(size, 3, 4, 4, device=CUDA) for size in (1, 3, 1, 3, 3)]
     outputs = [run(images) for images in inputs]  # the next replay overwrites the graph's output, but not these
     assert counted.calls == 2 * (cuda_graph.WARMUPS + 1)
@@ -85,7 +85,7 @@ def test_a_graph_is_recorded_once_for_each_shape_and_its_outputs_stay():
 
 
 def test_a_graph_takes_pinned_host_memory_and_converts_it():
-    run = capture(Counted(), device=CUDA, dtype=torch.float16)
+    run = Captured(Counted(), device=CUDA, dtype=torch.float16)
     for _ in range(3):
         images = torch.rand(2, 3, 4, 4).pin_memory()
         output = run(images)
@@ -95,7 +95,7 @@ def test_a_graph_takes_pinned_host_memory_and_converts_it():
 
 def test_calls_on_several_streams_wait_for_each_other():
     """Each stream is given work that is slow first: whoever does not wait overwrites another's buffer."""
-    run = capture(Counted(), device=CUDA)
+    run = Captured(Counted(), device=CUDA)
     inputs = [torch.full((1, 3, 512, 512), float(i), device=CUDA) for i in range(8)]
     run(inputs[0])
     slow = torch.randn(4096, 4096, device=CUDA)
@@ -122,7 +122,7 @@ def test_after_a_recording_that_failed_others_work():
             torch.cuda.synchronize()
         return input_NCHW * 2 + 1
 
-    run, before = capture(program, device=CUDA), torch.cuda.current_stream()
+    run, before = Captured(program, device=CUDA), torch.cuda.current_stream()
     with pytest.raises(RuntimeError, match="captur"):
         run(torch.randn(4, 3, 4, 4, device=CUDA))
     assert failed and torch.cuda.current_stream() == before
@@ -134,7 +134,7 @@ def test_after_a_recording_that_failed_others_work():
 def test_after_the_last_graph_programs_run_without(monkeypatch):
     monkeypatch.setattr(cuda_graph, "MAX_GRAPHS", 2)
     counted = Counted()
-    run = capture(counted, device=CUDA)
+    run = Captured(counted, device=CUDA)
     for size in (1, 2, 3, 3, 1):
         images = torch.randn(size, 3, 4, 4, device=CUDA)
         assert torch.equal(run(images), images * 2 + 1)
@@ -157,7 +157,7 @@ def test_other_threads_may_allocate_while_a_graph_is_recorded():
     thread = threading.Thread(target=allocate)
     thread.start()
     try:
-        run = capture(Counted(), device=CUDA)
+        run = Captured(Counted(), device=CUDA)
         for size in range(1, 9):
             images = torch.randn(size, 3, 64, 64, device=CUDA)
             assert torch.equal(run(images), images * 2 + 1)

@@ -56,6 +56,9 @@ class Negative:
     def __call__(self, input_NCHW):
         return -input_NCHW
 
+    def frames(self, frames_NHWC):
+        return 255 - frames_NHWC
+
 
 def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", restore_size=False):
     transform = Torchvision(image_size=image_size, preprocess=preprocess)

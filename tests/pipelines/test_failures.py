@@ -118,11 +118,11 @@ def test_an_exception_of_the_engine(hang, many, tmp_path):
     calls = []
 
     class Broken(Negative):
-        def __call__(self, input_NCHW):
+        def frames(self, frames_NHWC):
             calls.append(1)
             if len(calls) == 6:
                 raise RuntimeError("the engine broke")
-            return -input_NCHW
+            return 255 - frames_NHWC
 
     codec = Codec("encode", "hang" if hang else "slow", at=5 if hang else None)
     stages = stages_for(Broken(), tmp_path / "out", codec=codec, image_size=16)
@@ -204,12 +204,12 @@ def test_a_dead_worker_is_noticed_between_two_calls_of_the_engine(many, tmp_path
     calls = []
 
     class Killing(Negative):
-        def __call__(self, input_NCHW):
+        def frames(self, frames_NHWC):
             calls.append(1)
             if len(calls) == 3:
                 os.kill(min(children(os.getpid())), signal.SIGKILL)
                 time.sleep(0.1)
-            return -input_NCHW
+            return 255 - frames_NHWC
 
     stages = stages_for(Killing(), tmp_path / "out", image_size=16, codec=Codec("none", "bug", at=0))
     ends_with(ValueError, "SIGKILL", stages, many(500), slots=20)

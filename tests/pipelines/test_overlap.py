@@ -68,11 +68,11 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
     engine_spans, spans, answers = [], [], Workers.answers
 
     class Slow(Negative):
-        def __call__(self, input_NCHW):
+        def frames(self, frames_NHWC):
             begin = time.perf_counter_ns()
             time.sleep(0.02)
             engine_spans.append((begin, time.perf_counter_ns()))
-            return -input_NCHW
+            return 255 - frames_NHWC
 
     def watched(self, **options):
         for task, note in answers(self, **options):

@@ -141,13 +141,13 @@ def test_streams_are_measured_by_events_without_waiting(monkeypatch):
     assert not clock.spans and gpu.waits == ANCHORS  # queued, none is done
     gpu.reached_ms = 520
     gpu.now_ms = 540
-    with streams("postprocess", 32, lane="engine stream"):
+    with streams("encode", 32, lane="engine stream"):
         gpu.now_ms = 541
     assert [(span.stage, span.images, span.lane) for span in clock.spans] == [("generate", 32, "engine stream")]
     assert gpu.waits == ANCHORS
     streams.finish()
     lengths = [(span.stage, (span.end_ns - span.begin_ns) / 1e6) for span in clock.spans]
-    assert lengths == [("generate", 10), ("generate", 15), ("postprocess", 1)]
+    assert lengths == [("generate", 10), ("generate", 15), ("encode", 1)]
     assert before + 10e6 <= clock.spans[0].begin_ns <= after + 10e6
 
 

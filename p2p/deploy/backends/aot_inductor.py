@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from p2p.deploy.backend import Run
-from p2p.deploy.cuda_graph import capture
+from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
@@ -116,7 +116,7 @@ def export(
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:
-    """The package as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+    """The package as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.Captured`.
 
     Raises:
         ValueError: the package is damaged, or was made for another kind of device or CPU; and later, for an input
@@ -145,4 +145,4 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         [output_NCHW] = package.run([input_NCHW.contiguous()])
         return output_NCHW
 
-    return capture(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run
+    return Captured(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run

@@ -15,7 +15,7 @@ from torch import nn
 
 from p2p.deploy import graph
 from p2p.deploy.backend import Run
-from p2p.deploy.cuda_graph import capture
+from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.signature import checked
@@ -60,7 +60,7 @@ def export(
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:
-    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+    """The program as a function on `device`; on a GPU it replays CUDA graphs, see `p2p.deploy.cuda_graph.Captured`.
 
     Raises:
         ValueError: see `p2p.deploy.backends.exported_program.load`.
@@ -68,4 +68,4 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     on_gpu = device.type == "cuda"
     run, signature = graph.load(folder / program.file, device=device, channels_last=on_gpu)
     run = checked(run, signature)
-    return capture(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run
+    return Captured(run, device=device, dtype=getattr(torch, signature.dtype)) if on_gpu else run

@@ -20,7 +20,7 @@ from torch import nn
 from p2p.batch import from_frames, to_frames
 from p2p.deploy import tensorrt_runtime
 from p2p.deploy.backend import Run
-from p2p.deploy.cuda_graph import capture
+from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.rewrite import Frames
@@ -125,7 +125,7 @@ def export(
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:
-    """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+    """The engine as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.Captured`.
 
     Raises:
         ValueError: its runtime is not installed, or an earlier version of p2p has written it; and later, for an input
@@ -141,12 +141,12 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     run, signature = tensorrt_runtime.load(path, name, device=device)
     dtype = getattr(torch, signature.dtype)
     if program.dtype != "uint8":
-        return capture(run, device=device, dtype=dtype)
+        return Captured(run, device=device, dtype=dtype)
 
     def of_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
         return to_frames(run(from_frames(frames_NHWC).to(dtype)))
 
-    return capture(of_frames, device=device, dtype=torch.uint8)
+    return Captured(of_frames, device=device, dtype=torch.uint8)
 
 
 def _import() -> tuple[ModuleType, str]:

@@ -20,7 +20,7 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.backend import Run
-from p2p.deploy.cuda_graph import capture
+from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision, described
 from p2p.deploy.rewrite import Frames
@@ -119,7 +119,7 @@ def export(
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:
-    """The program as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.capture`.
+    """The program as a function on `device`, which replays CUDA graphs, see `p2p.deploy.cuda_graph.Captured`.
 
     Raises:
         ValueError: the file is damaged.
@@ -151,4 +151,4 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
             return networks[batch](images)
         return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))
 
-    return capture(run, device=device, dtype=getattr(torch, signature.dtype))
+    return Captured(run, device=device, dtype=getattr(torch, signature.dtype))
