@@ -9,9 +9,10 @@ translated. The generator is taught for --fit steps, since what it draws decides
 written, to --folder, and checked: their number, that each can be decoded, and that the first ones are byte by byte
 those of the sequential pipeline with the same settings.
 
-With CORES, the row's whole process tree has the first so many of the cores that there are. Fewer cores than there are
-translate half of the images, batches of 1 a quarter. As CODEC, peer and dali are what others would write with the same
-network: see benchmarks/peer.py and dali.py. A table of all rows comes last.
+With CORES, the row's whole process tree has the first so many of the cores that there are. As CODEC, peer and dali are
+what others would write with the same network: see benchmarks/peer.py and dali.py. So that all rows together take
+minutes, fewer cores than there are translate half of the images, batches of 1 a quarter, and the peers half as many as
+ours. A table of all rows comes last.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def main() -> None:
             stages = ours.stages_for(engine, "fast", "jpg", folder / "timeline")
             with timeline.profile(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
-        generate = cache(partial(peer.make_generate, network))
+        generate, searched = cache(partial(peer.make_generate, network)), {}
         for row in options.rows:
             begin = time.perf_counter()
             if row.batch > 32 and large is None:
@@ -98,11 +99,13 @@ def main() -> None:
                 large = make_engine(folder, network, pairs, image_size=options.image_size, backend=other)
             runs_on = large if row.batch > 32 else engine
             parts = 4 if row.batch == 1 else 2 if row.cores < available_cores() else 1
+            parts *= 2 if row.codec in peers.PEERS else 1
             some, facts = pairs[: len(pairs) // parts], row._asdict() | {"images": len(pairs) // parts}
             try:
                 if row.codec in peers.PEERS:
                     files = ours.references(engine, row.format, some[: ours.FEW], folder)
-                    measure_row = partial(peers.measure, row, generate(), some, folder, references=files)
+                    known = {"references": files, "searched": searched}
+                    measure_row = partial(peers.measure, row, generate(), some, folder, **known)
                 else:
                     facts["backend"] = runs_on.manifest.program.backend
                     measure_row = partial(ours.measure, row, runs_on, some, folder)

@@ -39,7 +39,7 @@ def test_the_peers_files_hold_the_pictures_of_ours(pairs, tmp_path, monkeypatch,
     references = [ours / f"{pair.name}.{format}" for pair in pairs]
 
     row, generate = Row("peer", format, batch=2, cores=1), peer.make_generate(network)
-    found = peers.measure(row, generate, pairs, tmp_path, repeats=1, references=references)
+    found = peers.measure(row, generate, pairs, tmp_path, repeats=1, references=references, searched={})
     assert found["files"] == 11 and found["images_per_s"] > 0
     assert found["settings"] == {"loaders": 1, "savers": 1}
     assert found["worst_psnr_to_ours"] is None or found["worst_psnr_to_ours"] > 50  # sums in another order
