@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
+from p2p.codecs.codec import CodedFiles
 from p2p.data.pairs import Pair
 from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.overlap import CODED_BYTES, plan
@@ -55,15 +56,21 @@ def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
 def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the GPU's decoder and what brings its frames to size, of files in memory."""
     device, (channels, height, width) = stages.engine.device, stages.engine.manifest.input_shape
-    files = [np.fromfile(pair.input.path, np.uint8) for pair in pairs]
+    read = [np.fromfile(pair.input.path, np.uint8) for pair in pairs]
+    files = CodedFiles(
+        addresses=np.array([file.ctypes.data for file in read], np.uintp),
+        lengths=np.array([len(file) for file in read]),
+        sizes=np.array([stages.files.gpu_size(pair, bytes(file)) for pair, file in zip(pairs, read, strict=True)]),
+    )
     halves = [pair.input.half for pair in pairs]
-    starts = range(0, len(files) - batch + 1, batch)
+    starts = range(0, len(read) - batch + 1, batch)
     output = torch.empty(batch, height, width, channels, dtype=torch.uint8, device=device)
     torch.cuda.synchronize()
     for _ in range(2):  # once to warm up
         begin = time.perf_counter()
         for start in starts:
-            stages.loader(files[start : start + batch], halves[start : start + batch], output, range(batch))
+            some = slice(start, start + batch)
+            stages.loader(files.some(some), halves[some], output, range(batch))
         stages.loader.stream.synchronize()
         seconds = time.perf_counter() - begin
     return len(starts) * batch / seconds
