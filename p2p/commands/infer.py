@@ -34,6 +34,7 @@ from p2p.system import signals
 from p2p.system.device import check_device, pick_device
 from p2p.system.folders import check_output
 from p2p.system.imports import beside, lasting
+from p2p.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from p2p.pipelines.stages import Pipeline, Stages
@@ -44,6 +45,7 @@ FAILURES = "failures.csv"
 def main(cfg: DictConfig) -> Translated:
     """Do it, under a profiler if cfg.profile asks for one."""
     clock = Clock()
+    keep_freed_memory()
     with (instantiate(cfg.profile) or nullcontext)(clock), early() as start_workers:
         return translate(cfg, clock, start_workers)
 
