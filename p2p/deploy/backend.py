@@ -14,7 +14,7 @@ from torch import nn
 from p2p.deploy import backends
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision
-from p2p.run.trust import VARIABLE, trusted
+from p2p.run.trust import trust_in, trusted
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # a loaded program
 Export = Callable[[nn.Module, torch.Tensor, Path], Program]  # of a backend, its options set
@@ -92,5 +92,5 @@ def check_trusted(name: str, asked_by: object) -> None:
     if "." in name and not trusted(name):
         raise ValueError(
             f"{asked_by} needs the backend {name}, which is not of p2p and would be imported: if you trust it, set"
-            f" {VARIABLE}={name} in the environment"
+            f" {trust_in(name)} in the environment"
         )

@@ -30,6 +30,7 @@ REFERENCES = re.compile(r"\$\{(oc\.select:)?[\w.\[\]-]+(,[^${}:]*)?\}|\$\{sample
 
 def check_record(record: DictConfig, path: Path) -> None:
     """Raise a ValueError if a record names what it may not. It was read from `path`, and not yet resolved."""
+    unknown = {}
     for key, value in _values(OmegaConf.to_container(record, resolve=False)):
         if isinstance(value, str) and "${" in REFERENCES.sub("", value):
             raise ValueError(
@@ -38,10 +39,20 @@ def check_record(record: DictConfig, path: Path) -> None:
             )
         *group, name = key.split(".")
         if (name == "_target_" and not allowed(value, group)) or "_target_" in group:
-            raise ValueError(
-                f"{path} has {key}={value}, which is not of p2p and would be called: if you trust it, set"
-                f" {VARIABLE}={value} in the environment"
-            )
+            unknown[key] = value
+    if unknown:
+        name, *others = dict.fromkeys(map(str, unknown.values()))
+        more = f", and elsewhere {', '.join(others)}, which are" if others else ", which is"
+        raise ValueError(
+            f"{path} has {next(iter(unknown))}={name}{more} not of p2p and would be called: if you trust"
+            f" {'them' if others else 'it'}, set {trust_in(name, *others)} in the environment"
+        )
+
+
+def trust_in(*names: str) -> str:
+    """The variable, set so that it allows these names, too."""
+    before = filter(None, os.environ.get(VARIABLE, "").split(","))
+    return f"{VARIABLE}={','.join([*before, *names])}"
 
 
 def allowed(target: object, group: list[str]) -> bool:

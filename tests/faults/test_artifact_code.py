@@ -229,8 +229,25 @@ def test_a_users_own_generator_is_allowed_by_name(tmp_path, monkeypatch):
         assert load_record(path).generator._target_ == "mine.nets.Net"
     for trusted in ("min", "mine.nets.N", "other", ""):
         monkeypatch.setenv("P2P_TRUST", trusted)
-        with pytest.raises(ValueError, match=r"generator\._target_=mine\.nets\.Net, .* P2P_TRUST=mine\.nets\.Net in"):
+        with pytest.raises(ValueError, match=r"generator\._target_=mine\.nets\.Net, .* P2P_TRUST=\S*mine\.nets\.Net i"):
             load_record(path)
+
+
+def test_all_that_is_unknown_is_asked_for_at_once(tmp_path, monkeypatch):
+    record = OmegaConf.create(RECORD)
+    record.generator._target_ = "mine.nets.Net"
+    record.update({"discriminator": {"_target_": "mine.nets.Net"}, "losses": {"ink": {"_target_": "mine.losses.Ink"}}})
+    path = tmp_path / "train.yaml"
+    OmegaConf.save(record, path)
+    monkeypatch.setenv("P2P_TRUST", "other")
+    with pytest.raises(
+        ValueError, match=r"_target_=mine\.nets\.Net, and elsewhere mine\.losses\.Ink, which are"
+    ) as asked:
+        load_record(path)
+    name, _, value = re.search(r"set (\S+) in the environment$", str(asked.value))[1].partition("=")
+    monkeypatch.setenv(name, value)
+    load_record(path)
+    assert value.split(",")[0] == "other"  # what was trusted stays so
 
 
 def test_whatever_train_py_can_be_configured_with_can_be_resumed():
