@@ -17,10 +17,12 @@ from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.config.arguments import check_arguments, home_in_quotes, without_plus
 from p2p.config.explain import explain
+from p2p.config.heeded import check_heeded
 from p2p.config.help import FLAGS, help_page
 from p2p.config.known import check_known
 from p2p.config.paths import settle_paths
@@ -105,6 +107,7 @@ def checked(name: str, cfg: DictConfig, deletions: list[str]) -> DictConfig:
         cfg = resumed_settings(cfg, [*overrides, *deletions])
     check_known(cfg, command=name, overrides=overrides)
     check_settings(cfg, config_name=name, overrides=overrides)
+    check_heeded(cfg, command=name, overrides=overrides, sweep=HydraConfig.get().mode == RunMode.MULTIRUN)
     return cfg
 
 

@@ -48,6 +48,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "gallery": Range(0, 1000),  # all of them are in one page, and in memory while it is made
     "*_channels": Range(1, 4096),
     "*.workers": PROCESSES,
+    "pipeline.slots": COUNT,
     "transform.load_size": Range(1, 2 * 8192),
     "transform.multiple": SIZE,
     "*.width": Range(1, 4096),

@@ -1,0 +1,92 @@
+"""What is typed, and would be ignored because of another setting: it is refused, or in a sweep, which tries all, said.
+
+Only what is typed counts: a default that is of no use does no harm. What a class can tell by itself, because its
+arguments are null where they are not given, it refuses itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from p2p.config.shown import as_typed
+from p2p.shipped import CONF
+
+SEVERAL = ("losses", "metrics", "callbacks", "logger", "experiment")  # groups whose options combine
+
+
+class Use(NamedTuple):
+    """What settings are good for.
+
+    Attributes:
+        settings: a pattern of their names.
+        used: whether they are, by a command's config.
+        why: if they are not.
+    """
+
+    settings: str
+    used: Callable[[DictConfig], bool]
+    why: str
+
+
+USES = {
+    "train": (
+        Use(
+            r"discriminator(\.\w+)*",
+            lambda cfg: cfg.adversarial is not None,
+            "adversarial=none trains no discriminator",
+        ),
+        Use(
+            r"model\.lambda_l1",
+            lambda cfg: any(loss.get("weight") is None for loss in cfg.losses.values()),
+            "it weighs losses that have no weight of their own, and there is none",
+        ),
+    ),
+    "export": (),
+    "infer": (
+        Use(
+            r"codec\.quality",
+            lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
+            "png and npy have no quality, which is of codec.format=jpg or webp",
+        ),
+    ),
+}
+
+
+def check_heeded(cfg: DictConfig, *, command: str, overrides: list[str], sweep: bool) -> None:
+    """Refuse what is typed and would be ignored.
+
+    Args:
+        cfg: what the overrides have led to.
+        overrides: of the command line.
+        sweep: this is one job of several, some of which may use it.
+
+    Raises:
+        ValueError: the first such setting, and why it would be.
+    """
+    typed = {each.key_or_group: each for each in OverridesParser.create().parse_overrides(overrides)}
+    for key, override in typed.items():
+        value = None if override.is_delete() else override.value()
+        several = len(value) if isinstance(value, list) and (CONF / key).is_dir() else 1
+        if several > 1 and key not in SEVERAL:
+            raise ValueError(
+                f"{key}={as_typed(value)} chooses {several} options, of which one alone would count: use one, such as"
+                f" {key}={value[-1]}"
+            )
+        if several > 1 and "none" in value:
+            raise ValueError(f"{key}={as_typed(value)} cannot be: use none by itself, or leave it out")
+        for use in USES[command]:
+            if value is not None and re.fullmatch(use.settings, key) and not use.used(cfg):
+                sentence = f"{key}={as_typed(value)} would be ignored, because {use.why}"
+                if not sweep:
+                    raise ValueError(f"{sentence}: leave it out")
+                print(sentence)
+    if {"reconstruction", "losses"} <= typed.keys():
+        same, losses = (as_typed(typed[key].value()) for key in ("reconstruction", "losses"))
+        raise ValueError(
+            f"reconstruction={same} is the same as losses={same}, and losses={losses} is given, too: leave one out"
+        )
