@@ -152,5 +152,5 @@ def export_program(cfg: DictConfig) -> Exported:
     if checkpoint.suffix == ".pth":
         where["input"] = "your/images"
     batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
-    print(f"next: {command_line('infer', '+pipeline=overlap', batch_size=batch_size, **where)}")
+    print(f"next: {command_line('infer', pipeline='overlap', batch_size=batch_size, **where)}")
     return Exported(Path(cfg.output), backend=program.backend, score=float(psnr["worst"]))

@@ -43,7 +43,7 @@ def command_line(command: str, *flags: str, **settings: Value) -> str:
 
     Args:
         command: train, export or infer.
-        flags: what needs no quotes, such as "+pipeline=overlap".
+        flags: what needs no quotes, such as "--help".
         settings: key -> value.
     """
     return shlex.join([*program(command), *flags, *(f"{key}={hydra_value(value)}" for key, value in settings.items())])

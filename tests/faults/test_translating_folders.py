@@ -29,7 +29,7 @@ class Engine(Negative):
     def __init__(self, program="1"):
         facts = {"direction": "AtoB", "preprocess": "resize_and_crop", "multiple": None, "program_sha256": program}
         facts["image_size"] = self.image_size
-        facts["program"] = SimpleNamespace(considered=None)
+        facts["program"], facts["program_is_whole"] = SimpleNamespace(considered=None), lambda folder: True
         self.manifest = SimpleNamespace(**vars(Negative.manifest), **facts)
 
     def check_batch_size(self, batch_size):
