@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Which encoder saves an image with the least of the processor, and how close to the frame? One core, no GPU.
 
-    python -m benchmarks.encoders [--steps 700] [--frames FILE.npy] [--photos FOLDER] [--rounds 9] [--output FILE]
+    python -m benchmarks.encoders [--steps 300] [--frames FILE.npy] [--photos FOLDER] [--rounds 9] [--output FILE]
 
-Frames are what a narrow U-Net draws that was taught for so many steps (ten minutes; FILE keeps them), and the left
+Frames are what a narrow U-Net draws that was taught for so many steps (four minutes; FILE keeps them), and the left
 squares of photos, reduced to 256x256. All candidates take turns, and each has the median of its rounds, in processor
 time an image. Other libraries than p2p's are measured where they are:
 
@@ -93,7 +93,7 @@ def measure(frames: list[np.ndarray], rounds: int) -> dict[str, dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--frames", type=Path, help="where the generator's frames are kept, or taken from")
     parser.add_argument("--photos", type=Path, help="folder of images at least 256 pixels high")
     parser.add_argument("--rounds", type=int, default=9)
