@@ -130,6 +130,7 @@ class Pix2Pix(LightningModule):
         self.make_optimizer = optimizer
         self._scheduler = scheduler
         self._norm_stats = resolve_norm_stats(norm_stats, batch_size=batch_size)
+        self._batch_size = batch_size
         self._deployed: tuple[nn.Module, ...] = ()
         for network in (self.generator, self.discriminator):
             if network is not None:
@@ -333,7 +334,7 @@ class Pix2Pix(LightningModule):
         if not self._tried:
             self._tried = True
             parts = {"adversarial": self.adversarial, "discriminator": self.discriminator, "losses": self.losses}
-            try_parts(batch, output, **parts, metrics=dict(self.scores.items(keep_base=True)))
+            try_parts(batch, output, count=self._batch_size, **parts, metrics=dict(self.scores.items(keep_base=True)))
         with torch.autocast(self.device.type, enabled=False):  # in bfloat16 SSIM is off by 0.08
             self.scores.update(output, batch.target_NCHW)
             self.log_dict(self.scores, batch_size=len(batch))

@@ -21,6 +21,7 @@ def try_parts(
     batch: Batch,
     output_NCHW: torch.Tensor,
     *,
+    count: int,
     losses: Mapping[str, Loss],
     metrics: Mapping[str, Metric],
     adversarial: Adversarial | None,
@@ -31,11 +32,12 @@ def try_parts(
     Args:
         batch: of validation.
         output_NCHW: the generator's output for it.
+        count: images of a training batch, of which validation may take more than there is memory for gradients.
 
     Raises:
         ValueError: one of them cannot be called, or does not give what it should.
     """
-    target_NCHW = batch.target_NCHW
+    input_NCHW, target_NCHW, output_NCHW = batch.input_NCHW[:count], batch.target_NCHW[:count], output_NCHW[:count]
     with as_before():
         with torch.autocast(output_NCHW.device.type, enabled=False):
             for name, metric in metrics.items():
@@ -50,14 +52,14 @@ def try_parts(
         with torch.enable_grad():
             fake_NCHW = output_NCHW.detach().requires_grad_()
             for name, loss in losses.items():
-                images = fake_NCHW, target_NCHW, batch.input_NCHW
+                images = fake_NCHW, target_NCHW, input_NCHW
                 value = _call(f"losses.{name}", "(output, target, input)", _copied(loss), *images)
                 _check_scalar(f"losses.{name}", value)
         if adversarial is None or discriminator is None:
             return
         with torch.no_grad():
             judge = copy.deepcopy(discriminator).eval()  # BatchNorm of this one keeps its averages
-            logits = _call("discriminator", "(input, image)", judge, batch.input_NCHW, target_NCHW)
+            logits = _call("discriminator", "(input, image)", judge, input_NCHW, target_NCHW)
             if not isinstance(logits, torch.Tensor):
                 raise ValueError(f"discriminator gives a {type(logits).__name__}: it has to give a tensor of logits")
             for part, given in {"discriminator_loss": (logits, logits), "generator_loss": (logits,)}.items():

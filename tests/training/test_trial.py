@@ -79,7 +79,7 @@ def attempt(**parts):
         "adversarial": Vanilla(),
         "discriminator": JUDGE,
     } | parts
-    try_parts(BATCH, BATCH.input_NCHW, **parts)
+    try_parts(BATCH, BATCH.input_NCHW, count=2, **parts)
 
 
 def lost(images):
@@ -111,6 +111,15 @@ def test_a_mistake_is_one_sentence(part, value, said):
 
 def test_a_score_that_needs_more_than_one_batch_is_let_pass():
     attempt(metrics={"mine": Scores(None), "ssim": image.ssim()})
+
+
+def test_it_is_called_with_as_many_images_as_in_training():
+    """A batch of validation can be too large for a loss that keeps what its gradient needs."""
+    seen = []
+    losses = {"mine": lambda *images: [seen.append(len(each)) for each in images] and images[0].mean()}
+    parts = {"losses": losses, "metrics": {}, "adversarial": Vanilla(), "discriminator": JUDGE}
+    try_parts(BATCH, BATCH.input_NCHW, count=1, **parts)
+    assert seen == [1, 1, 1]
 
 
 def test_the_call_leaves_no_trace():
