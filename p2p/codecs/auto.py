@@ -1,26 +1,38 @@
-"""The codec that is fastest here: files decoded by the GPU's JPEG engines where it has some, else by the CPU."""
+"""The codec that is fastest here: the GPU's JPEG engines decode where cores are few, else the CPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from p2p.codecs.nvjpeg import CannotDecode, NvJpeg, NvJpegDecoder
+from p2p.system.cores import available_cores
 
 if TYPE_CHECKING:
     import torch
 
+MANY = 24  # cores for each GPU, from which on `Fast` is as fast
+
 
 class Auto(NvJpeg):
-    """`NvJpeg` on a GPU that has JPEG engines, elsewhere `Fast`; on a GPU it says which, and why."""
+    """`NvJpeg` on a GPU that has JPEG engines and fewer than `MANY` cores, else `Fast`.
+
+    On a GPU it says which, and why.
+    """
 
     def decoder(self, device: torch.device) -> NvJpegDecoder | None:
         """What decodes on that GPU; None where the CPU has to."""
         if device.type != "cuda":
+            return None
+        import torch
+
+        cores = available_cores() // max(1, torch.cuda.device_count())
+        if cores >= MANY:
+            print(f"codec: fast, because {cores} cores for each GPU decode as fast as its JPEG engines")
             return None
         try:
             decoder = NvJpegDecoder(device)
         except CannotDecode as reason:
             print(f"codec: fast, because {reason}")
             return None
-        print("codec: nvjpeg, because this GPU has JPEG engines, and cores are free to encode")
+        print(f"codec: nvjpeg, because this GPU has JPEG engines, and its {cores} cores then only encode")
         return decoder

@@ -38,9 +38,30 @@ def test_what_turns_a_photo_is_found_before_its_pixels_alone():
         assert jpeg.turned(data) and Image.open(io.BytesIO(data)).getexif()[0x0112] == 6
 
 
+def before_the_scan(data, segment):
+    at = data.index(b"\xff\xda")
+    return data[:at] + segment + data[at:]
+
+
+def overwritten(data):
+    """With noise, as by a bad disk."""
+    scan = data.index(b"\xff\xda") + 14
+    return data[: scan + 40] + b"\x12\xff\x34" * 20 + data[scan + 100 :]
+
+
+def with_sampling(data, luma):
+    at = data.index(b"\xff\xc0") + 11
+    return data[:at] + bytes([luma]) + data[at + 1 :]
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        with_sampling(JPEGS["4:4:4"], 0x41),
+        before_the_scan(JPEGS["4:4:4"], JPEGS["4:4:4"][JPEGS["4:4:4"].index(b"\xff\xc0") :][:19]),
+        before_the_scan(JPEGS["4:4:4"], b"\xff"),
+        before_the_scan(JPEGS["4:4:4"], b"\xff\xd0"),
+        JPEGS["4:4:4"].replace(b"\xff\xda\0\x0c\3\1", b"\xff\xda\0\x08\1\1"),
         JPEGS["progressive"],
         JPEGS["grey"],
         JPEGS["stored as RGB"],
@@ -48,12 +69,31 @@ def test_what_turns_a_photo_is_found_before_its_pixels_alone():
         saved(picture(8, 8).convert("CMYK")),
         saved(picture(8, 8), "PNG"),
         JPEGS["4:4:4"][:-200],
+        overwritten(JPEGS["4:4:4"]),
         JPEGS["4:4:4"][:20] + JPEGS["4:4:4"][-2:],
         b"",
         b"\xff\xd8\xff",
         b"\xff\xd8\xff\xe0\0\0" + b"\0" * 20 + b"\xff\xd9",
     ],
-    ids=["progressive", "grey", "RGB", "turned", "CMYK", "PNG", "cut", "cut early", "empty", "start", "no length"],
+    ids=[
+        "4:1:1",
+        "two frames",
+        "filled up",
+        "no length",
+        "a scan a colour",
+        "progressive",
+        "grey",
+        "RGB",
+        "turned",
+        "CMYK",
+        "PNG",
+        "cut",
+        "overwritten",
+        "cut early",
+        "empty",
+        "start",
+        "a length of nothing",
+    ],
 )
 def test_the_others_are_the_cpus(data):
     assert gpu_size(data) is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from p2p.codecs import nvjpeg, pillow
+from p2p.codecs import auto, nvjpeg, pillow
 from p2p.codecs.auto import Auto
 from p2p.codecs.codec import CodedFiles
 from p2p.codecs.nvjpeg import NvJpeg
@@ -125,8 +125,15 @@ def test_too_little_memory_is_no_damage(library):
 
 def test_who_decodes_is_said(library, monkeypatch, capsys):
     gpu = SimpleNamespace(type="cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(auto, "available_cores", lambda: 64)
+    assert Auto().decoder(gpu) is None and NvJpeg().decoder(gpu) is not None
+    assert capsys.readouterr().out == (
+        "codec: fast, because 32 cores for each GPU decode as fast as its JPEG engines\n"
+    )
+    monkeypatch.setattr(auto, "available_cores", lambda: 16)
     assert Auto().decoder(gpu) is not None
-    assert capsys.readouterr().out.startswith("codec: nvjpeg, because this GPU has JPEG engines")
+    assert capsys.readouterr().out.startswith("codec: nvjpeg, because this GPU has JPEG engines, and its 8 cores")
     library.has_engine = False
     assert Auto().decoder(gpu) is NvJpeg().decoder(gpu) is None
     assert capsys.readouterr().out == (

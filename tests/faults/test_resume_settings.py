@@ -44,6 +44,15 @@ def test_a_record_of_before_the_modules_moved(run):
     assert load_record(path) == expected
 
 
+def test_a_record_of_before_the_gpu_resized_by_itself(run):
+    """transform=cvcuda was a choice; in training it was torchvision."""
+    folder = run()
+    expected, path = load_record(folder / "train.yaml"), folder / "train.yaml"
+    path.write_text(path.read_text().replace(".torchvision.Torchvision", ".cvcuda.CvCuda"))
+    assert "_target_: p2p.data.transforms.cvcuda.CvCuda\n" in path.read_text()
+    assert load_record(path) == expected
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_a_record_of_before_losses_had_names_goes_on_as_todays_settings_would(early, run):
     """One that train.py of before has written, with what is typed below; early versions saved values alone."""

@@ -198,3 +198,20 @@ def test_batches_that_memory_does_not_hold(many, tmp_path, run, rule):
     options = {"slots": 1, "workers": 1} if run is overlap.run else {}
     with pytest.raises(ValueError, match=rf"use a smaller {rule} .*0000 .*, which takes .* GB of memory, and .* free"):
         run(many(10_000), stages, batch_size=10_000, **options)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "batches"),
+    [(4096, 1, 32), (4096, 8, 4), (4096, 32, 1), (4096, 20, 1), (16, 8, 1), (64, 1, 8)],
+)
+def test_small_batches_share_a_slot_of_a_gpu_where_many_slots_are_left(images, batch_size, batches):
+    assert overlap.batches_per_slot(images, batch_size) == batches
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("workers", [1, 2, 4, 8, 16, 64])
+@pytest.mark.parametrize("slot_size", [1, 8, 32, 128])
+def test_the_plan_gives_every_worker_a_task_and_the_next(slot_size, workers, on_gpu):
+    part, slots = overlap.plan(slot_size, workers, on_gpu=on_gpu)
+    assert 1 <= part <= slot_size and slots >= 3
+    assert slots * -(-slot_size // part) >= 2 * workers
