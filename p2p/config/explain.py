@@ -82,6 +82,8 @@ def explain(error: Exception, config_name: str) -> str | None:
         return f"{error.override} cannot be read: put quotes around special characters, as in {quoted}"
     if isinstance(error, HydraException) and (match := re.match(r"Could not override '([^']+)'", str(error))):
         return _unknown_key(match[1], config_name)
+    if match := re.match(r"Multiple values for (\w+)\. ", str(error)):  # of a list of presets, each of which chooses it
+        return f"{match[1]} is chosen more than once: use one option of each group that chooses it"
     if match := re.match(r"Ambiguous value for argument '(.*?)'\n", str(error)):
         key, _, value = match[1].partition("=")
         word = shlex.quote(f"{key}={hydra_value(value)}")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from p2p.system.cores import available_cores
+
 
 class Range(NamedTuple):
     """What a number may be: `least` and `most` are allowed themselves, `above` and `below` are not."""
@@ -49,6 +51,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "*_channels": Range(1, 4096),
     "*.workers": PROCESSES,
     "pipeline.slots": COUNT,
+    "pipeline.workers": Range(0, max(64, 4 * available_cores())),  # as the pipeline itself has it
     "transform.load_size": Range(1, 2 * 8192),
     "transform.multiple": SIZE,
     "*.width": Range(1, 4096),

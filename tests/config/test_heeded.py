@@ -22,6 +22,7 @@ IGNORED = {
     ("train", "reconstruction=l2 losses=l1"): "reconstruction=l2 is the same as losses=l2, and losses=l1 is given, too",
     ("train", "adversarial=[vanilla,none]"): "adversarial=[vanilla,none] chooses 2 options, of which one alone would",
     ("infer", "pipeline=[auto,overlap]"): "pipeline=[auto,overlap] chooses 2 options, of which one alone would count:",
+    ("infer", "pipeline.workers=1000"): "pipeline.workers=1000 is out of range: use 0 to ",
     ("infer", "pipeline.slots=0"): "pipeline.slots=0 is out of range: use 1 or more",
 }
 

@@ -25,6 +25,9 @@ UNHEEDED = {
 ABSENT = {
     ("train", "losses=null"): "a group takes the names of its options, such as generator=unet: see --help",
     ("train", "generator=5"): "a group takes the names of its options, such as generator=unet: see --help",
+    ("train", "reconstruction=[l1,l2]"): (
+        "losses is chosen more than once: use one option of each group that chooses it"
+    ),
     ("train", "metrics=[l1,psrn]"): "metrics=psrn is not known, did you mean psnr; known are l1, psnr, ssim",
     ("infer", "pipeline=lightning pipeline.slots=3"): (
         "pipeline.slots is not of the option of pipeline that is chosen: leave it out, or choose another pipeline="
