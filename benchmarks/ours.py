@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+from functools import partial
 from pathlib import Path
 
 from benchmarks import alone
@@ -22,7 +23,7 @@ from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import WORK, Clock
 from p2p.report.limit import limit
 
-CODECS = {"pillow": Pillow, "fast": Fast, "nvjpeg": NvJpeg}
+CODECS = {"pillow": Pillow, "fast": Fast, "nvjpeg": NvJpeg, "nvjpeg420": partial(NvJpeg, subsampling=420)}
 FEW = 192  # images of the sequential pipeline, and of the comparison with it
 
 

@@ -41,6 +41,7 @@ from p2p.system.cores import available_cores
 TARGETS = ("jpg:32", "jpg:32:8", "jpg:32:4", "png:32", "jpg:8", "jpg:1")
 COMPARED = ("jpg:32", "jpg:32:4", "png:32", "png:32:4", "jpg:8", "jpg:8:4")
 ROWS_GPU = [f"{codec}:{row}" for row in TARGETS for codec in ("nvjpeg", "fast")]
+ROWS_GPU += [f"nvjpeg420:jpg:32:{cores}" for cores in (8, 4)]
 ROWS_GPU += [f"peer:{row}" for row in COMPARED] + [f"dali:{row}" for row in COMPARED[:2] if dali.installed()]
 ROWS_CPU = ["fast:jpg:8", "fast:png:8", "fast:jpg:1", "fast:png:1"]
 
@@ -88,7 +89,7 @@ def main() -> None:
         record["sequential_default"] = round(ours.run_once(sequential.run, default, pairs[: ours.FEW], 1)["e2e"], 1)
         print(f"sequential, batch 1, Pillow, png: {record['sequential_default']:,.0f} images/s", flush=True)
         if options.timeline:
-            stages = ours.stages_for(engine, "fast", "jpg", folder / "timeline")
+            stages = ours.stages_for(engine, "nvjpeg" if on_gpu else "fast", "jpg", folder / "timeline")
             with timeline.profile(stages.clock, folder=options.timeline):
                 overlap.run(pairs, stages, batch_size=32)
         generate, searched = cache(partial(peer.make_generate, network)), {}
