@@ -26,7 +26,7 @@ from p2p.training.writer import Writer
 OURS = re.compile(r"(last|best|epoch_\d+)\.ckpt")  # what the callbacks of conf/callbacks name their files
 
 
-# What says, with the names of its parts, that two checkpoints are of one moment, and differ in callbacks alone.
+# Where these are the same, two checkpoints differ in what the callbacks know alone. Weights alone have no loops.
 MOMENT = ("global_step", "loops", "lr_schedulers")
 
 
@@ -78,7 +78,7 @@ class Checkpoints(TorchCheckpointIO):
         Raises:
             OSError: one before could not be written, such as on a full disk; the earlier one of its name stays.
         """
-        moment = [sorted(checkpoint), *(checkpoint.get(part) for part in MOMENT)]
+        moment = [checkpoint.get(part) for part in MOMENT]
         latest, path = self._latest, Path(path)
         if latest is not None and latest.write in self._writer.due and latest.moment == moment:
             if "callbacks" in checkpoint:

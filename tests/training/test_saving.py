@@ -37,13 +37,15 @@ def best(folder, **options):
     return ModelCheckpoint(folder, filename="best", monitor="val/L1", enable_version_counter=False, **options)
 
 
-def test_best_and_last_of_one_moment_are_one_file_that_knows_of_both(tmp_path):
-    trained(tmp_path, best(tmp_path))
-    paths = [tmp_path / f"{name}.ckpt" for name in ("best", "last")]
-    assert paths[0].samefile(paths[1])  # this loss falls with each epoch
-    saved = torch.load(paths[1], weights_only=True)
-    (state,) = [state for key, state in saved["callbacks"].items() if "'monitor': 'val/L1'" in key]
-    assert (saved["epoch"], state["best_model_path"]) == (2, str(paths[0]))
+def test_what_is_saved_at_one_moment_is_one_file_that_knows_of_all(tmp_path):
+    """Both scores get better with each epoch; the callback behind `best` changes its state after that is saved."""
+    other = ModelCheckpoint(tmp_path, filename="psnr_{epoch}", monitor="val/PSNR", mode="max")
+    trained(tmp_path, best(tmp_path), other)
+    paths = [tmp_path / f"{name}.ckpt" for name in ("best", "psnr_epoch=2", "last")]
+    assert sorted(tmp_path.glob("*.ckpt")) == sorted(paths) and all(path.samefile(paths[0]) for path in paths)
+    saved = torch.load(paths[2], weights_only=True)
+    known = {state["monitor"]: state["best_model_path"] for state in saved["callbacks"].values() if "monitor" in state}
+    assert saved["epoch"] == 2 and known == {"val/L1": str(paths[0]), "val/PSNR": str(paths[1]), None: str(paths[2])}
 
 
 def test_the_best_stays_when_the_last_goes_on(tmp_path):
