@@ -94,6 +94,7 @@ class NvJpegDecoder:
             return groups, []
         if len(files.lengths) == 1:
             return [], [0]
+        stream.synchronize()  # the others may still be written, to memory that goes back now
         return self._one_by_one(files, stream)  # one that is damaged spoils its batch
 
     def _decode(self, files: CodedFiles, groups: Groups, stream: torch.cuda.Stream) -> int:

@@ -43,7 +43,7 @@ class GpuLoader:
         self._clock = clock
         self._stream_clock = StreamClock(clock, device=device)
         self._parts = Parts(what="batches to decode")
-        self._in_use: deque[tuple[torch.cuda.Event, list]] = deque()
+        self._in_use: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = deque()
         self.stream = torch.cuda.Stream(device)
 
     def warmup(self, batch_size: int, height: int, width: int) -> None:
@@ -83,13 +83,18 @@ class GpuLoader:
             times = np.array([(1, 1 if half is None else 2) for half in halves])
             files = files._replace(sizes=files.sizes * times)
             groups, missed = self._decoder.decode(files, stream=self.stream)
+        in_use: list[torch.Tensor] = []
         with torch.cuda.stream(self.stream), self._stream_clock("preprocess", len(rows), lane=LANE):
             for places, frames in groups:
+                in_use.append(frames)
                 for half in dict.fromkeys(halves[place] for place in places):
                     chosen = [i for i, place in enumerate(places) if halves[place] == half]
                     same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
-                    put(self._sized(same, half), output_NHWC, [rows[places[i]] for i in chosen])
-        self._in_use.append((self.stream.record_event(), groups))  # for a JPEG engine waits for no stream
+                    sized = self._sized(same, half)
+                    put(sized, output_NHWC, [rows[places[i]] for i in chosen])
+                    in_use += [same, sized]
+        # A JPEG engine writes without a look at the stream: to what the allocator gave it too soon, say.
+        self._in_use.append((self.stream.record_event(), in_use))
         return missed
 
     def _sized(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:

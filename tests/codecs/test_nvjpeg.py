@@ -20,7 +20,7 @@ from tests.codecs.test_fast import JPEGS, saved
 from tests.conftest import ROOT, picture
 
 CPU = torch.device("cpu")
-STREAM = SimpleNamespace(cuda_stream=7)
+STREAM = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
 
 
 class Image(ctypes.Structure):
