@@ -10,8 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 from p2p.run.leaves import is_reference, leaves
 from p2p.shipped import CONF
 
-# What lay elsewhere: before 0.2 modules of training, one level higher; before 0.3 a transform for infer.py on a GPU,
-# which in training was this one.
+# What lay elsewhere before 0.2: modules of training, one level higher; a transform for infer.py on a GPU, which in
+# training was this one.
 MOVED = [
     (re.compile(r"(?m)(_target_: )p2p\.(?=(pix2pix|schedules|callbacks)\.)"), r"\1p2p.training."),
     (re.compile(r"(?m)(_target_: p2p\.data\.transforms)\.cvcuda\.CvCuda$"), r"\1.torchvision.Torchvision"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from p2p.batch import from_frames
+from p2p.batch import from_frames, to_frames
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg
 from p2p.codecs.pillow import Pillow, decode
@@ -161,6 +161,22 @@ def test_a_cuda_graph_between_the_slots(engine, pairs, tmp_path, monkeypatch):
     for name in one:
         frames = [np.asarray(Image.open(tmp_path / kind / name), np.int16) for kind in ("eager", "graph")]
         assert np.abs(frames[0] - frames[1]).max() <= 1
+
+
+def test_frames_are_converted_within_the_graph(engine, monkeypatch):
+    """Where conversions around a program would be a dozen launches."""
+    calls, program = [], engine._program
+
+    def counted(images):
+        calls.append(len(images))
+        return program(images)
+
+    monkeypatch.setattr(engine, "_program", cuda_graph.Captured(counted, device=CUDA))
+    monkeypatch.setattr(engine, "_converting", None)
+    frames = torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8, device=CUDA)
+    first, known = engine.frames(frames), len(calls)
+    assert torch.equal(engine.frames(frames), first) and len(calls) == known
+    assert (engine.frames(255 - frames).int() - to_frames(engine(from_frames(255 - frames))).int()).abs().max() <= 1
 
 
 def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, monkeypatch):
