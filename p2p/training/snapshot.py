@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
 
 
 def snapshot(state: Any) -> tuple[Any, Callable[[], None]]:
@@ -22,14 +21,12 @@ def snapshot(state: Any) -> tuple[Any, Callable[[], None]]:
     copies: dict[int, torch.Tensor] = {}
     devices: set[torch.device] = set()
 
-    def take(tensor: torch.Tensor) -> None:
+    for tensor in tensors_in(state):
         if id(tensor) not in copies:
             on_gpu = tensor.device.type == "cuda"
             copied = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu, requires_grad=False)
             copies[id(tensor)] = copied.copy_(tensor.detach(), non_blocking=on_gpu)
             devices.update([tensor.device] if on_gpu else [])
-
-    apply_to_collection(state, torch.Tensor, take)
     events = [torch.cuda.current_stream(device).record_event() for device in devices]
 
     def wait() -> None:
@@ -37,3 +34,12 @@ def snapshot(state: Any) -> tuple[Any, Callable[[], None]]:
             event.synchronize()
 
     return copy.deepcopy(state, copies), wait
+
+
+def tensors_in(state: Any) -> Iterator[torch.Tensor]:
+    """All of nested dicts, lists and tuples."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, (dict, list, tuple)):
+        for each in state.values() if isinstance(state, dict) else state:
+            yield from tensors_in(each)
