@@ -19,7 +19,7 @@ from p2p.batch import Batch
 from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
 from p2p.data.gpu_batches import Augmentation, GpuBatches
-from p2p.data.kept import LIMIT, KeptBatches
+from p2p.data.kept import KeptBatches, can_be_kept
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
@@ -27,7 +27,7 @@ from p2p.data.transforms.transform import Transform
 from p2p.system.lock import turn_to_make
 
 MAX_WORKERS = 8
-TOGETHER = 1 << 20  # pixels that are validated together, 16 images of 256x256: more is no faster
+TOGETHER = 1 << 20  # pixels that are validated together: 16 images of 256x256
 # Of whole numbers: the smallest and the largest. Each worker is a process of half a gigabyte.
 RANGES = {"workers": (0, 256), "input_channels": (1, 4096), "target_channels": (1, 4096)}
 
@@ -168,15 +168,14 @@ class PairedImages(LightningDataModule):
 
     def _processes(self, dataset: PairDataset, batch_size: int) -> dict[str, int | bool]:
         """The loader's processes, as many as there is shared memory for."""
-        if dataset.batches_on_gpu is not None:
+        if dataset.batches_on_gpu is not None or not self._workers:
             return {"num_workers": 0}
-        if self._workers:
-            self._workers = workers_that_fit(
-                self._workers,
-                batch_bytes=batch_size * bytes_of_pair(dataset),
-                processes=1 if self.trainer is None else self.trainer.num_devices,
-            )
-        return {"num_workers": self._workers, "persistent_workers": self._workers > 0}
+        workers = workers_that_fit(
+            self._workers,
+            batch_bytes=batch_size * bytes_of_pair(dataset),
+            processes=1 if self.trainer is None else self.trainer.num_devices,
+        )
+        return {"num_workers": workers, "persistent_workers": workers > 0}
 
     def _keep(self, dataset: PairDataset) -> None:
         """Fill the cache, if there is to be one."""
@@ -213,7 +212,8 @@ class PairedImages(LightningDataModule):
     def val_dataloader(self) -> KeptBatches | DataLoader:
         """The validation pairs in order of name, resized and nothing else; of n processes each takes every n-th.
 
-        They are kept in memory between two validations if that takes a gigabyte at most.
+        They are kept in memory from one validation to the next where there is room, else read each time. The batches
+        are the same.
 
         Raises:
             ValueError: there are more processes than pairs.
@@ -224,7 +224,7 @@ class PairedImages(LightningDataModule):
         sampler = self._share(dataset)
         indices = range(len(dataset)) if sampler is None else [*sampler]
         batch_size = self._validated_together(len(indices))
-        if len(indices) * bytes_of_pair(dataset) <= LIMIT:
+        if can_be_kept(len(indices) * bytes_of_pair(dataset)):
             pin_memory = self._loader["pin_memory"]
             self._validation = KeptBatches(dataset, indices, batch_size=batch_size, pin_memory=pin_memory)
         else:

@@ -9,8 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from p2p.batch import Batch
 from p2p.data.cache import THREADS
 from p2p.data.dataset import PairDataset
+from p2p.system.memory import free_memory
 
-LIMIT = 1 << 30  # bytes of host memory: 680 pairs of 256x256
+SHARE = 1 / 8  # of the free host memory that is taken at most
+
+
+def can_be_kept(needed: int) -> bool:
+    """Whether there is room for so many bytes."""
+    free = free_memory()
+    return free is not None and needed <= SHARE * free
 
 
 class KeptBatches:

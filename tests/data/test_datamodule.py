@@ -9,6 +9,7 @@ from PIL import Image
 from p2p.data import datamodule
 from p2p.data.datamodule import PairedImages
 from p2p.data.dataset import PairDataset
+from p2p.data.kept import can_be_kept
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.training.callbacks.samples import Samples
 from p2p.training.writer import writer_of
@@ -144,8 +145,14 @@ def test_validation_batches_are_read_once_and_of_about_one_size(pair_folder, mon
 
 def test_validation_pairs_that_memory_is_not_to_hold_are_read_each_time(pair_folder, monkeypatch):
     kept = [*paired_images(pair_folder).val_dataloader()]
-    monkeypatch.setattr(datamodule, "LIMIT", 0)
+    monkeypatch.setattr(datamodule, "can_be_kept", lambda needed: needed < 3 * 2 * 3 * 32 * 32 * 4)  # in float32
     loader = paired_images(pair_folder).val_dataloader()
     assert isinstance(loader, torch.utils.data.DataLoader)
     for a, b in zip(kept, loader, strict=True):
         assert a.names == b.names and torch.equal(a.target_NCHW, b.target_NCHW)
+
+
+def test_an_eighth_of_the_free_memory_is_taken_at_most(monkeypatch):
+    for free, kept in ((800, True), (799, False), (None, False)):
+        monkeypatch.setattr("p2p.data.kept.free_memory", lambda free=free: free)
+        assert can_be_kept(100) == kept
