@@ -19,7 +19,7 @@ class Auto(NvJpeg):
     On a GPU it says which, and why.
     """
 
-    def decoder(self, device: torch.device) -> NvJpegDecoder | None:
+    def gpu_decoder(self, device: torch.device) -> NvJpegDecoder | None:
         """What decodes on that GPU; None where the CPU has to."""
         if device.type != "cuda":
             return None
@@ -34,5 +34,5 @@ class Auto(NvJpeg):
         except CannotDecode as reason:
             print(f"codec: fast, because {reason}")
             return None
-        print(f"codec: nvjpeg, because this GPU has JPEG engines, and its {cores} cores then only encode")
+        print(f"codec: nvjpeg, because this GPU has engines for JPEG, which leave its {cores} cores to the rest")
         return decoder

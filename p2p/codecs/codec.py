@@ -38,7 +38,7 @@ class Codec(Protocol):
 class GpuCodec(Codec, Protocol):
     """A codec whose JPEG files a GPU can decode, a batch at a time, where there is one."""
 
-    def decoder(self, device: torch.device) -> BatchDecoder | None:
+    def gpu_decoder(self, device: torch.device) -> BatchDecoder | None:
         """What decodes on that GPU; None where the CPU has to. Tells the user which, where it is not clear."""
 
 

@@ -14,8 +14,11 @@ from p2p.codecs.pillow import LARGE, ORIENTATION
 JPEG = b"\xff\xd8\xff"  # the first bytes of such a file
 END = b"\xff\xd9"
 BASELINE, SCAN, APP14 = 0xC0, 0xDA, 0xEE
-OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # progressive and so on; those three are no frames
-FIRST, ALONE = 0xC0, {*range(0xD0, 0xDA)}  # markers from here on have a length, but these: RSTn, SOI, EOI
+# All that may stand before the scan, so that no other frame can hide from us: DHT, DQT, DRI, COM, APPn, and those two.
+KNOWN = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0), BASELINE, SCAN}
+# Of three colours: the frame's length, how its scan begins, and how its header ends, with all coefficients at once.
+FRAME_LENGTH, SCAN_HEADER, BASELINE_SCAN = 17, b"\xff\xda\x00\x0c\x03", b"\x00\x3f\x00"
+SHORTEST = 100  # bytes of a JPEG file: what is left behind one holds no other
 TURNING = (b"Exif\0\0", b"tiff:Orientation")  # where a file can say that it is to be turned
 IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # the first marker there that is no restart: 20 us for 20 KB
 SAMPLINGS = {bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x21, 0x12, 0x22)}  # 4:4:4, 4:2:2, 4:4:0, 4:2:0
@@ -33,19 +36,21 @@ def gpu_size(data: bytes) -> tuple[int, int] | None:
         return None
     size = None
     for marker, at in segments(data):
+        if marker not in KNOWN:
+            return None
         if marker == BASELINE:
             depth, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             names, samplings = (data[at + first : at + first + 3 * components : 3] for first in (10, 11))
             usual = depth == 8 and names == b"\1\2\3" and samplings in SAMPLINGS  # other names can mean RGB
-            if size is not None or not usual or not 0 < height * width <= LARGE:
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            if size is not None or not usual or length != FRAME_LENGTH or not 0 < height * width <= LARGE:
                 return None
             size = height, width
         if marker == SCAN:
             after = IN_SCAN.search(data, at + 14)
-            whole = after is not None and after.group() == END
-            return size if data[at + 4] == 3 and whole and not turned(data) else None
-        if marker in OTHER_FRAMES:
-            return None
+            whole = after is not None and after.group() == END and len(data) - after.end() < SHORTEST
+            usual = data[at : at + 5] == SCAN_HEADER and data[at + 11 : at + 14] == BASELINE_SCAN
+            return size if usual and whole and not turned(data) else None
         if marker == APP14 and data[at + 4 : at + 9] == b"Adobe" and data[at + 15 : at + 16] != b"\1":
             return None  # not YCbCr
     return None
@@ -69,8 +74,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        # What has no length, and bytes that fill up: libraries may go on elsewhere, and find another frame.
-        if length < 2 or not FIRST <= marker < 0xFF or marker in ALONE:
+        if length < 2:
             return
         yield marker, at
         if marker == SCAN:

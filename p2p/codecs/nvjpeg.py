@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import weakref
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ class NvJpeg(Fast):
     All pipelines do, so that their files are the same bytes. Pixels differ from the CPU's by 1 in 255 at most.
     """
 
-    def decoder(self, device: torch.device) -> NvJpegDecoder | None:
+    def gpu_decoder(self, device: torch.device) -> NvJpegDecoder | None:
         """What decodes on that GPU; None where the CPU has to, and why is printed."""
         try:
             return NvJpegDecoder(device)
@@ -70,10 +71,14 @@ class NvJpegDecoder:
         with torch.cuda.device(device):
             torch.cuda.synchronize()  # makes torch's context, which nvJPEG then uses
             status = self._nvjpeg.nvjpegCreateEx(HARDWARE, None, None, INTERPOLATE, ctypes.byref(self._handle))
-            if status == NO_ENGINE:
-                raise CannotDecode(f"{torch.cuda.get_device_name(device)} has no JPEG engine")
+            if status not in (0, NO_MEMORY):
+                reason = "has no JPEG engine" if status == NO_ENGINE else f"refuses nvJPEG (status {status})"
+                raise CannotDecode(f"{torch.cuda.get_device_name(device)} {reason}")
             _check(status, "nvjpegCreateEx")
-            _check(self._nvjpeg.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state)), "nvjpegJpegStateCreate")
+            status = self._nvjpeg.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state))
+            _check(status, "nvjpegJpegStateCreate")
+        # Not at the end of the process: CUDA may be gone by then.
+        weakref.finalize(self, _destroy, self._nvjpeg, self._handle, self._state).atexit = False
 
     def decode(self, files: CodedFiles, *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
         """For each size the places of its images and uint8 (N, H, W, 3), see `p2p.codecs.codec.BatchDecoder`."""
@@ -92,9 +97,9 @@ class NvJpegDecoder:
             _check(status, "nvjpegDecodeBatched")
         if status == 0:
             return groups, []
+        torch.cuda.synchronize(self._device)  # something may still be written, to memory that goes back now
         if len(files.lengths) == 1:
             return [], [0]
-        stream.synchronize()  # the others may still be written, to memory that goes back now
         return self._one_by_one(files, stream)  # one that is damaged spoils its batch
 
     def _decode(self, files: CodedFiles, groups: Groups, stream: torch.cuda.Stream) -> int:
@@ -104,6 +109,8 @@ class NvJpegDecoder:
             images["channel"][places, 0] = frames.data_ptr() + frames.stride(0) * np.arange(len(places))
             images["pitch"][places, 0] = frames.stride(1)
         if self._count != len(images):
+            stream.synchronize()  # the last batch may still read what this makes anew
+            self._count = 0  # until it has succeeded
             status = self._nvjpeg.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(images), 1, RGBI)
             _check(status, "nvjpegDecodeBatchedInitialize")
             self._count = len(images)
@@ -127,7 +134,8 @@ def _library(device: torch.device) -> ctypes.CDLL:
 
     if device.type != "cuda":
         raise CannotDecode("there is no GPU, or device=cpu")
-    name = f"libnvjpeg.so.{(torch.version.cuda or '0').partition('.')[0]}"
+    major = (torch.version.cuda or "0").partition(".")[0]
+    name = f"libnvjpeg.so.{major}"
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else [Path(each) for each in spec.submodule_search_locations or ()]
     packaged = [str(path) for folder in folders for path in folder.glob(f"*/lib/{name}")]
@@ -139,13 +147,23 @@ def _library(device: torch.device) -> ctypes.CDLL:
         address, number = ctypes.c_void_p, ctypes.c_int
         library.nvjpegCreateEx.argtypes = [number, address, address, ctypes.c_uint, address]
         library.nvjpegJpegStateCreate.argtypes = [address, address]
+        library.nvjpegJpegStateDestroy.argtypes = library.nvjpegDestroy.argtypes = [address]
         library.nvjpegDecodeBatchedInitialize.argtypes = [address, address, number, number, number]
         library.nvjpegDecodeBatched.argtypes = [address] * 6
         return library
-    raise CannotDecode("nvJPEG is not installed: pip install nvidia-nvjpeg")
+    package = "nvidia-nvjpeg" if major == "13" else f"nvidia-nvjpeg-cu{major}"
+    raise CannotDecode(f"nvJPEG is not installed: pip install {package}")
 
 
 def _check(status: int, call: str) -> None:
-    if status:
-        reason = "CUDA out of memory" if status == NO_MEMORY else f"status {status}"
-        raise RuntimeError(f"{call}: {reason}")
+    if status == 0:
+        return
+    import torch
+
+    torch.cuda.synchronize()  # where the GPU has failed, this says so, in CUDA's words
+    raise RuntimeError(f"{call}: {'CUDA out of memory' if status == NO_MEMORY else f'status {status}'}")
+
+
+def _destroy(library: ctypes.CDLL, handle: ctypes.c_void_p, state: ctypes.c_void_p) -> None:
+    library.nvjpegJpegStateDestroy(state)
+    library.nvjpegDestroy(handle)

@@ -21,6 +21,7 @@ from p2p.system import atomic
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
 Size = tuple[int, int]  # height and width, in pixels
 
+CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 # What a system says of one name, or of one folder among others. All else, such as a full disk, concerns every image.
 OF_ONE_FILE = {
     *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -77,14 +78,19 @@ class Files:
 
     def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
-        if self.gpu_decodes is None or self.input_shape[0] != 3 or (size := jpeg.gpu_size(data)) is None:
+        if self.gpu_decodes is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
+            return None
+        if (size := jpeg.gpu_size(data)) is None:
             return None
         height, width = size
         if pair.input.half is not None:
             if width % 2 or not alike(width, height, pair.input.shape):
                 return None
             width //= 2
-        scaled = self.sizing.scaled(height, width, self.sizing.size)
+        try:
+            scaled = self.sizing.scaled(height, width, self.sizing.size)
+        except ValueError:  # there is no memory for it
+            return None
         if self.gpu_decodes == "same size" and scaled != (height, width):
             return None
         if min(scaled) < self.sizing.size and self.sizing.crops:

@@ -7,7 +7,6 @@ download stream               [ copy to the host 1 ]
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from types import TracebackType
 
@@ -53,20 +52,19 @@ class GpuTranslator:
             for slots in (self._input_NHWC, self._output_NHWC)
         )
         torch.cuda.synchronize(self._device)  # on the current stream, that memory may still have another use
+        if stages.loader is not None:
+            with stages.clock("warmup"):
+                stages.loader.warmup(*self._input_NHWC.shape[1:4])
         self._free = deque(range(self.depth))
         self._downloaded = [torch.cuda.Event(blocking=True) for _ in range(self.depth)]
         self._running: deque[tuple[SlotBatch, int, int]] = deque()
 
     @classmethod
-    def held(cls, batch_size: int, stages: Stages) -> int:
-        """The batch size, or as many images as the buffers may be for: with half of the memory that is free."""
-        image = math.prod(stages.engine.manifest.input_shape) + math.prod(stages.engine.manifest.output_shape)
-        free, _ = torch.cuda.mem_get_info(stages.engine.device)
-        most = free // 2 // (cls.depth * image)
-        if not 1 <= most < batch_size:
-            return batch_size
-        print(f"the GPU's memory holds buffers for batches of {most}: going on with them")
-        return most
+    def held(cls, slot_size: int, image_bytes: int, *, device: torch.device) -> int:
+        """The slot size, or as many images as the buffers may be for: with half of the memory that is free."""
+        free, _ = torch.cuda.mem_get_info(device)
+        most = free // 2 // (cls.depth * image_bytes)
+        return most if 1 <= most < slot_size else slot_size
 
     def __len__(self) -> int:
         return len(self._running)
@@ -91,7 +89,8 @@ class GpuTranslator:
     def _load_on_cpu(self, batch: SlotBatch, row: int) -> None:
         """Into the slot, what the GPU could not decode: as a worker does it."""
         try:
-            frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock)
+            data = self._coded[batch.slot, row, : batch.found["coded"][row]].tobytes()
+            frame_HWC, _ = self._stages.files.load(batch.pairs[row], self._stages.clock, data=data)
         except Failure as error:
             batch.fail(row, error)
         else:

@@ -26,6 +26,7 @@ import numpy as np
 
 from p2p.data.pairs import Pair
 from p2p.pipelines import sequential
+from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
@@ -37,8 +38,8 @@ from p2p.system.memory import check_room
 
 MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
-CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
-GROUP = 32  # images of a GPU's slot, which holds several smaller batches: most work is done once for all of them
+# Images, and bytes of them, of a GPU's slot that holds several small batches: most work is done once for all of them.
+GROUP, GROUP_BYTES = 32, 64 << 20
 MANY_SLOTS = 8  # that a run should fill, before slots hold several batches
 NICENESS = 5  # of workers that share their cores with the engine
 
@@ -71,13 +72,7 @@ def run(
         workers = default_workers(len(pairs), batch_size=batch_size)
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
-    if on_gpu:
-        batch_size = GpuTranslator.held(batch_size, stages)
-    slot_size = batch_size * (batches_per_slot(len(pairs), batch_size) if on_gpu else 1)
-    part, ring = plan(slot_size, workers, on_gpu=on_gpu)
-    if slots is None:
-        slots = ring + (GpuTranslator.depth if on_gpu else 0)
-    if slots < 1:
+    if slots is not None and slots < 1:
         raise ValueError(f"pipeline.slots={slots} is too small: use 1 or more")
     if workers < 0:
         raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
@@ -88,9 +83,19 @@ def run(
         )
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
+    slot_size, image_bytes = batch_size, math.prod(manifest.input_shape) + math.prod(manifest.output_shape)
+    if on_gpu:
+        slot_size = batch_size * batches_per_slot(len(pairs), batch_size, image_bytes=image_bytes)
+        if (most := GpuTranslator.held(slot_size, image_bytes, device=stages.engine.device)) < slot_size:
+            if most < batch_size:
+                print(f"the GPU's memory holds buffers for batches of {most}: going on with them")
+            batch_size = slot_size = min(batch_size, most)
+    part, ring = plan(slot_size, workers, on_gpu=on_gpu)
+    if slots is None:
+        slots = ring + (GpuTranslator.depth if on_gpu else 0)
     slots = min(slots, -(-len(pairs) // slot_size))
     check_room(
-        slots * slot_size * (math.prod(manifest.input_shape) + math.prod(manifest.output_shape)),
+        slots * slot_size * image_bytes,
         what=f"use a smaller batch_size or fewer pipeline.slots: {slot_size} images in each of {slots} slots",
     )
     arrays = share_pairs(pairs) | share_slots(
@@ -126,9 +131,9 @@ def run(
                 stages.clock.cpu_seconds += cpu_seconds
 
 
-def batches_per_slot(images: int, batch_size: int) -> int:
+def batches_per_slot(images: int, batch_size: int, *, image_bytes: int) -> int:
     """How many small batches a GPU's slot holds: as many as leave enough slots to work side by side."""
-    return max(1, min(GROUP, images // MANY_SLOTS) // batch_size)
+    return max(1, min(GROUP, GROUP_BYTES // image_bytes, images // MANY_SLOTS) // batch_size)
 
 
 def plan(slot_size: int, workers: int, *, on_gpu: bool = False) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
+from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
 from p2p.pipelines.files import Failure, Files, Size
@@ -110,15 +111,13 @@ class Stages:
         with self.clock("warmup"):
             for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
-            if self.loader is not None:
-                self.loader.warmup(batch_size, *self.engine.manifest.input_shape[1:])
 
     def _warm_up(self, part: slice) -> None:
         channels, height, width = self.engine.manifest.input_shape
         self.engine.frames(torch.zeros(part.stop - part.start, height, width, channels, dtype=torch.uint8)).cpu()
 
     def load(self, pair: Pair) -> Loaded | None:
-        """Read one input; None, and a reason in `failures`, if that cannot be done."""
+        """Read one input; None, and a reason in `failures`, if that cannot be done. From one thread at a time."""
         data = frame_HWC = None
         try:
             if self.loader is not None:
@@ -141,7 +140,9 @@ class Stages:
         with torch.cuda.stream(self.loader.stream):
             frames_NHWC = torch.empty(1, height, width, 3, dtype=torch.uint8, device=self.engine.device)
             missed = self.loader(files, [pair.input.half], frames_NHWC, [0])
-            return None if missed else frames_NHWC[0].cpu().numpy()
+            frame_HWC = None if missed else frames_NHWC[0].cpu().numpy()
+        self.loader.finish()
+        return frame_HWC
 
     def fail(self, pair: Pair, stage: str, reason: str) -> None:
         """Note that an image cannot be translated, at which stage that was found, and why."""
@@ -176,8 +177,9 @@ class Stages:
 
 def _gpu_loader(codec: Codec, transform: Transform, device: torch.device, clock: Clock) -> GpuLoader | None:
     """What loads on the GPU, where the codec has it decode."""
-    decoder = codec.decoder(device) if isinstance(codec, GpuCodec) else None
-    if decoder is None:
+    if not isinstance(codec, GpuCodec) or type(transform.sizing) is not Sizing:  # another's does what it likes
+        return None
+    if (decoder := codec.gpu_decoder(device)) is None:
         return None
     return GpuLoader(decoder=decoder, sizing=transform.sizing, device=device, clock=clock)
 

@@ -61,6 +61,12 @@ def with_sampling(data, luma):
         before_the_scan(JPEGS["4:4:4"], JPEGS["4:4:4"][JPEGS["4:4:4"].index(b"\xff\xc0") :][:19]),
         before_the_scan(JPEGS["4:4:4"], b"\xff"),
         before_the_scan(JPEGS["4:4:4"], b"\xff\xd0"),
+        before_the_scan(JPEGS["4:4:4"], b"\xff\xdc\0\4\xff\xff"),
+        before_the_scan(
+            JPEGS["4:4:4"], b"\xff\xde\0\x11" + JPEGS["4:4:4"][JPEGS["4:4:4"].index(b"\xff\xc0") + 4 :][:15]
+        ),
+        JPEGS["4:4:4"].replace(b"\xff\xc0\0\x11", b"\xff\xc0\0\x12"),
+        JPEGS["4:4:4"] + JPEGS["4:4:4"],
         JPEGS["4:4:4"].replace(b"\xff\xda\0\x0c\3\1", b"\xff\xda\0\x08\1\1"),
         JPEGS["progressive"],
         JPEGS["grey"],
@@ -80,6 +86,10 @@ def with_sampling(data, luma):
         "two frames",
         "filled up",
         "no length",
+        "more lines",
+        "a hierarchy",
+        "a longer frame",
+        "two images",
         "a scan a colour",
         "progressive",
         "grey",

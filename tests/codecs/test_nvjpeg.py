@@ -44,6 +44,12 @@ class Library:
     def nvjpegJpegStateCreate(self, handle, state):
         return 0
 
+    def nvjpegJpegStateDestroy(self, state):
+        self.destroyed = True
+
+    def nvjpegDestroy(self, handle):
+        assert self.destroyed
+
     def nvjpegDecodeBatchedInitialize(self, handle, state, count, threads, format):
         assert format == 5  # RGB, side by side
         self.prepared = count
@@ -71,7 +77,7 @@ def library(monkeypatch):
     monkeypatch.setattr(nvjpeg, "_library", lambda device: library)
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda each: nullcontext())
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
     return library
 
@@ -99,7 +105,7 @@ def check(groups, files):
 
 def test_frames_by_size(library):
     files = [JPEGS["4:2:0"], saved(picture(20, 10)), JPEGS["4:4:4"]]
-    groups, missed = NvJpeg().decoder(CPU).decode(coded(files), stream=STREAM)
+    groups, missed = NvJpeg().gpu_decoder(CPU).decode(coded(files), stream=STREAM)
     assert [places for places, _ in groups] == [[0, 2], [1]] and missed == []
     assert library.batches == [3]  # in one call
     check(groups, files)
@@ -108,16 +114,16 @@ def test_frames_by_size(library):
 def test_a_file_that_spoils_its_batch_is_found(library):
     small = saved(picture(20, 10))
     files = [JPEGS["4:2:0"], small, b"no JPEG file", small + b"\0", JPEGS["4:4:4"]]
-    groups, missed = NvJpeg().decoder(CPU).decode(coded(files), stream=STREAM)
+    groups, missed = NvJpeg().gpu_decoder(CPU).decode(coded(files), stream=STREAM)
     assert [places for places, _ in groups] == [[0], [1], [4]] and missed == [2, 3]
     check(groups, files)
     assert library.batches == [5, 1, 1, 1, 1, 1]
-    assert NvJpeg().decoder(CPU).decode(coded([b"none"]), stream=STREAM) == ([], [0])
+    assert NvJpeg().gpu_decoder(CPU).decode(coded([b"none"]), stream=STREAM) == ([], [0])
 
 
 def test_too_little_memory_is_no_damage(library):
     library.free = len(JPEGS["4:4:4"])
-    decoder = NvJpeg().decoder(CPU)
+    decoder = NvJpeg().gpu_decoder(CPU)
     with pytest.raises(RuntimeError, match="nvjpegDecodeBatched: CUDA out of memory"):
         decoder.decode(coded([JPEGS["4:4:4"]] * 2), stream=STREAM)
     check(decoder.decode(coded([JPEGS["4:4:4"]]), stream=STREAM)[0], [JPEGS["4:4:4"]])
@@ -127,15 +133,17 @@ def test_who_decodes_is_said(library, monkeypatch, capsys):
     gpu = SimpleNamespace(type="cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(auto, "available_cores", lambda: 64)
-    assert Auto().decoder(gpu) is None and NvJpeg().decoder(gpu) is not None
+    assert Auto().gpu_decoder(gpu) is None and NvJpeg().gpu_decoder(gpu) is not None
     assert capsys.readouterr().out == (
         "codec: fast, because 32 cores for each GPU decode as fast as its JPEG engines\n"
     )
     monkeypatch.setattr(auto, "available_cores", lambda: 16)
-    assert Auto().decoder(gpu) is not None
-    assert capsys.readouterr().out.startswith("codec: nvjpeg, because this GPU has JPEG engines, and its 8 cores")
+    assert Auto().gpu_decoder(gpu) is not None
+    assert capsys.readouterr().out.startswith(
+        "codec: nvjpeg, because this GPU has engines for JPEG, which leave its 8 cores"
+    )
     library.has_engine = False
-    assert Auto().decoder(gpu) is NvJpeg().decoder(gpu) is None
+    assert Auto().gpu_decoder(gpu) is NvJpeg().gpu_decoder(gpu) is None
     assert capsys.readouterr().out == (
         "codec: fast, because NVIDIA T4 has no JPEG engine\n"
         "codec=nvjpeg cannot be used, because NVIDIA T4 has no JPEG engine: the CPU decodes JPEG\n"
@@ -143,12 +151,12 @@ def test_who_decodes_is_said(library, monkeypatch, capsys):
 
 
 def test_without_a_gpu_or_the_library(monkeypatch, capsys):
-    assert Auto().decoder(CPU) is None and capsys.readouterr().out == ""
-    assert NvJpeg().decoder(CPU) is None
+    assert Auto().gpu_decoder(CPU) is None and capsys.readouterr().out == ""
+    assert NvJpeg().gpu_decoder(CPU) is None
     assert "because there is no GPU, or device=cpu: the CPU decodes JPEG" in capsys.readouterr().out
     monkeypatch.setattr(torch.version, "cuda", "99.0")
-    assert NvJpeg().decoder(torch.device("cuda")) is None
-    assert "because nvJPEG is not installed: pip install nvidia-nvjpeg" in capsys.readouterr().out
+    assert NvJpeg().gpu_decoder(torch.device("cuda")) is None
+    assert "because nvJPEG is not installed: pip install nvidia-nvjpeg-cu99" in capsys.readouterr().out
 
 
 def test_the_package_is_found_where_it_lies(tmp_path, monkeypatch):

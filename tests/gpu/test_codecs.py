@@ -18,7 +18,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def codec():
-    return NvJpeg().decoder(CUDA)
+    return NvJpeg().gpu_decoder(CUDA)
 
 
 def test_batches_are_pillows_pixels_up_to_rounding(codec):

@@ -3,10 +3,12 @@
 import ctypes
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from p2p.codecs import pillow
 from p2p.codecs.fast import Fast
@@ -15,6 +17,7 @@ from p2p.data.pairs import find_inputs
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import resize
 from p2p.pipelines import overlap, sequential
+from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
@@ -57,12 +60,14 @@ class Event:
 
 
 class ByPillow:
-    """In place of nvJPEG: decodes by Pillow, and not what has an odd number of bytes."""
+    """In place of nvJPEG: decodes by Pillow, not what has an odd number of bytes; `FLIPPED` bits tell who did."""
+
+    FLIPPED = np.uint8(0)
 
     def decode(self, files, *, stream):
         places, missed = defaultdict(list), []
         coded = [ctypes.string_at(*each) for each in zip(files.addresses.tolist(), files.lengths.tolist(), strict=True)]
-        frames = [None if len(file) % 2 else torch.from_numpy(pillow.decode(file).copy()) for file in coded]
+        frames = [None if len(file) % 2 else torch.from_numpy(pillow.decode(file) ^ self.FLIPPED) for file in coded]
         for place, (frame, size) in enumerate(zip(frames, files.sizes.tolist(), strict=True)):
             if frame is None:
                 missed.append(place)
@@ -86,11 +91,11 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Stream())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-    monkeypatch.setattr(NvJpeg, "decoder", lambda self, device: ByPillow())
+    monkeypatch.setattr(NvJpeg, "gpu_decoder", lambda self, device: ByPillow())
     monkeypatch.setattr(cvcuda, "unavailable", lambda: None)
     monkeypatch.setattr(cvcuda, "resize", resized)
     monkeypatch.setattr(overlap, "make_translator", GpuTranslator)
-    monkeypatch.setattr(overlap, "batches_per_slot", lambda images, batch_size: max(1, 8 // batch_size))
+    monkeypatch.setattr(overlap, "batches_per_slot", lambda images, batch_size, image_bytes: max(1, 8 // batch_size))
 
 
 @pytest.mark.usefixtures("cuda")
@@ -113,3 +118,27 @@ def test_the_translator_of_a_gpu_keeps_images_apart(engine, pairs, tmp_path, cod
         assert stages.failures == expected.failures
         assert stages.clock.images["generate"] == len(files(tmp_path / "one"))
         assert ("loader stream" in stages.clock.lanes["preprocess"]) == (codec is NvJpeg)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_both_pipelines_have_the_same_files_decoded_by_the_gpu(engine, pairs, tmp_path, monkeypatch):
+    """Among them one of more than 2 MB, and one that the CPU alone has memory for, and refuses."""
+    folder = pairs[0].input.path.parent
+    noise = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.jpg", quality=100, subsampling="4:4:4")
+    assert (folder / "large.jpg").stat().st_size > CODED_BYTES
+    picture(2, 65000).save(folder / "thin.jpg")
+    monkeypatch.setattr(ByPillow, "FLIPPED", np.uint8(64))
+    inputs = find_inputs(str(folder))
+    done = {}
+    for name, run in (("sequential", sequential.run), ("overlap", partial(overlap.run, workers=2))):
+        stages = stages_for(engine, tmp_path / name, codec=NvJpeg(), preprocess="scale_width_and_crop")
+        run(inputs, stages, batch_size=4)
+        done[name] = files(tmp_path / name), stages.failures
+    assert done["sequential"] == done["overlap"]
+    plain = stages_for(engine, tmp_path / "fast", codec=Fast(), preprocess="scale_width_and_crop")
+    sequential.run(inputs, plain, batch_size=4)
+    by_cpu, (written, failures) = files(tmp_path / "fast"), done["overlap"]
+    assert failures == plain.failures and written.keys() == by_cpu.keys()
+    assert sum(written[name] != by_cpu[name] for name in written) >= 5  # what the decoder did not miss
+    assert written["large.png"] == by_cpu["large.png"]

@@ -205,7 +205,11 @@ def test_batches_that_memory_does_not_hold(many, tmp_path, run, rule):
     [(4096, 1, 32), (4096, 8, 4), (4096, 32, 1), (4096, 20, 1), (16, 8, 1), (64, 1, 8)],
 )
 def test_small_batches_share_a_slot_of_a_gpu_where_many_slots_are_left(images, batch_size, batches):
-    assert overlap.batches_per_slot(images, batch_size) == batches
+    assert overlap.batches_per_slot(images, batch_size, image_bytes=2 * 3 * 256**2) == batches
+
+
+def test_slots_of_large_images_hold_one_batch():
+    assert overlap.batches_per_slot(100_000, 1, image_bytes=2 * 3 * 4096**2) == 1
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
