@@ -146,3 +146,10 @@ def test_tables_and_pictures_come_out_and_are_not_made_twice(trainings, capsys):
     assert "| Table 1 |" in text and "| Table 2 |" not in text and "| 70x70 | 1.000 |" in text
     with pytest.raises(ValueError, match="have epochs=3, not 4: use another folder"):
         paper.main([str(folder / "facades"), str(folder / "out"), "--epochs", "4", "image_size=32"])
+
+
+def test_facade_everywhere_has_the_share_of_the_facade():
+    labels = [COLOURS[np.array([[FACADE, FACADE], [FACADE, DOOR]])]]
+    rows = readback.ends(lambda frames: frames, labels, labels)
+    assert rows["facade everywhere"] == pytest.approx({"pixel": 0.75, "class": 0.5, "IoU": 0.375})
+    assert set(rows["real photos"].values()) == {1.0} and tuple(rows) == paper.ENDS
