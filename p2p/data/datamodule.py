@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler
 from p2p.batch import Batch
 from p2p.data.cache import Cache, PairCache, TooDeep, choose
 from p2p.data.dataset import PairDataset
+from p2p.data.decoded_batches import DecodedBatches
+from p2p.data.decoder import Decode, gpu_decoder
 from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.kept import KeptBatches, can_be_kept
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
@@ -46,10 +48,12 @@ class PairedImages(LightningDataModule):
         layout: "side_by_side" or "two_folders"; None: what is there, if its shape agrees, see `p2p.data.pairs`.
         source: makes the folder `root` where it is missing, such as `p2p.data.download.fetch_archive`; None: never.
         workers: loader processes; None means none on a CPU, where the networks need every core and decoding
-            takes a hundredth of a step, and up to 8 beside a GPU.
+            takes a hundredth of a step, and up to 8 beside a GPU. Where the GPU decodes, threads that read.
         cache: where the training pairs are kept, resized but not yet cropped: "gpu", "ram", or "none", which reads
             them anew in every epoch; "auto" is "gpu" if a quarter of the GPU's free memory holds them, else "none".
             The batches are the same.
+        decode: what decodes training pairs that are not kept: "cpu", "gpu", or "auto", the GPU where it has JPEG
+            engines and most pairs are files for them, see `p2p.data.decoder`.
         augmentation: what crops and flips on the GPU, see `p2p.data.gpu_batches`.
 
     Raises:
@@ -71,6 +75,7 @@ class PairedImages(LightningDataModule):
         source: Callable[[Path], None] | None = None,
         workers: int | None = None,
         cache: Cache = "auto",
+        decode: Decode = "auto",
         augmentation: Augmentation = "auto",
     ):
         super().__init__()
@@ -85,7 +90,8 @@ class PairedImages(LightningDataModule):
         for key, (least, most) in RANGES.items():
             if numbers[key] is not None and not least <= numbers[key] <= most:
                 raise ValueError(f"data.{key}={numbers[key]} is out of range: use {least} to {most}")
-        for key, value, known in (("cache", cache, Cache), ("augmentation", augmentation, Augmentation)):
+        names = {"cache": (cache, Cache), "decode": (decode, Decode), "augmentation": (augmentation, Augmentation)}
+        for key, (value, known) in names.items():
             if value not in get_args(known):
                 raise ValueError(f"data.{key}={value} is not known: use one of {', '.join(get_args(known))}")
         check_direction(direction, key="data.direction")
@@ -100,6 +106,7 @@ class PairedImages(LightningDataModule):
         self._splits = {"train": train, "val": val}
         self._channels = {"input_channels": input_channels, "target_channels": target_channels}
         self._cache = cache
+        self._decode = decode
         self._augmentation = augmentation
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() - 1) if torch.cuda.is_available() else 0
@@ -178,11 +185,24 @@ class PairedImages(LightningDataModule):
         return {"num_workers": workers, "persistent_workers": workers > 0}
 
     def _keep(self, dataset: PairDataset) -> None:
-        """Fill the cache, if there is to be one."""
+        """Fill the cache, if there is to be one; else have the GPU decode, if it is to."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         place = choose(self._cache, device=device, load=dataset.load, count=len(dataset))
-        if place != "gpu" and self._augmentation == "cvcuda":
-            raise ValueError("data.augmentation=cvcuda needs pairs that are kept on a GPU: add data.cache=gpu")
+        if place != "none" and self._decode == "gpu":
+            raise ValueError("data.decode=gpu decodes in each epoch what is not kept: add data.cache=none")
+        decoder = gpu_decoder(dataset, decode=self._decode, device=device) if place == "none" else None
+        if place != "gpu" and decoder is None and self._augmentation == "cvcuda":
+            raise ValueError(
+                "data.augmentation=cvcuda needs pairs that are kept on a GPU, or decoded there: add data.cache=gpu"
+            )
+        if decoder is not None:
+            dataset.batches_on_gpu = DecodedBatches(
+                dataset,
+                decoder=decoder,
+                device=device,
+                augmentation=self._augmentation,
+                threads=max(1, self._workers),
+            )
         if place == "none":
             return
         started = time.perf_counter()

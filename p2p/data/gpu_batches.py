@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -32,7 +32,7 @@ class GpuBatches:
             "auto" is CV-CUDA if it is installed.
 
     Raises:
-        ValueError: another augmentation, or CV-CUDA is asked for and not installed.
+        ValueError: CV-CUDA is asked for and not installed.
     """
 
     def __init__(
@@ -44,20 +44,10 @@ class GpuBatches:
         device: torch.device,
         augmentation: Augmentation = "auto",
     ):
-        if augmentation not in get_args(Augmentation):
-            known = ", ".join(get_args(Augmentation))
-            raise ValueError(f"data.augmentation={augmentation} is not known: use one of {known}")
         self._cache, self._names, self._view, self._device = cache, names, view, device
         self._stream = torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the cache has been written
-        try:
-            self._cut = WithTorch() if augmentation == "torch" else WithCvCuda(self._stream)
-        except ImportError as error:
-            if augmentation == "cvcuda":
-                raise ValueError(
-                    f"CV-CUDA cannot be used ({error}): pip install cvcuda-cu13, or data.augmentation=torch"
-                ) from None
-            self._cut = WithTorch()
+        self._cut = cutter(augmentation, stream=self._stream, kept=True)
 
     @property
     def augmented_by(self) -> str:
@@ -66,14 +56,7 @@ class GpuBatches:
 
     def __call__(self, batches: Iterable[list[int]]) -> Iterator[Batch]:
         """Make the batches of an epoch, each while its predecessor is used."""
-        ahead = None
-        for indices in batches:
-            following = self._make(indices)
-            if ahead is not None:
-                yield self._hand_over(*ahead)
-            ahead = following
-        if ahead is not None:
-            yield self._hand_over(*ahead)
+        return one_ahead(map(self._make, batches), device=self._device)
 
     def _make(self, indices: list[int]) -> tuple[Batch, torch.cuda.Event]:
         views = [self._view(index) for index in indices]
@@ -90,12 +73,48 @@ class GpuBatches:
             ready.record()
         return Batch([self._names[index] for index in indices], inputs_NCHW, targets_NCHW), ready
 
-    def _hand_over(self, batch: Batch, ready: torch.cuda.Event) -> Batch:
-        now = torch.cuda.current_stream(self._device)
-        now.wait_event(ready)
-        for images_NCHW in (batch.input_NCHW, batch.target_NCHW):
-            images_NCHW.record_stream(now)  # its memory is not used again before that stream is through with it
-        return batch
+
+def one_ahead(made: Iterable[tuple[Batch, torch.cuda.Event]], *, device: torch.device) -> Iterator[Batch]:
+    """Hand each batch over to the current stream when its successor has been queued.
+
+    Args:
+        made: batches on the GPU, each with the event after which it is ready; queued on another stream when asked for.
+        device: the GPU.
+    """
+    ahead = None
+    for following in made:
+        if ahead is not None:
+            yield hand_over(*ahead, device=device)
+        ahead = following
+    if ahead is not None:
+        yield hand_over(*ahead, device=device)
+
+
+def hand_over(batch: Batch, ready: torch.cuda.Event, *, device: torch.device) -> Batch:
+    """Let the current stream, and no host, wait for a batch."""
+    now = torch.cuda.current_stream(device)
+    now.wait_event(ready)
+    for images_NCHW in (batch.input_NCHW, batch.target_NCHW):
+        images_NCHW.record_stream(now)  # its memory is not used again before that stream is through with it
+    return batch
+
+
+def cutter(augmentation: Augmentation, *, stream: torch.cuda.Stream, kept: bool) -> WithTorch | WithCvCuda:
+    """What crops, mirrors and normalizes on that stream; `kept`: see `WithCvCuda`.
+
+    Raises:
+        ValueError: CV-CUDA is asked for and not installed.
+    """
+    if augmentation == "torch":
+        return WithTorch()
+    try:
+        return WithCvCuda(stream, kept=kept)
+    except ImportError as error:
+        if augmentation == "cvcuda":
+            raise ValueError(
+                f"CV-CUDA cannot be used ({error}): pip install cvcuda-cu13, or data.augmentation=torch"
+            ) from None
+        return WithTorch()
 
 
 class WithTorch:
@@ -111,7 +130,7 @@ class WithTorch:
                 for image_HWC, view in zip(images_HWC, views, strict=True)
             ]
         )
-        mirrored = _to_device(torch.tensor([view.mirrored for view in views]), windows_NHWC.device)
+        mirrored = to_device(torch.tensor([view.mirrored for view in views]), windows_NHWC.device)
         windows_NHWC = torch.where(mirrored[:, None, None, None], windows_NHWC.flip(2), windows_NHWC)
         return normalize(windows_NHWC.permute(0, 3, 1, 2).float())
 
@@ -119,31 +138,38 @@ class WithTorch:
 class WithCvCuda:
     """The same by one kernel of CV-CUDA, which rounds differently in the last bit.
 
+    Args:
+        stream: where it happens.
+        kept: each image stays where it is and comes again, so that what CV-CUDA knows of it is kept, too.
+
     Raises:
         ImportError: CV-CUDA is not installed, or its libraries are not.
     """
 
     name = "CV-CUDA"
 
-    def __init__(self, stream: torch.cuda.Stream):
+    def __init__(self, stream: torch.cuda.Stream, *, kept: bool):
         import cvcuda
 
         self._cvcuda: ModuleType = cvcuda
         self._stream = stream
         self._on = cvcuda.as_stream(stream)
-        self._images: dict[int, object] = {}  # CV-CUDA's view of a cached image, by its address
+        self._kept = kept
+        self._images: dict[int, object] = {}  # CV-CUDA's view of an image, by its address
         self._constants: list | None = None
 
     def __call__(self, images_HWC: list[torch.Tensor], views: list[View]) -> torch.Tensor:
         """On its stream, which is the current one."""
         cvcuda, first = self._cvcuda, views[0]
         count, channels, device = len(views), images_HWC[0].shape[2], images_HWC[0].device
+        if not self._kept:
+            self._images.clear()
         batch = cvcuda.ImageBatchVarShape(count)
         batch.pushback([self._image(image_HWC) for image_HWC in images_HWC])
         # x, y, width, height; and what to mirror: 1 is left to right, 0 and -1 are others, and all else is nothing.
         numbers = [[view.left, view.top, view.width, view.height] for view in views]
-        rectangles = _to_device(torch.tensor(numbers, dtype=torch.int32), device)
-        flips = _to_device(torch.tensor([[1 if view.mirrored else 2] for view in views], dtype=torch.int32), device)
+        rectangles = to_device(torch.tensor(numbers, dtype=torch.int32), device)
+        flips = to_device(torch.tensor([[1 if view.mirrored else 2] for view in views], dtype=torch.int32), device)
         result_NHWC = torch.empty(count, first.height, first.width, channels, device=device)
         if self._constants is None:  # the result is (value - base) * scale + globalshift
             base = torch.zeros(1, 1, 1, 1, device=device)
@@ -171,6 +197,6 @@ class WithCvCuda:
         return self._cvcuda.as_tensor(Ordered(tensor, self._stream), layout)
 
 
-def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Without waiting: from pinned memory."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from p2p.data.halves import check_half
+from p2p.codecs import jpeg
+from p2p.data.halves import alike, check_half
 from p2p.data.pairs import Pair, Source
 from p2p.system.memory import check_room
 
@@ -62,6 +63,31 @@ def frame_of(data: bytes, source: Source, decode: Decode, *, channels: int) -> n
         ValueError: they cannot be decoded, and why.
     """
     return _half(_decoded(data, source, decode, channels), source)
+
+
+def gpu_size(data: bytes, source: Source) -> tuple[int, int] | None:
+    """Height and width of the image that a GPU can take of a file; None of one that is the CPU's, also to refuse it.
+
+    See `p2p.codecs.jpeg.gpu_size`.
+    """
+    size = jpeg.gpu_size(data)
+    if size is None or source.half is None:
+        return size
+    height, width = size
+    return None if width % 2 or not alike(width, height, source.shape) else (height, width // 2)
+
+
+def read_coded(pair: Pair) -> tuple[list[bytes], tuple[int, int]] | None:
+    """The files of a pair that a GPU can decode, one if it is A|B, and its images' size; None if it is the CPU's.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    assert pair.target is not None
+    sources = [pair.input] if pair.target.path == pair.input.path else [pair.input, pair.target]
+    files = [read_file(source) for source in sources]
+    sizes = {gpu_size(*each) for each in zip(files, sources, strict=True)}
+    return None if len(sizes) > 1 or None in sizes else (files, sizes.pop())
 
 
 def read_pair(

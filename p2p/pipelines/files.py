@@ -10,10 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from p2p.codecs import jpeg
 from p2p.codecs.codec import Codec
-from p2p.data.halves import alike
-from p2p.data.images import frame_of, read_file
+from p2p.data.images import frame_of, gpu_size, read_file
 from p2p.data.pairs import Pair
 from p2p.data.transforms.sizing import Sizing, to_size
 from p2p.system import atomic
@@ -80,22 +78,17 @@ class Files:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
         if self.gpu_decodes is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
             return None
-        if (size := jpeg.gpu_size(data)) is None:
+        if (size := gpu_size(data, pair.input)) is None:
             return None
-        height, width = size
-        if pair.input.half is not None:
-            if width % 2 or not alike(width, height, pair.input.shape):
-                return None
-            width //= 2
         try:
-            scaled = self.sizing.scaled(height, width, self.sizing.size)
+            scaled = self.sizing.scaled(*size, self.sizing.size)
         except ValueError:  # there is no memory for it
             return None
-        if self.gpu_decodes == "same size" and scaled != (height, width):
+        if self.gpu_decodes == "same size" and scaled != size:
             return None
         if min(scaled) < self.sizing.size and self.sizing.crops:
             return None
-        return (height, width) if self.sizing.cropped(*scaled) == tuple(self.input_shape[1:]) else None
+        return size if self.sizing.cropped(*scaled) == tuple(self.input_shape[1:]) else None
 
     def read(self, pair: Pair) -> bytes:
         """The bytes of an input's file.

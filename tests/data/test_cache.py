@@ -11,8 +11,9 @@ from PIL import Image
 from p2p.data import gpu_batches
 from p2p.data.cache import PairCache, choose
 from p2p.data.datamodule import PairedImages
-from p2p.data.gpu_batches import GpuBatches, WithCvCuda, WithTorch
+from p2p.data.gpu_batches import WithCvCuda, WithTorch, one_ahead
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.data.transforms.transform import View
 from tests.conftest import picture
 
 MODES = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -138,11 +139,21 @@ def test_what_cv_cuda_is_told_makes_the_same_windows(channels, monkeypatch):
     images = [torch.randint(256, (40, 44, channels), dtype=torch.uint8) for _ in range(8)]
     views = [transform.draw(40, 44, generator) for _ in images]
     assert {view.mirrored for view in views} == {True, False}
-    with_cvcuda = WithCvCuda(None)
+    with_cvcuda = WithCvCuda(None, kept=True)
     for _ in range(2):  # the second time with what the first one kept
         found = with_cvcuda(images, views)
         torch.testing.assert_close(found, WithTorch()(images, views), rtol=0, atol=1e-6)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_other_images_at_the_place_of_those_that_are_not_kept(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cvcuda", ByTheBook)
+    monkeypatch.setattr(gpu_batches, "Ordered", lambda tensor, stream: tensor)
+    memory, view = torch.randint(256, (40 * 44 * 3,), dtype=torch.uint8), View(4, 6, 32, 32, mirrored=True)
+    with_cvcuda = WithCvCuda(None, kept=False)
+    for shape in ((40, 44, 3), (44, 40, 3)):
+        images = [memory.view(shape)]
+        torch.testing.assert_close(with_cvcuda(images, [view]), WithTorch()(images, [view]), rtol=0, atol=1e-6)
 
 
 def test_crops_and_flips_are_uniform():
@@ -199,25 +210,23 @@ def test_without_a_gpu_the_datamodule_refuses_and_auto_reads_files(pairs, capsys
     assert capsys.readouterr().out == ""
 
 
-def test_a_batch_is_made_while_its_predecessor_is_used():
-    class Told(GpuBatches):
-        def __init__(self):
-            self.order = []
+def test_a_batch_is_made_while_its_predecessor_is_used(monkeypatch):
+    order = []
 
-        def _make(self, indices):
-            self.order.append(("make", *indices))
-            return (indices,)
+    def make(indices):
+        order.append(("make", *indices))
+        return indices, None
 
-        def _hand_over(self, indices):
-            self.order.append(("hand over", *indices))
-            return indices
+    def hand_over(indices, ready, *, device):
+        order.append(("hand over", *indices))
+        return indices
 
-    batches = Told()
-    for indices in batches([[3, 1], [0], [2]]):
-        batches.order.append(("use", *indices))
-    assert batches.order == [
+    monkeypatch.setattr(gpu_batches, "hand_over", hand_over)
+    batches = one_ahead(map(make, [[3, 1], [0], [2]]), device=None)
+    order.extend(("use", *indices) for indices in batches)
+    assert order == [
         *(("make", 3, 1), ("make", 0), ("hand over", 3, 1), ("use", 3, 1)),
         *(("make", 2), ("hand over", 0), ("use", 0)),
         *(("hand over", 2), ("use", 2)),
     ]
-    assert list(batches([])) == []
+    assert list(one_ahead([], device=None)) == []

@@ -89,9 +89,13 @@ class Torchvision:
         import torch
 
         height, width, _ = frame_HWC.shape
-        sized_HWC = resize(frame_HWC, *self.sizing.scaled(height, width, self._load_size))
+        sized_HWC = resize(frame_HWC, *self.loaded_size(height, width))
         image_CHW = torch.from_numpy(np.array(sized_HWC, order="C")).permute(2, 0, 1)
         return image_CHW if image_CHW.dtype == torch.uint8 else image_CHW.contiguous()
+
+    def loaded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that `load` brings a frame of this size to, by Pillow's bicubic; see `Sizing.scaled`."""
+        return self.sizing.scaled(height, width, self._load_size)
 
     def draw(self, height: int, width: int, generator: torch.Generator | None = None) -> View:
         """The random part of `train`: what is shown of a loaded pair of this size.
