@@ -2,6 +2,7 @@
 """How fast does `train.py` train, what does each measure bring, and how near is it to the bare step?
 
     python -m benchmarks.training [--batch 1,16,64] [--compile 1] [--quick]
+    python -m benchmarks.training --cores 16,4 --batch 16,64     # pairs that are not kept: who decodes them?
 
 1,280 generated pairs, 512x256 JPEGs, unet_256 and the 70x70 PatchGAN at 256x256. In one run, on one machine:
 
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,34 @@ def train(root: Path, name: str, batch: int, size: int, overrides: list[str], *,
     return result | {"overrides": overrides, "epochs": record["epochs"], "process_s": round(whole, 1)}
 
 
+def not_kept(root: Path, cores: int, batches: list[int], size: int, *, quick: bool, limit_s: float) -> list[dict]:
+    """`train.py` with pairs that are not kept, decoded by the GPU and by the CPU: a sweep, in one process of few cores.
+
+    The sweep is ended after `limit_s` seconds; what it did not come to has no row.
+    """
+    decoders = ["gpu" if torch.cuda.is_available() else "auto", "cpu"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["taskset", "-c", f"0-{cores - 1}", sys.executable, str(ROOT / "train.py"), "-m", "data=folder"]
+        command += [f"data.root={root}", "data.cache=none", f"data.decode={','.join(decoders)}"]
+        command += [f"batch_size={','.join(map(str, batches))}", f"hydra.sweep.dir={folder}", f"image_size={size}"]
+        command += ["epochs=4", "trainer.check_val_every_n_epoch=5", "+callbacks.pace._target_=benchmarks.pace.Pace"]
+        command += [f"+callbacks.pace.file={folder}/pace-${{data.decode}}-${{batch_size}}.json"]
+        command += ["+trainer.limit_train_batches=2"] if quick else []
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+            if done.returncode:
+                print(f"  {done.stderr.strip().splitlines()[-1]}")
+        except subprocess.TimeoutExpired:
+            print(f"  the sweep with {cores} cores was ended after {limit_s:.0f} s")
+        rows = []
+        for decode, batch in product(decoders, batches):
+            if (pace := Path(folder, f"pace-{decode}-{batch}.json")).is_file():
+                epochs = json.loads(pace.read_text())["epochs"]
+                rate = sum(each["images"] for each in epochs[1:]) / sum(each["seconds"] for each in epochs[1:])
+                rows.append(row(f"data.decode={decode}, {cores} cores", batch, rate) | {"epochs": epochs})
+    return rows
+
+
 def row(name: str, batch: int, rate: float, *, start: float | None = None) -> dict:
     result = {"name": name, "batch": batch, "images_per_s": round(rate, 1), "ms_per_step": round(1e3 * batch / rate, 3)}
     result |= {} if start is None else {"start_s": round(start, 1)}
@@ -178,6 +208,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="1,16,64", help="batch sizes, in this order")
     parser.add_argument("--compile", default="1", help="batch sizes to run with torch.compile, too; '' for none")
+    parser.add_argument("--cores", default="", help="pairs that are not kept, and nothing else, with so many cores")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for each number of cores")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--output", type=Path, help="JSON to write; by default benchmarks/results/training-<gpu>.json")
@@ -197,7 +229,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pairs")
         generate(root, size)
-        for batch in batches:
+        for cores in [int(text) for text in args.cores.split(",") if text]:
+            for each in not_kept(root, cores, batches, size, quick=args.quick, limit_s=args.limit):
+                add(each)
+        for batch in batches if not args.cores else ():
             ladder = list(LADDER if batch == 1 else LADDER[-1:])
             if batch in compiled:
                 ladder.append(("train.py, model.compile=true", ["model.compile=true"]))

@@ -3,7 +3,9 @@
 import copy
 import csv
 import json
+import subprocess
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +34,22 @@ def test_the_pace_of_each_epoch(tmp_path):
     record = json.loads((tmp_path / "pace.json").read_text())
     assert [epoch["images"] for epoch in record["epochs"]] == [6, 6]
     assert all(epoch["seconds"] > 0 for epoch in record["epochs"]) and record["first_step"] > 1e9
+
+
+def test_pairs_that_are_not_kept_by_decoder_and_cores(tmp_path, monkeypatch):
+    """Of a sweep that was cut off: four epochs of 10 images, the first of which does not count."""
+
+    def run(command, *, timeout, **options):
+        assert command[:3] == ["taskset", "-c", "0-3"] and {"-m", "batch_size=16,64"} <= {*command} and timeout == 40
+        pace = next(text for text in command if text.startswith("+callbacks.pace.file=")).partition("=")[2]
+        file = pace.replace("${data.decode}", "cpu").replace("${batch_size}", "16")
+        epochs = [{"images": 10, "seconds": seconds} for seconds in (9, 2, 2, 1)]
+        Path(file).write_text(json.dumps({"epochs": epochs}))
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(training.subprocess, "run", run)
+    (only,) = training.not_kept(tmp_path, 4, [16, 64], 256, quick=False, limit_s=40)
+    assert (only["name"], only["batch"], only["images_per_s"]) == ("data.decode=cpu, 4 cores", 16, 6.0)
 
 
 def test_the_table_of_the_benchmark(capsys):
