@@ -20,7 +20,6 @@ from p2p.data.transforms.torchvision import Torchvision
 from p2p.data.transforms.transform import View
 
 Images = dict[int, torch.Tensor]  # 0: input, 1: target; uint8 (H, W, 3)
-
 READ_AHEAD = 64  # pairs: enough for a disk with many reads under way, and some megabytes
 
 
