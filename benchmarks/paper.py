@@ -59,7 +59,7 @@ def translated(run_dir: Path) -> Path:
     """The folder with what a run's network makes of its validation inputs, exported and translated anew."""
     # In fp32, and by what runs on every device: the scores are the network's, and not those of its rounding.
     p2p.export([f"run_dir={run_dir}", "backend=exported_program", "backend.precision=fp32"])
-    return p2p.infer([f"run_dir={run_dir}", "batch_size=8", "codec.format=png"]).folder
+    return p2p.infer([f"run_dir={run_dir}", "batch_size=8", "codec=fast", "codec.format=png"]).folder
 
 
 def distances(photos: list[np.ndarray], targets: list[np.ndarray]) -> dict[str, float]:
