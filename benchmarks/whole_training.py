@@ -45,8 +45,9 @@ def measure(tree: Path, overrides: list[str]) -> dict:
             *options,
             "+callbacks.phases._target_=benchmarks.phases.Phases",
         ]
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         started = time.time()
-        subprocess.run([*command, *overrides], cwd=tree, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+        subprocess.run([*command, *overrides], cwd=tree, env=os.environ | {"PYTHONPATH": path}, check=True)
         ended = time.time()
         files = {(stat.st_ino, stat.st_size) for path in run_dir.rglob("*.ckpt") for stat in [path.stat()]}
         record = json.loads(file.read_text())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from lightning import Callback, LightningModule, Trainer
 
 from p2p.batch import Batch
+from p2p.system.gpu_faults import failure
 
 
 class Writer(Callback):
@@ -69,6 +71,12 @@ class Writer(Callback):
         """Start, beside the step that comes, and do not train on if the disk is full."""
         self.start()
         self.check()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Finish what has been started where the GPU has failed: nothing is torn down then, and the process ends."""
+        if failure(exception) is not None:
+            with suppress(Exception):  # of what was still to be copied from that GPU
+                self.wait()
 
 
 def writer_of(trainer: Trainer) -> Writer:

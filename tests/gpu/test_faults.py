@@ -45,13 +45,13 @@ with stoppable():
 """
 FAILS_IN_INFER = """
     from p2p.deploy.engine import Engine
-    run, calls = Engine._run, []
+    run, calls = Engine.frames, []
     def fails(self, images):
         calls.append(1)
         if len(calls) == 7:
             {cause}
         return run(self, images)
-    Engine._run = fails
+    Engine.frames = fails
 """
 FAILS_IN_TRAINING = """
     from p2p.training.pix2pix import Pix2Pix

@@ -120,3 +120,18 @@ def test_a_second_name_of_a_file(links, tmp_path, monkeypatch):
     with pytest.raises(OSError) as raised:
         atomic.link(tmp_path / "missing", path)
     assert path.read_text() == "new" and raised.value.filename in (str(path), str(tmp_path / "missing"))
+
+
+def test_where_the_gpu_fails_what_is_being_written_is_finished(tmp_path):
+    """Another error is for `teardown`, which then comes."""
+    for error, there in (
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (ValueError("a bug"), False),
+    ):
+        writer, go_on, path = Writer(), threading.Event(), tmp_path / f"{there}"
+        writer.submit(lambda go_on=go_on, path=path: path.write_text(str(go_on.wait(10))))
+        writer.start()
+        writer.submit(lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: device-side assert triggered")))
+        threading.Timer(0.2, go_on.set).start()
+        writer.on_exception(None, None, error)
+        assert path.exists() == there
