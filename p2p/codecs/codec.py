@@ -67,8 +67,8 @@ class BatchDecoder(Protocol):
     ) -> tuple[list[tuple[list[int], torch.Tensor]], list[int]]:
         """For each size the places of its images and uint8 (N, H, W, 3).
 
-        The frames are on the GPU in the order of `stream`. Then come the places of what could not be decoded. Neither
-        this memory nor that of the files may be used again before that stream has come so far.
+        Waits for what is under way on `stream`. The frames are on the GPU in its order. Then come the places of what
+        could not be decoded. The files' memory may not be used again before that stream has come so far.
 
         Raises:
             RuntimeError: the GPU's memory is full.

@@ -81,9 +81,14 @@ class NvJpegDecoder:
         weakref.finalize(self, _destroy, self._nvjpeg, self._handle, self._state).atexit = False
 
     def decode(self, files: CodedFiles, *, stream: torch.cuda.Stream) -> tuple[Groups, list[int]]:
-        """For each size the places of its images and uint8 (N, H, W, 3), see `p2p.codecs.codec.BatchDecoder`."""
+        """For each size the places of its images and uint8 (N, H, W, 3), see `p2p.codecs.codec.BatchDecoder`.
+
+        Waits for what is under way on `stream`: an H100's engines write without a look at it, and on a stream that was
+        busy with kernels this call was seen not to come back. torchcodec waits as well, for the first of these reasons.
+        """
         import torch
 
+        stream.synchronize()
         places: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, (height, width) in enumerate(files.sizes.tolist()):
             places[height, width].append(place)
@@ -109,7 +114,6 @@ class NvJpegDecoder:
             images["channel"][places, 0] = frames.data_ptr() + frames.stride(0) * np.arange(len(places))
             images["pitch"][places, 0] = frames.stride(1)
         if self._count != len(images):
-            stream.synchronize()  # the last batch may still read what this makes anew
             self._count = 0  # until it has succeeded
             status = self._nvjpeg.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(images), 1, RGBI)
             _check(status, "nvjpegDecodeBatchedInitialize")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -44,7 +43,6 @@ class GpuLoader:
         self._clock = clock
         self._stream_clock = StreamClock(clock, device=device)
         self._parts = Parts(what="batches to decode")
-        self._in_use: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = deque()
         self.stream = torch.cuda.Stream(device)
 
     def warmup(self, batch_size: int, height: int, width: int) -> None:
@@ -70,7 +68,12 @@ class GpuLoader:
         """
 
         def load(part: slice) -> list[int]:
-            missed = self._load(files.some(part), halves[part], output_NHWC, rows[part])
+            try:
+                missed = self._load(files.some(part), halves[part], output_NHWC, rows[part])
+            except Exception as error:
+                if part.stop - part.start > 1 or memory_full(error) is None:
+                    raise
+                missed = [0]  # an image that is too large for the GPU may not be for the CPU
             return [part.start + place for place in missed]
 
         return [place for missed in self._parts(len(rows), load) for place in missed]
@@ -78,53 +81,27 @@ class GpuLoader:
     def _load(
         self, files: CodedFiles, halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
-        while self._in_use and self._in_use[0][0].query():
-            self._in_use.popleft()
-        try:
-            return self._queue(files, halves, output_NHWC, rows)
-        except Exception as error:
-            if memory_full(error) is None:
-                raise
-        self.stream.synchronize()  # then what earlier batches hold is free
-        self._in_use.clear()
-        try:
-            return self._queue(files, halves, output_NHWC, rows)
-        except Exception as error:
-            if len(rows) > 1 or memory_full(error) is None:
-                raise
-            return [0]  # an image that is too large for the GPU may not be for the CPU
-
-    def _queue(
-        self, files: CodedFiles, halves: Sequence[Half], output_NHWC: torch.Tensor, rows: Sequence[int]
-    ) -> list[int]:
         with self._clock("decode", len(rows), lane="decoder"):
             times = np.array([(1, 1 if half is None else 2) for half in halves])
             files = files._replace(sizes=files.sizes * times)
             groups, missed = self._decoder.decode(files, stream=self.stream)
-        in_use = [frames for _, frames in groups]
-        try:
-            with torch.cuda.stream(self.stream), self._stream_clock("preprocess", len(rows), lane=LANE):
-                for places, frames in groups:
-                    for half in dict.fromkeys(halves[place] for place in places):
-                        chosen = [i for i, place in enumerate(places) if halves[place] == half]
-                        same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
-                        in_use += [same, *self._sized(same, half)]
-                        put(in_use[-1], output_NHWC, [rows[places[i]] for i in chosen])
-        finally:
-            # A JPEG engine writes without a look at the stream: to what the allocator gave it too soon, say.
-            self._in_use.append((self.stream.record_event(), in_use))
+        with torch.cuda.stream(self.stream), self._stream_clock("preprocess", len(rows), lane=LANE):
+            for places, frames in groups:
+                for half in dict.fromkeys(halves[place] for place in places):
+                    chosen = [i for i, place in enumerate(places) if halves[place] == half]
+                    same = frames if len(chosen) == len(places) else torch.stack([frames[i] for i in chosen])
+                    put(self._sized(same, half), output_NHWC, [rows[places[i]] for i in chosen])
         return missed
 
-    def _sized(self, frames_NHWC: torch.Tensor, half: Half) -> list[torch.Tensor]:
-        """Frames of one size -> all that is made of them, the last uint8 (N, H, W, C) of the network's."""
+    def _sized(self, frames_NHWC: torch.Tensor, half: Half) -> torch.Tensor:
+        """Frames of one size -> uint8 (N, H, W, C) of the network's."""
         middle = frames_NHWC.shape[2] // 2
         cut = slice(middle) if half == "left" else slice(middle, None) if half == "right" else slice(None)
-        made = [frames_NHWC[:, :, cut]]
-        _, height, width, _ = made[-1].shape
+        frames_NHWC = frames_NHWC[:, :, cut]
+        _, height, width, _ = frames_NHWC.shape
         if (size := self._sizing.scaled(height, width, self._sizing.size)) != (height, width):
-            made.append(made[-1].contiguous())
-            made.append(cvcuda.resize(made[-1], *size, stream=self.stream))
-        return [*made, self._sizing.crop(made[-1])]
+            frames_NHWC = cvcuda.resize(frames_NHWC.contiguous(), *size, stream=self.stream)
+        return self._sizing.crop(frames_NHWC)
 
     def finish(self) -> None:
         """Wait for what is under way, and count it."""

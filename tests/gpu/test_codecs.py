@@ -1,5 +1,7 @@
 """nvJPEG on a real GPU, against Pillow."""
 
+import faulthandler
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,11 @@ def test_an_image_is_the_same_alone_and_in_any_batch(codec):
 
 
 def test_batches_in_flight_keep_their_pixels(codec):
-    """On a stream that is busy first: whoever does not wait overwrites an older batch."""
+    """On a stream that is busy first: whoever does not wait overwrites an older batch.
+
+    A version that did not wait for the stream never came back from here.
+    """
+    faulthandler.dump_traceback_later(60, exit=True)
     batches = [[saved(picture(512, 256, seed=8 * b + i), quality=95) for i in range(8)] for b in range(6)]
     stream, slow = torch.cuda.Stream(), torch.randn(4096, 4096, device=CUDA)
     results = []
@@ -72,6 +78,7 @@ def test_batches_in_flight_keep_their_pixels(codec):
     for batch, frames in zip(batches, results, strict=True):
         for data, frame in zip(batch, frames.cpu().numpy(), strict=True):
             assert np.abs(frame.astype(int) - pillow.decode(data)).max() <= 1
+    faulthandler.cancel_dump_traceback_later()
 
 
 def test_pixels_of_photographs_with_halved_chroma(codec):
