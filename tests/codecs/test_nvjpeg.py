@@ -23,6 +23,9 @@ CPU = torch.device("cpu")
 STREAM = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
 
 
+SPOILING = b"the engines fail at this"  # in a file's comment
+
+
 class Image(ctypes.Structure):
     """nvjpegImage_t."""
 
@@ -59,16 +62,22 @@ class Library:
         assert stream == 7
         self.batches.append(self.prepared)
         addresses, sizes = ((ctypes.c_size_t * self.prepared).from_address(each) for each in (sources, lengths))
-        files = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes, strict=True)]
-        if sum(map(len, files)) > self.free:
+        places = list(zip(addresses, sizes, strict=True))
+        files = [ctypes.string_at(*place) for place in places]
+        if sum(sizes) > self.free:
             return 5
-        if not all(file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9") for file in files):
-            return 6
-        for file, image in zip(files, (Image * self.prepared).from_address(images), strict=True):
-            frame = pillow.decode(file)
-            for y, line in enumerate(frame):
+        self.write(places, (Image * self.prepared).from_address(images))
+        return 0 if all(framed(file) and SPOILING not in file for file in files) else 6
+
+    def write(self, places, images):
+        for place, image in zip(places, images, strict=True):
+            file = ctypes.string_at(*place)
+            for y, line in enumerate(pillow.decode(file) if framed(file) else ()):
                 ctypes.memmove(image.channel[0] + y * image.pitch[0], line.tobytes(), line.nbytes)
-        return 0
+
+
+def framed(file):
+    return file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9")
 
 
 @pytest.fixture
