@@ -90,7 +90,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
 
     if found.name not in NET_G:
         print(f"the reference makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a line for it")
-    where = shlex.join(["--checkpoints_dir", str(folder.parent), "--name", folder.name])
+    where = shlex.join(["--checkpoints_dir", str(folder.parent.resolve()), "--name", folder.resolve().name])
     print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
 
 
