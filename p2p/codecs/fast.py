@@ -52,11 +52,11 @@ class Fast:
         png_level: Literal[0, 1] = 1,
         lossless: bool = False,
     ):
+        if png_level not in (0, 1):
+            raise ValueError(f"codec.png_level={png_level} is out of range: use 0 or 1, or codec=pillow for 2 to 9")
         self._pillow = Pillow(
             format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless
         )
-        if png_level not in (0, 1):
-            raise ValueError(f"codec.png_level={png_level} is out of range: use 0 or 1, or codec=pillow for 2 to 9")
         self._quality, self._subsampling, self._png_level = quality, subsampling, png_level
         self.suffix = self._pillow.suffix
 

@@ -188,16 +188,6 @@ class Pillow:
                 self._options = None
             case _:
                 raise ValueError(f"codec.format={format} is not known: use png, jpg, webp or npy")
-        for of, setting, value, default in (
-            ("webp", "lossless", lossless, False),
-            ("jpg", "subsampling", subsampling, 444),
-            ("png", "png_level", png_level, 1),
-        ):
-            if format != of and value != default:
-                written = str(value).lower()
-                raise ValueError(
-                    f"codec.{setting}={written} is of codec.format={of} alone, not of {format}: leave it out"
-                )
         if not 1 <= quality <= 100:
             raise ValueError(f"codec.quality={quality} is out of range: use 1 to 100")
         if subsampling not in get_args(Subsampling):

@@ -60,7 +60,10 @@ def explain(error: Exception, config_name: str) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
         return "the machine's memory is full: use a smaller batch_size or image_size, or end other programs"
     if isinstance(error, RuntimeError) and "more than one stateful callback" in str(error):
-        return "two callbacks of one type have the same settings: give one of them another monitor, mode or every_n_..."
+        return (
+            "two callbacks of one type, such as callbacks.best and callbacks.best_k, have the same settings: give one"
+            " of them another monitor, as in callbacks.best_k.monitor=val/L1 callbacks.best_k.mode=min"
+        )
     if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
         return sentence
     if isinstance(error, MissingConfigException) and error.options:

@@ -33,6 +33,10 @@ class Use(NamedTuple):
     why: str
 
 
+def _of_format(format: str) -> Callable[[DictConfig], bool]:
+    return lambda cfg: cfg.codec.get("format") in (None, format)
+
+
 USES = {
     "train": (
         Use(
@@ -53,6 +57,9 @@ USES = {
             lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
             "png and npy have no quality, which is of codec.format=jpg or webp",
         ),
+        Use(r"codec\.subsampling", _of_format("jpg"), "it is of codec.format=jpg alone"),
+        Use(r"codec\.png_level", _of_format("png"), "it is of codec.format=png alone"),
+        Use(r"codec\.lossless", _of_format("webp"), "it is of codec.format=webp alone"),
     ),
 }
 

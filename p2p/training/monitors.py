@@ -44,7 +44,7 @@ def check_monitors(monitors: Iterable[Monitor], scores: Mapping[str, Metric], *,
                     f"{mode_setting}={mode} takes the worst {score} for the best: use {mode_setting}={better}"
                 )
         elif index == 0 or (others is not None and score not in others):
-            hint = nearest(score, [*scores, *(others or ())])
+            hint = nearest(score, [*scores, *((others or ()) if index else ())])
             raise ValueError(
                 f"{setting}={score} is no score of validation{hint}: use {' or '.join(scores)}, or add it to metrics"
             )

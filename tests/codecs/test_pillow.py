@@ -168,10 +168,3 @@ def test_whatever_a_reader_raises_is_damage(error, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     with pytest.raises(ValueError, match=f"it is damaged: {error}"):
         decode(data)
-
-
-def test_lossless_is_of_webp_alone():
-    assert Pillow(format="webp", lossless=True).suffix == ".webp"
-    for format in ("png", "jpg", "npy"):
-        with pytest.raises(ValueError, match=rf"^codec\.lossless=true is of codec\.format=webp alone, not of {format}"):
-            Pillow(format=format, lossless=True)

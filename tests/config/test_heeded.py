@@ -18,6 +18,15 @@ IGNORED = {
     ("train", "losses.l1.weight=3 model.lambda_l1=10"): "model.lambda_l1=10 would be ignored, because it weighs losses",
     ("infer", "codec.quality=90"): "codec.quality=90 would be ignored, because png and npy have no quality",
     ("infer", "codec.format=npy codec.quality=90"): "codec.quality=90 would be ignored, because png and npy",
+    (
+        "infer",
+        "codec.subsampling=420",
+    ): "codec.subsampling=420 would be ignored, because it is of codec.format=jpg",
+    (
+        "infer",
+        "codec.format=jpg codec.png_level=0",
+    ): "codec.png_level=0 would be ignored, because it is of codec",
+    ("infer", "codec.lossless=true"): "codec.lossless=true would be ignored, because it is of codec.format=webp",
     ("train", "losses=[none,l1]"): "losses=[none,l1] cannot be: use none by itself, or leave it out",
     ("train", "reconstruction=l2 losses=l1"): "reconstruction=l2 is the same as losses=l2, and losses=l1 is given, too",
     ("train", "adversarial=[vanilla,none]"): "adversarial=[vanilla,none] chooses 2 options, of which one alone would",
@@ -37,6 +46,9 @@ def test_what_would_be_ignored_is_refused(command, typed):
     ("command", "typed"),
     [
         ("train", "adversarial=none model.lambda_l1=1"),
+        ("infer", "codec.format=jpg codec.subsampling=420"),
+        ("infer", "codec=pillow codec.format=webp codec.lossless=true"),
+        ("infer", "codec.png_level=0"),
         ("train", "losses=[l1,l2] losses.l1.weight=3 model.lambda_l1=10"),  # which is of l2
         ("train", "losses=none discriminator.width=8 optimizer.betas=[0.5,0.9]"),
         ("train", "+losses.mine._target_=mine.Loss losses.l1.weight=1 model.lambda_l1=3"),  # mine's can be null
