@@ -33,6 +33,8 @@ def modernize(record: DictConfig) -> None:
         _restore_references(record)  # before 0.2 values alone were saved
     if record.get("norm_stats") == "auto":  # what it meant for that run
         record.norm_stats = "instance" if record.batch_size == 1 else "running"
+    if "data" in record and "cache" in record.data:
+        record.data.setdefault("decode", "cpu")  # before 0.2 nothing else did
     if "losses" not in record and "model" in record:
         _name_losses_and_metrics(record)
     progress = (record.get("callbacks") or {}).get("progress")

@@ -25,7 +25,7 @@ STREAM = 7
 def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=STREAM))
-    monkeypatch.setattr(torch_tensorrt, "capture", lambda run, *, device, dtype: run)
+    monkeypatch.setattr(torch_tensorrt, "Captured", lambda run, *, device, dtype: run)
     tensorrt_runtime.runtime.cache_clear()
     yield
     tensorrt_runtime.runtime.cache_clear()

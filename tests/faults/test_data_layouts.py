@@ -53,7 +53,7 @@ def test_a_layout_is_understood(tmp_path, name, capsys):
         if not two:
             a = b = folders[split == "val"]
         for direction, ends in {"AtoB": (a, b), "BtoA": (b, a)}.items():
-            pairs = data(tmp_path, direction=direction).dataset(split)._pairs
+            pairs = data(tmp_path, direction=direction).dataset(split).pairs
             assert [pair.name for pair in pairs] == ["0", "1", "2"]
             assert pairs[1].input.path == tmp_path / ends[0] / "1.png"
             assert pairs[1].target.path == tmp_path / ends[1] / "1.png"

@@ -62,7 +62,7 @@ def test_a_record_of_before_losses_had_names_goes_on_as_todays_settings_would(ea
     OmegaConf.save(before, path, resolve=early)
     typed = ["reconstruction=l2", "scheduler=constant", "trainer=cpu", "image_size=64", "batch_size=4", "epochs=2"]
     typed += ["generator.width=4", "discriminator.width=4", "discriminator.layers=1", "~callbacks.samples", "~logger"]
-    typed += ["norm_stats=running"]  # what auto stood for
+    typed += ["norm_stats=running", "data.decode=cpu"]  # what auto stood for, and what alone there was
     typed += [f"+trainer.limit_{split}_batches={n}" for split, n in (("train", 4), ("val", 2))]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         today = compose("train", [f"run_dir={folder}", *typed, "trainer.log_every_n_steps=1", "ckpt_path=last"])

@@ -65,7 +65,7 @@ def test_the_kernels_compute_the_network(kind, norm_stats):
 
 @torch.inference_mode()
 def test_a_program_of_frames_converts_them_around_the_kernels(tmp_path, monkeypatch):
-    monkeypatch.setattr(triton, "capture", lambda program, *, device, dtype: program)
+    monkeypatch.setattr(triton, "Captured", lambda program, *, device, dtype: program)
     network, frames = view("running"), torch.randint(0, 256, (2, 64, 32, 3), dtype=torch.uint8)
     weights = weights_of(network, dtype=torch.float32)
     products = UNetKernels(weights, batch=2, height=64, width=32, device=CPU).products
