@@ -31,7 +31,7 @@ def choose(pairs: list[Pair], *, batch_size: int) -> tuple[Literal["sequential",
         for pair in pairs:
             with suppress(OSError):  # whoever reads it will say so
                 size += pair.input.path.stat().st_size
-        there += f" of {size / 1e6:.1f} MB" if size >= 1e6 else f" of {size / 1e3:.0f} kB"
+        there += f" ({size / 1e6:.1f} MB in all)" if size >= 1e6 else f" ({size / 1e3:.0f} kB in all)"
         seconds += size / BYTES_PER_S
     if len(pairs) <= batch_size:  # there is no other batch behind which to load or to save, only other cores
         seconds *= 1 - 1 / available_cores()

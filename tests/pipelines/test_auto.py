@@ -29,12 +29,12 @@ LATER = "no longer to load and save than the workers of overlap to start"
 @pytest.mark.parametrize(
     ("count", "kilobytes", "batch_size", "name", "there"),
     [
-        (1, 9, 1, "sequential", "there is 1 image of 9 kB, which takes"),
-        (64, 25, 8, "sequential", "there are 64 images of 1.6 MB, which take"),
-        (210, 25, 8, "overlap", "there are 210 images of 5.2 MB, which take"),
-        (210, 25, 210, "sequential", "there are 210 images of 5.2 MB, which take"),  # all at once, on two cores
-        (12, 2000, 1, "overlap", "there are 12 images of 24.0 MB, which take"),  # photos
-        (12, 2000, 16, "overlap", "there are 12 images of 24.0 MB, which take"),
+        (1, 9, 1, "sequential", "there is 1 image (9 kB in all), which takes"),
+        (64, 25, 8, "sequential", "there are 64 images (1.6 MB in all), which take"),
+        (210, 25, 8, "overlap", "there are 210 images (5.2 MB in all), which take"),
+        (210, 25, 210, "sequential", "there are 210 images (5.2 MB in all), which take"),  # all at once, on two cores
+        (12, 2000, 1, "overlap", "there are 12 images (24.0 MB in all), which take"),  # photos
+        (12, 2000, 16, "overlap", "there are 12 images (24.0 MB in all), which take"),
         (21_000, 25, 8, "overlap", "there are 21,000 images, which take"),
     ],
 )
