@@ -22,7 +22,7 @@ from p2p.system.cores import available_cores
 def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that read and, unless the GPU does it, decode and preprocess."""
     with _workers(stages, pairs, batch) as (pool, arrays):
-        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs), part=plan(batch, available_cores())[0])
+        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs), part=plan_of(stages, batch)[0])
 
 
 def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: int) -> float:
@@ -32,7 +32,7 @@ def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: i
         for row in range(output.shape[0] * batch):
             output[divmod(row, batch)] = frames[row % len(frames)]
         arrays["saved"].array["height"], arrays["saved"].array["width"] = frames[0].shape[:2]
-        return _speed(pool, SAVE, arrays["saved"].array, len(pairs), part=plan(batch, available_cores())[0])
+        return _speed(pool, SAVE, arrays["saved"].array, len(pairs), part=plan_of(stages, batch)[0])
 
 
 def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
@@ -76,11 +76,16 @@ def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
     return len(starts) * batch / seconds
 
 
+def plan_of(stages: Stages, batch: int) -> tuple[int, int]:
+    """As the pipeline would share such slots."""
+    return plan(batch, available_cores(), on_gpu=stages.engine.device.type == "cuda")
+
+
 @contextmanager
 def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Workers, dict[str, SharedArray]]]:
     manifest = stages.engine.manifest
     arrays = share_pairs(pairs) | share_slots(
-        slots=plan(batch, available_cores())[1],
+        slots=plan_of(stages, batch)[1],
         slot_size=batch,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,

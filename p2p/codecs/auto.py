@@ -10,7 +10,7 @@ from p2p.system.cores import available_cores
 if TYPE_CHECKING:
     import torch
 
-MANY = 24  # cores for each GPU, from which on `Fast` is as fast
+MANY = 24  # cores for each GPU, from which on `Fast` should be as fast: by reckoning from 4 to 16, not measured
 
 
 class Auto(NvJpeg):
@@ -27,7 +27,7 @@ class Auto(NvJpeg):
 
         cores = available_cores() // max(1, torch.cuda.device_count())
         if cores >= MANY:
-            print(f"codec: fast, because {cores} cores for each GPU decode as fast as its JPEG engines")
+            print(f"codec: fast, because there are {cores} cores for each GPU, enough to decode on")
             return None
         try:
             decoder = NvJpegDecoder(device)

@@ -39,7 +39,7 @@ class Fast:
         quality: of JPEG and WebP, 1 to 100.
         subsampling: of JPEG's colour: 444, at every pixel; 422, half as wide; 420, half as wide and half as high, which
             takes half the time to encode and blurs edges between colours.
-        png_level: 1, or 0: not compressed, in a fifth of the time for files twice as large.
+        png_level: 1, or 0: not compressed, in a fifth of the time, for files up to twice as large.
         lossless: of WebP.
     """
 

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-# As torch, CUDA, cuBLAS, cuDNN, TensorRT, nvImageCodec and ONNX Runtime put it.
+# As torch, CUDA, cuBLAS, cuDNN, TensorRT and ONNX Runtime put it.
 FULL = re.compile(
     r"out of memory|OutOfMemory|_ALLOC(?:ATION)?_FAILED|(?:CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED"
-    r"|cudaErrorMemoryAllocation|CUDA Runtime failure: '#2'"
+    r"|cudaErrorMemoryAllocation"
     r"|GPU memory .* could not be allocated"
     r"|Failed to allocate memory for requested buffer"
 )
 FAILED = re.compile(
-    r"(?:CUDA|Triton) (?:driver )?error(?: \[CUDA\])?: (.+)|CUDA Runtime failure: ('#\d+')|Cuda Runtime \(([^()]+)\)"
+    r"(?:CUDA|Triton) (?:driver )?error(?: \[CUDA\])?: (.+)|Cuda Runtime \(([^()]+)\)"
     r"|((?:CUBLAS|CUDNN)_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR))",
     re.IGNORECASE,
 )
