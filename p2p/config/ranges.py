@@ -59,6 +59,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "generator.blocks": Range(1, 1024),
     "generator.dropout": PART,
     "discriminator.layers": Range(1, 13),
+    "discriminator.scales": Range(1, 8),
     "adversarial.weight": NOT_NEGATIVE,
     "optimizer.lr": NOT_NEGATIVE,
     "optimizer.betas": PART,

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from p2p.losses.scales import over_scales
+
 
 class Adversarial(Protocol):
     """The game between the two: a loss for each, and for some games a penalty on the discriminator.
@@ -115,7 +117,7 @@ class WassersteinGP(Adversarial):
         between = torch.lerp(fake_NCHW.to(real_NCHW.dtype), real_NCHW, share)
         pair = (input_NCHW.detach().requires_grad_(), between.detach().requires_grad_())
         with torch.autocast(real_NCHW.device.type, enabled=False):  # squares of slopes underflow in 16 bits
-            verdicts = discriminator(*pair).flatten(1).mean(dim=1)
+            verdicts = over_scales(lambda logits: logits.flatten(1).mean(dim=1), discriminator(*pair))
             # Materialized: an unconditional critic has no slope in the input.
             slopes = torch.autograd.grad(verdicts.sum(), pair, create_graph=True, materialize_grads=True)
             norms = torch.cat([slope.flatten(1) for slope in slopes], dim=1).norm(dim=1)

@@ -43,7 +43,7 @@ class Distance:
         return self.distance(fake_NCHW, target_NCHW)
 
 
-def weights_of(losses: Mapping[str, Loss], *, lambda_l1: float) -> dict[str, float]:
+def weights_of(losses: Mapping[str, object], *, lambda_l1: float) -> dict[str, float]:
     """The weight of each.
 
     Args:
@@ -51,7 +51,7 @@ def weights_of(losses: Mapping[str, Loss], *, lambda_l1: float) -> dict[str, flo
         lambda_l1: of those that have none of their own.
 
     Raises:
-        ValueError: a loss is none, or its weight or name cannot be.
+        ValueError: a loss is none, its weight or name cannot be, or lambda_l1 is below 0.
     """
     if "gan" in losses:
         raise ValueError("losses.gan would be logged as the adversarial loss is: give it another name")
@@ -67,4 +67,6 @@ def weights_of(losses: Mapping[str, Loss], *, lambda_l1: float) -> dict[str, flo
             raise ValueError(
                 f"losses.{name}.weight={loss.weight} cannot be: use a number, or null for that of model.lambda_l1"
             )
+    if not lambda_l1 >= 0:  # also catches NaN
+        raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
     return weights

@@ -8,7 +8,37 @@ from torch import nn
 from p2p.models.norm import check_width, norm_layer
 
 
-class PatchGAN(nn.Sequential):
+class Judge(nn.Sequential):
+    """Convolutions, each with its LeakyReLU, and one to logits.
+
+    Args:
+        layers: all of them, in order.
+        conditional: show them the input beside the image.
+    """
+
+    def __init__(self, *layers: nn.Module, conditional: bool):
+        super().__init__(*layers)
+        self.conditional = conditional
+
+    def forward(
+        self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor, *, activations: bool = False
+    ) -> torch.Tensor | list[list[torch.Tensor]]:
+        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H', W'), high for real.
+
+        With `activations` a list of one scale: what each LeakyReLU gives, and the logits at the end.
+        """
+        seen = torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW
+        if not activations:
+            return super().forward(seen)
+        found = []
+        for layer in self:
+            seen = layer(seen)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(seen)
+        return [[*found, seen]]
+
+
+class PatchGAN(Judge):
     """Judges every patch of an image on its own: a fully convolutional classifier without a final sigmoid.
 
     With 3 layers, each logit sees 70x70 pixels; an image of 256x256 gives 30x30 logits, by 2.769 M parameters.
@@ -44,12 +74,13 @@ class PatchGAN(nn.Sequential):
             normed = norm if not first else "none"
             modules += [nn.Conv2d(into, out, 4, stride, padding=1, bias=normed != "batch"), norm_layer(normed, out)]
             modules += [nn.LeakyReLU(0.2)]
-        super().__init__(*modules, nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1))
-        self.conditional = conditional
+        super().__init__(*modules, nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1), conditional=conditional)
         self.layers = layers
 
-    def forward(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor) -> torch.Tensor:
-        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H', W'), high for real.
+    def forward(
+        self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor, *, activations: bool = False
+    ) -> torch.Tensor | list[list[torch.Tensor]]:
+        """See `Judge`.
 
         Raises:
             ValueError: the images are too small for as many layers.
@@ -60,10 +91,10 @@ class PatchGAN(nn.Sequential):
                 f"discriminator.layers={self.layers} needs images of {needed} pixels and got {side}: "
                 "use a larger image_size or fewer layers"
             )
-        return super().forward(torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW)
+        return super().forward(input_NCHW, image_NCHW, activations=activations)
 
 
-class PixelGAN(nn.Sequential):
+class PixelGAN(Judge):
     """Judges every pixel on its own, by 1x1 convolutions: C64-C128, then one logit.
 
     It can make colours plausible, but no texture (Table 3 of the paper, 1x1). As in the reference, the last
@@ -94,9 +125,5 @@ class PixelGAN(nn.Sequential):
             norm_layer(norm, 2 * width),
             nn.LeakyReLU(0.2),
             nn.Conv2d(2 * width, 1, 1, bias=norm != "batch"),
+            conditional=conditional,
         )
-        self.conditional = conditional
-
-    def forward(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor) -> torch.Tensor:
-        """An input and an image claimed to be its target, both in [-1, 1] -> logits (N, 1, H, W), high for real."""
-        return super().forward(torch.cat([input_NCHW, image_NCHW], dim=1) if self.conditional else image_NCHW)

@@ -16,15 +16,17 @@ from torchmetrics import Metric, MetricCollection
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Adversarial
+from p2p.losses.feature_matching import FeatureMatching
 from p2p.losses.loss import Loss, weights_of
+from p2p.losses.of_generator import generator_losses
+from p2p.losses.scales import Logits, over_scales
 from p2p.models.inference_view import NormStats, inference_view, resolve_norm_stats
 from p2p.models.init import initialize
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
+from p2p.training.checks import check_parts, check_step
 from p2p.training.finite import LossWatch, check_weights
 from p2p.training.optimizers import as_list, check_optimization, lay_out_like_weights
 from p2p.training.trial import try_parts
-
-MODES_THAT_RECORD = ("reduce-overhead", "max-autotune")  # of torch.compile
 
 
 class Pix2Pix(LightningModule):
@@ -32,7 +34,7 @@ class Pix2Pix(LightningModule):
 
     Args:
         generator: (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1].
-        discriminator: (input, image) -> logits of any shape.
+        discriminator: (input, image) -> logits of any shape, or a list of them, one of each scale.
         adversarial: the game between the two; None trains the generator on `losses` alone, and the discriminator is
             dropped.
         losses: by name what else the generator is to make small, each with its weight.
@@ -67,7 +69,7 @@ class Pix2Pix(LightningModule):
         generator: nn.Module,
         discriminator: nn.Module | None,
         adversarial: Adversarial | None,
-        losses: Mapping[str, Loss],
+        losses: Mapping[str, Loss | FeatureMatching],
         metrics: Mapping[str, Metric],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
@@ -84,35 +86,8 @@ class Pix2Pix(LightningModule):
     ):
         super().__init__()
         weights = weights_of(losses, lambda_l1=lambda_l1)
-        if adversarial is None and not losses:
-            raise ValueError("adversarial=none and losses=none leave nothing to learn from: choose one of them")
-        if adversarial is None and not any(weights.values()):
-            zero = " and ".join(f"losses.{name}" for name in losses)
-            raise ValueError(
-                f"adversarial=none and {zero} of weight 0 leave nothing to learn from: use a larger model.lambda_l1, or"
-                " weight of its own"
-            )
-        for name, metric in metrics.items():
-            if not isinstance(metric, Metric):
-                raise ValueError(f"metrics.{name} is a {type(metric).__name__}: use a torchmetrics.Metric")
-        if not lambda_l1 >= 0:  # also catches NaN
-            raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")
-        if accumulate < 1:
-            raise ValueError(f"model.accumulate={accumulate} is too small: use 1 or more")
-        if clip_norm is not None and clip_norm <= 0:
-            raise ValueError(f"model.clip_norm={clip_norm} is too small: use more than 0, or null")
-        if capture not in (True, False, "auto"):
-            raise ValueError(f"model.capture={capture} is not known: use auto, true or false")
-        if compile and adversarial is not None and adversarial.differentiates_twice:
-            raise ValueError(
-                f"model.compile cannot differentiate twice, as the penalty of {type(adversarial).__name__} does: use"
-                " model.compile=false"
-            )
-        if compile in MODES_THAT_RECORD and capture is not False:
-            raise ValueError(
-                f"model.compile={compile} records CUDA graphs of its own: use model.compile=true, or"
-                " model.capture=false"
-            )
+        check_parts(adversarial=adversarial, losses=losses, weights=weights, metrics=metrics)
+        check_step(adversarial, accumulate=accumulate, clip_norm=clip_norm, capture=capture, compile=compile)
         check_optimization(optimizer, scheduler)
         self.automatic_optimization = False
         self.generator = generator
@@ -191,7 +166,7 @@ class Pix2Pix(LightningModule):
         self._watch.add(losses)
         return losses
 
-    def _real_logits(self, batch: Batch) -> torch.Tensor | None:
+    def _real_logits(self, batch: Batch) -> Logits | None:
         return None if self.adversarial is None else self.discriminator(batch.input_NCHW, batch.target_NCHW)
 
     def _count_step(self) -> None:
@@ -201,7 +176,7 @@ class Pix2Pix(LightningModule):
         optimizer._on_after_step()
 
     def _discriminator_step(
-        self, batches: list[Batch], fake_target: torch.Tensor | None, real_logits: torch.Tensor | None
+        self, batches: list[Batch], fake_target: torch.Tensor | None, real_logits: Logits | None
     ) -> torch.Tensor:
         # Only the generator's optimizer is wrapped by Lightning, so that global_step counts steps, not both's.
         optimizer = self.optimizers(use_pl_optimizer=False)[1]
@@ -211,10 +186,8 @@ class Pix2Pix(LightningModule):
             real_input, real_target = batch.input_NCHW, batch.target_NCHW
             with torch.no_grad():
                 fake = self.generator(real_input) if fake_target is None else fake_target.detach()
-            loss = self.adversarial.discriminator_loss(
-                real_logits=self._real_logits(batch) if real_logits is None else real_logits,
-                fake_logits=self.discriminator(real_input, fake),
-            )
+            real = self._real_logits(batch) if real_logits is None else real_logits
+            loss = over_scales(self.adversarial.discriminator_loss, real, self.discriminator(real_input, fake))
             loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
             self.manual_backward(share * loss)
             mean += share * loss.detach()
@@ -230,16 +203,15 @@ class Pix2Pix(LightningModule):
             self.discriminator.requires_grad_(False)  # its weights need no gradient here
         for batch, share in _shares(batches):
             fake = self.generator(batch.input_NCHW) if fake_target is None else fake_target
-            losses, total = {}, 0.0
-            if self.adversarial is not None:
-                losses["train/G_gan"] = self.adversarial.generator_loss(self.discriminator(batch.input_NCHW, fake))
-                total = total + losses["train/G_gan"]
-            for name, loss in self.losses.items():
-                value = losses[f"train/G_{name}"] = loss(fake, batch.target_NCHW, batch.input_NCHW)
-                total = total + self.weights[name] * value
+            losses = generator_losses(
+                fake, batch, losses=self.losses, adversarial=self.adversarial, discriminator=self.discriminator
+            )
+            total = losses.get("gan", 0.0)
+            for name, weight in self.weights.items():
+                total = total + weight * losses[name]
             self.manual_backward(share * total)
             for name, loss in losses.items():
-                means[name] += share * loss.detach()
+                means[f"train/G_{name}"] += share * loss.detach()
         self._clip(self.generator)
         optimizer.step()
         if self.adversarial is not None:

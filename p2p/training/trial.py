@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torchmetrics import Metric
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Adversarial
+from p2p.losses.feature_matching import FeatureMatching
 from p2p.losses.loss import Loss
+from p2p.losses.scales import over_scales
 
 
 def try_parts(
@@ -22,7 +25,7 @@ def try_parts(
     output_NCHW: torch.Tensor,
     *,
     count: int,
-    losses: Mapping[str, Loss],
+    losses: Mapping[str, Loss | FeatureMatching],
     metrics: Mapping[str, Metric],
     adversarial: Adversarial | None,
     discriminator: nn.Module | None,
@@ -52,6 +55,8 @@ def try_parts(
         with torch.enable_grad():
             fake_NCHW = output_NCHW.detach().requires_grad_()
             for name, loss in losses.items():
+                if isinstance(loss, FeatureMatching):
+                    continue  # its discriminator is called below
                 images = fake_NCHW, target_NCHW, input_NCHW
                 value = _call(f"losses.{name}", "(output, target, input)", _copied(loss), *images)
                 _check_scalar(f"losses.{name}", value)
@@ -60,12 +65,17 @@ def try_parts(
         with torch.no_grad():
             judge = copy.deepcopy(discriminator).eval()  # BatchNorm of this one keeps its averages
             logits = _call("discriminator", "(input, image)", judge, input_NCHW, target_NCHW)
-            if not isinstance(logits, torch.Tensor):
+            scales = logits if isinstance(logits, list) else [logits]
+            if not scales or not all(isinstance(each, torch.Tensor) for each in scales):
                 raise ValueError(f"discriminator gives a {type(logits).__name__}: it has to give a tensor of logits")
-            for part, given in {"discriminator_loss": (logits, logits), "generator_loss": (logits,)}.items():
+            if any(isinstance(loss, FeatureMatching) for loss in losses.values()):
+                seen = "(input, image, activations=True)", partial(judge, activations=True), input_NCHW, target_NCHW
+                _call("discriminator", *seen)
+            for part, given in {"discriminator_loss": (logits,) * 2, "generator_loss": (logits,)}.items():
                 names = ", ".join(["real_logits", "fake_logits"][-len(given) :])
                 loss_of = getattr(adversarial, part)
-                _check_scalar(f"adversarial.{part}", _call(f"adversarial.{part}", f"({names})", loss_of, *given))
+                value = _call(f"adversarial.{part}", f"({names})", partial(over_scales, loss_of), *given)
+                _check_scalar(f"adversarial.{part}", value)
 
 
 @contextmanager
@@ -80,7 +90,7 @@ def as_before() -> Iterator[None]:
             np.random.set_state(numbers)
 
 
-def _call(name: str, arguments: str, function: Callable, *given: torch.Tensor) -> object:
+def _call(name: str, arguments: str, function: Callable, *given: object) -> object:
     try:
         return function(*given)
     except Exception as error:  # of whatever the user has written

@@ -13,7 +13,9 @@ from torchmetrics import Metric
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Vanilla
+from p2p.losses.feature_matching import FeatureMatching
 from p2p.metrics import image
+from p2p.models.multi_scale import MultiScale
 from p2p.models.patchgan import PatchGAN
 from p2p.training.trial import try_parts
 from tests.training.test_pix2pix import TinyGenerator, pix2pix
@@ -98,7 +100,11 @@ MISTAKES = [
         Judge(lost),
         "discriminator fails when it is called as (input, image): KeyError: 'logits'",
     ),
-    ("discriminator", Judge(lambda images: [images]), "discriminator gives a list: it has to give a tensor of logits"),
+    (
+        "discriminator",
+        Judge(lambda images: [[images]]),
+        "discriminator gives a list: it has to give a tensor of logits",
+    ),
     ("adversarial", Game(), "adversarial.generator_loss gives a Tensor of shape (2, 1,"),
 ]
 
@@ -107,6 +113,13 @@ MISTAKES = [
 def test_a_mistake_is_one_sentence(part, value, said):
     with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
         attempt(**{part: {"mine": value} if part in ("losses", "metrics") else value})
+
+
+def test_a_discriminator_without_activations_is_named_where_a_loss_compares_them():
+    said = "discriminator fails when it is called as (input, image, activations=True): TypeError"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        attempt(losses={"seen": FeatureMatching()}, discriminator=Judge(lambda images: images))
+    attempt(losses={"seen": FeatureMatching()}, discriminator=MultiScale(scales=1, layers=1, width=2))
 
 
 def test_a_score_that_needs_more_than_one_batch_is_let_pass():
