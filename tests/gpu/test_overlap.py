@@ -10,7 +10,7 @@ from PIL import Image
 
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.fast import Fast
-from p2p.codecs.nvjpeg import NvJpeg
+from p2p.codecs.nvjpeg import NvJpeg, NvJpegDecoder
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import Pair, find_inputs
 from p2p.data.transforms import cvcuda
@@ -22,7 +22,7 @@ from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import GpuTranslator
-from p2p.pipelines.slots import HIGH_DEPTH, SharedArray
+from p2p.pipelines.slots import SharedArray
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
@@ -194,28 +194,45 @@ def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, 
     assert files(tmp_path / "fresh") == files(tmp_path / "same")
 
 
-@pytest.mark.parametrize("codec", [Pillow(), NvJpeg()], ids=["CPU decodes", "GPU decodes"])
-def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch, codec):
-    """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits."""
-    load, start, calls = GpuTranslator.load, GpuTranslator.start, []
+def test_a_run_waits_for_nothing_but_the_oldest_batch(engine, pairs, tmp_path, monkeypatch):
+    """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits.
 
-    def strict(method):
-        def run(self, batch, *slot):
-            torch.cuda.set_sync_debug_mode("default" if batch.in_state(HIGH_DEPTH) else "error")
-            try:
-                method(self, batch, *slot)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            calls.append(len(self))
+    Without a decoder on the GPU, which waits in a thread of its own.
+    """
+    translate_all, most = overlap._translate_all, []
 
-        return run
+    def strict(pairs, stages, pool, translator, *args, **options):
+        torch.cuda.set_sync_debug_mode("error")
+        start = translator.start
+        monkeypatch.setattr(translator, "start", lambda *given: (start(*given), most.append(len(translator))))
+        try:
+            translate_all(pairs, stages, pool, translator, *args, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(GpuTranslator, "load", strict(load))
-    monkeypatch.setattr(GpuTranslator, "start", strict(start))
-    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=codec)
-    overlap.run(pairs, stages, batch_size=4, workers=4)
-    assert len(calls) == 2 * 16
-    assert max(calls) <= GpuTranslator.depth
+    monkeypatch.setattr(overlap, "_translate_all", strict)
+    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=Pillow())
+    usual = [pair for pair in pairs if pair.name not in ("30b", "30c")]
+    overlap.run(usual, stages, batch_size=4, workers=4, slots=4)
+    assert len(files(tmp_path / "out")) == 58 and 1 < max(most) <= GpuTranslator.depth
+
+
+def test_the_loader_waits_for_the_device_and_a_graph_is_recorded(engine, tmp_path, monkeypatch):
+    """Batches of many sizes, each with a graph of its own, and files that nvJPEG says it cannot decode."""
+    (tmp_path / "in").mkdir()
+    for index in range(96):
+        path = tmp_path / f"in/{index:02d}.jpg"
+        picture(64, 64, seed=index).save(path, quality=95)
+        if index % 8 <= index // 8 % 6:
+            path.write_bytes(b"broken")
+    decode = NvJpegDecoder._decode
+    monkeypatch.setattr(NvJpegDecoder, "_decode", lambda *given: decode(*given) or 6 * int(given[1].lengths[0] % 2))
+    monkeypatch.setattr(engine, "_program", cuda_graph.Captured(engine._program, device=CUDA))
+    monkeypatch.setattr(engine, "_converting", None)
+    monkeypatch.setattr(overlap, "GROUP", 1)  # no more than a batch in a slot
+    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=NvJpeg())
+    overlap.run(find_inputs(str(tmp_path / "in")), stages, batch_size=8, workers=4)
+    assert len(files(tmp_path / "out")) + len(stages.failures) == 96 and len(engine._converting._recordings) > 3
 
 
 def test_slots_are_page_locked_until_they_are_given_back():
