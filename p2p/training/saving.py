@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property, partial
@@ -154,6 +155,9 @@ class Save:
                 atomic.link(first, other)
             self.then(first.parent)
         finally:
+            for wait in self.waits:
+                with suppress(RuntimeError):  # of a GPU that has failed, which this job or the next step says
+                    wait()
             self.contents.clear()  # its memory is free for the next one
             self.over.set()
 

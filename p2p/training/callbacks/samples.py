@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +72,8 @@ class Samples(Callback):
         wait()
         frames = [[frame_HWC.numpy() for frame_HWC in row] for row in rows]
         sheet = contact_sheet(frames, header=["input", "output", "target"])
+        with suppress(RuntimeError):  # of a GPU that has failed since, which the next step says
+            wait()
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._folder / f"epoch_{epoch:04d}.png") as new:
             sheet.save(new, "PNG")
