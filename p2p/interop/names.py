@@ -17,7 +17,7 @@ def names(network: nn.Module) -> list[tuple[str, str]]:
     """
     if isinstance(network, UNet) and network.skips:
         return _unet_names(len(network.down))
-    if isinstance(network, ResNet):
+    if isinstance(network, ResNet) and network.stride == 4:
         return _resnet_names(network)
     if isinstance(network, PatchGAN):
         return _patchgan_names(sum(isinstance(module, nn.Conv2d) for module in network) - 2)

@@ -14,7 +14,6 @@ from torch import nn
 
 from p2p.interop.names import OUTERMOST, names
 from p2p.models.patchgan import PatchGAN, PixelGAN
-from p2p.models.resnet import STRIDE as RESNET_STRIDE
 from p2p.models.resnet import ResNet
 from p2p.models.unet import MAX_DEPTH, MIN_DEPTH, UNet
 
@@ -192,7 +191,7 @@ def _resnet(weights: Weights) -> Architecture:
         "norm": _norm(weights, convolution="model.1", norm="model.2"),
         "dropout": 0.5 if dropout else 0.0,
     }
-    return Architecture(ResNet, arguments, f"resnet_{blocks}blocks", stride=RESNET_STRIDE)
+    return Architecture(ResNet, arguments, f"resnet_{blocks}blocks", stride=4)
 
 
 def _norm(weights: Weights, *, convolution: str, norm: str) -> str:

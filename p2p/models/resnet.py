@@ -1,12 +1,23 @@
-"""The ResNet generator of the reference, after Johnson et al. 2016 (arXiv 1603.08155)."""
+"""The ResNet generator of the reference, after Johnson et al. 2016 (arXiv 1603.08155), and of pix2pixHD."""
+
+from itertools import pairwise
 
 import torch
 from torch import nn
 
+from p2p.models.checkpointing import check_checkpointing, forward
 from p2p.models.norm import check_width, norm_layer
 
-STRIDE = 4  # of the two downsamplings together
-MIN_SIDE = 8  # a quarter of it must have a neighbour to mirror
+
+def check_side(image_size: int, stride: int, *, network: str) -> None:
+    """Raise a ValueError if a side is no multiple of the network's stride, or its features have no side to mirror."""
+    least = 2 * stride
+    if image_size % stride or image_size < least:
+        below = max(least, image_size // stride * stride)
+        raise ValueError(
+            f"image_size={image_size} does not suit a {network}, whose side must be a multiple of {stride}:"
+            f" use {below} or {below + stride}"
+        )
 
 
 def conv(into: int, out: int, side: int, *, norm: str, stride: int = 1, transposed: bool = False) -> list[nn.Module]:
@@ -41,11 +52,12 @@ class Block(nn.Sequential):
 
 
 class ResNet(nn.Sequential):
-    """Two downsamplings, residual blocks at a quarter of the side, two upsamplings; no other skip connections.
+    """Downsamplings, residual blocks where the side is smallest, as many upsamplings; no other skip connections.
 
     In the notation of Zhu et al. 2017 (appendix 7.2): c7s1-64, d128, d256, R256 for each block, u128, u64,
     c7s1-3. Nine blocks have the 11.383 M parameters of the reference's `resnet_9blocks`, six the 7.841 M of
-    `resnet_6blocks`.
+    `resnet_6blocks`. With four downsamplings, to 1024 channels, and instance norm, nine blocks are the global generator
+    of pix2pixHD (Wang et al. 2018, sec. 3.1), of 182.443 M parameters.
 
     Args:
         in_channels: channels of the input image.
@@ -53,11 +65,14 @@ class ResNet(nn.Sequential):
         image_size: side of the training crops in pixels, checked and otherwise not used.
         blocks: residual blocks: 9 for 256 pixels and more, 6 for 128 (Zhu et al. 2017).
         width: channels of the first convolution, `ngf` in the reference.
+        downsamplings: each halves the side and doubles the channels; 2 in the reference, 4 in pix2pixHD.
         norm: "batch", "instance" or "none".
         dropout: probability inside the blocks; 0 turns it off.
+        checkpointing: train in less memory, see `p2p.models.checkpointing`.
 
     Raises:
-        ValueError: image_size is no multiple of 4, or too small, or there is no width.
+        ValueError: image_size is no multiple of the stride, or too small, there is no width, or checkpointing cannot
+            be.
     """
 
     def __init__(
@@ -68,33 +83,26 @@ class ResNet(nn.Sequential):
         image_size: int = 256,
         blocks: int = 9,
         width: int = 64,
+        downsamplings: int = 2,
         norm: str = "batch",
         dropout: float = 0.5,
+        checkpointing: bool = False,
     ):
         check_width(width, network="generator")
-        if image_size % STRIDE or image_size < MIN_SIDE:
-            below = max(MIN_SIDE, image_size // STRIDE * STRIDE)
-            raise ValueError(
-                f"image_size={image_size} does not suit a ResNet, whose side must be a multiple of {STRIDE}:"
-                f" use {below} or {below + STRIDE}"
-            )
-        super().__init__(
-            *conv(in_channels, width, 7, norm=norm),
-            nn.ReLU(),
-            *conv(width, 2 * width, 3, norm=norm, stride=2),
-            nn.ReLU(),
-            *conv(2 * width, 4 * width, 3, norm=norm, stride=2),
-            nn.ReLU(),
-            *(Block(4 * width, norm=norm, dropout=dropout) for _ in range(blocks)),
-            *conv(4 * width, 2 * width, 3, norm=norm, stride=2, transposed=True),
-            nn.ReLU(),
-            *conv(2 * width, width, 3, norm=norm, stride=2, transposed=True),
-            nn.ReLU(),
-            *conv(width, out_channels, 7, norm="none")[:2],
-            nn.Tanh(),
-        )
-        self.stride = STRIDE
+        check_side(image_size, 2**downsamplings, network="ResNet")
+        if checkpointing:
+            check_checkpointing(norm=norm, dropout=dropout)
+        channels = [width * 2**level for level in range(downsamplings + 1)]  # 64, 128, 256
+        layers = [*conv(in_channels, width, 7, norm=norm), nn.ReLU()]
+        for into, out in pairwise(channels):
+            layers += [*conv(into, out, 3, norm=norm, stride=2), nn.ReLU()]
+        layers += [Block(channels[-1], norm=norm, dropout=dropout) for _ in range(blocks)]
+        for into, out in pairwise(reversed(channels)):
+            layers += [*conv(into, out, 3, norm=norm, stride=2, transposed=True), nn.ReLU()]
+        super().__init__(*layers, *conv(width, out_channels, 7, norm="none")[:2], nn.Tanh())
+        self.stride = 2**downsamplings
+        self.checkpointing = checkpointing
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """float (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]; H and W are multiples of 4."""
-        return super().forward(x_NCHW)
+        """float (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]; H and W are multiples of `stride`."""
+        return forward(self, x_NCHW, checkpointing=self.checkpointing)

@@ -17,6 +17,7 @@ from p2p.deploy.backends import aot_inductor, eager, exported_program, onnx
 from p2p.deploy.manifest import Program
 from p2p.deploy.signature import Signature
 from p2p.models.init import initialize
+from p2p.models.local_enhancer import LocalEnhancer
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
 
@@ -89,6 +90,18 @@ def test_a_program_is_the_module(backend, min_batch, max_batch, generator, image
         arguments = [json.dumps(asdict(program)), folder, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
         subprocess.run([sys.executable, "-c", FRESH, *map(str, arguments)], cwd=ROOT, check=True)
         torch.testing.assert_close(torch.load(tmp_path / "outputs.pt"), expected[:3], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [backend for backend in RUNNABLE if backend is not aot_inductor], ids=by_name)
+def test_the_generator_of_several_scales(backend, tmp_path):
+    """It pools, mirrors at borders and adds, which a U-Net does not."""
+    torch.manual_seed(0)
+    network = LocalEnhancer(image_size=16, width=4, downsamplings=1, blocks=1, local_blocks=1).eval()
+    initialize(network, gain=0.3)
+    images = torch.rand(2, 3, 16, 24) * 2 - 1
+    program = backend.export(network, images, tmp_path, precision="fp32")
+    output = backend.load(program, tmp_path, device=CPU)(images)
+    torch.testing.assert_close(output, network(images).detach(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", [backend for backend in RUNNABLE if backend is not aot_inductor], ids=by_name)

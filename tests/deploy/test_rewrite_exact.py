@@ -15,6 +15,7 @@ from p2p.deploy.rewrite import (
     sub_pixel,
 )
 from p2p.models.inference_view import inference_view
+from p2p.models.local_enhancer import LocalEnhancer
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 from tests.deploy.networks import count, randomized
@@ -24,6 +25,9 @@ NETWORKS = {
     "unet, depth 8": lambda: UNet(image_size=256, width=2),
     "encoder-decoder": lambda: UNet(image_size=64, width=4, skips=False, out_channels=1),
     "resnet": lambda: ResNet(image_size=32, width=4, blocks=2),
+    "local enhancer": lambda: LocalEnhancer(
+        image_size=32, width=4, downsamplings=1, blocks=1, local_blocks=1, norm="batch"
+    ),
     "unet, instance norm": lambda: UNet(image_size=32, width=4, norm="instance"),
 }
 

@@ -16,7 +16,25 @@ def test_parameter_counts_of_the_reference(blocks, millions):
     assert sum(isinstance(module, nn.Dropout) for module in network.modules()) == blocks
 
 
-def functional(weights: dict[str, torch.Tensor], x: torch.Tensor, *, norm: str, blocks: int) -> torch.Tensor:
+def of_pix2pixhd(into: int) -> int:
+    """Weights and biases of its GlobalGenerator with ngf=64 and n_downsampling=4, layer after layer."""
+    ends = 49 * into * 64 + 64 + 49 * 64 * 3 + 3
+    down = sum(9 * c * 2 * c + 2 * c for c in (64, 128, 256, 512))
+    blocks = 9 * 2 * (9 * 1024 * 1024 + 1024)
+    up = sum(9 * c * c // 2 + c // 2 for c in (1024, 512, 256, 128))
+    return ends + down + blocks + up
+
+
+@pytest.mark.parametrize(("into", "parameters"), [(3, 182_443_267), (36, 182_546_755)])
+def test_the_global_generator_of_pix2pixhd(into, parameters):
+    """36 channels are its Cityscapes': 35 labels and the edges between instances."""
+    with torch.device("meta"):
+        network = ResNet(in_channels=into, downsamplings=4, norm="instance", dropout=0.0)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters == of_pix2pixhd(into)
+    assert network.stride == 16
+
+
+def functional(weights: dict[str, torch.Tensor], x: torch.Tensor, *, norm: str, blocks: int, down: int) -> torch.Tensor:
     """The network from its weights in their order, by torch's functions: padding is written down by hand."""
     tensors = iter(weights.values())
 
@@ -37,12 +55,12 @@ def functional(weights: dict[str, torch.Tensor], x: torch.Tensor, *, norm: str, 
         return next(tensors), None if norm == "batch" else next(tensors)
 
     x = F.relu(normalized(F.conv2d(mirrored(x, 3), *weight_and_bias())))
-    for _ in range(2):
+    for _ in range(down):
         x = F.relu(normalized(F.conv2d(x, *weight_and_bias(), stride=2, padding=1)))
     for _ in range(blocks):
         y = F.relu(normalized(F.conv2d(mirrored(x, 1), *weight_and_bias())))
         x = x + normalized(F.conv2d(mirrored(y, 1), *weight_and_bias()))
-    for _ in range(2):
+    for _ in range(down):
         x = F.conv_transpose2d(x, *weight_and_bias(), stride=2, padding=1, output_padding=1)
         x = F.relu(normalized(x))
     x = torch.tanh(F.conv2d(mirrored(x, 3), next(tensors), next(tensors)))
@@ -51,15 +69,17 @@ def functional(weights: dict[str, torch.Tensor], x: torch.Tensor, *, norm: str, 
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize("shape", [(2, 1, 16, 28), (1, 5, 8, 12)])
-def test_forward_equals_the_functional_form(norm, shape):
+@pytest.mark.parametrize(("shape", "down"), [((2, 1, 16, 28), 2), ((1, 5, 8, 12), 2), ((1, 2, 32, 48), 4)])
+def test_forward_equals_the_functional_form(norm, shape, down):
     torch.manual_seed(0)
-    network = ResNet(in_channels=shape[1], out_channels=2, blocks=3, width=4, norm=norm, dropout=0.0).double()
+    network = ResNet(
+        in_channels=shape[1], out_channels=2, blocks=3, width=4, downsamplings=down, norm=norm, dropout=0.0
+    ).double()
     initialize(network, gain=0.2)
     x = torch.rand(*shape, dtype=torch.float64) * 2 - 1
     out = network(x)
     assert out.shape == (shape[0], 2, *shape[2:])
-    expected = functional(dict(network.named_parameters()), x, norm=norm, blocks=3)
+    expected = functional(dict(network.named_parameters()), x, norm=norm, blocks=3, down=down)
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -11,6 +11,7 @@ from p2p.deploy.manifest import Program
 from p2p.deploy.rewrite import Frames, fold_batch_norm
 from p2p.deploy.signature import Signature
 from p2p.models.inference_view import inference_view
+from p2p.models.local_enhancer import LocalEnhancer
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 
@@ -94,8 +95,9 @@ def test_packed_weights_are_the_same_weights_in_another_order(transposed):
 
 
 def test_what_the_kernels_do_not_compute_is_refused():
-    with pytest.raises(ValueError, match="compute U-Nets alone"):
-        weights_of(ResNet(blocks=1, width=8).eval(), dtype=torch.float16)
+    for network in (ResNet(blocks=1, width=8), LocalEnhancer(width=1, downsamplings=1, blocks=1)):
+        with pytest.raises(ValueError, match="compute U-Nets alone"):
+            weights_of(network.eval(), dtype=torch.float16)
     with pytest.raises(ValueError, match=r"channels in multiples of 16, and generator\.width gives 8"):
         weights_of(UNet(image_size=32, width=8, norm="none").eval(), dtype=torch.float16)
     with pytest.raises(ValueError, match="each BatchNorm folded"):
