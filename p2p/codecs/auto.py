@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2p.codecs.nvjpeg import CannotDecode, NvJpeg, NvJpegDecoder
+from p2p.codecs.nvjpeg import NvJpeg, NvJpegDecoder
+from p2p.codecs.nvjpeg_library import CannotUse
 from p2p.system.cores import available_cores
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Auto(NvJpeg):
             return None
         try:
             decoder = NvJpegDecoder(device)
-        except CannotDecode as reason:
+        except CannotUse as reason:
             print(f"codec: fast, because {reason}")
             return None
         print(f"codec: nvjpeg, because this GPU has engines for JPEG, which leave its {cores} cores to the rest")

@@ -58,6 +58,7 @@ USES = {
             "png and npy have no quality, which is of codec.format=jpg or webp",
         ),
         Use(r"codec\.subsampling", _of_format("jpg"), "it is of codec.format=jpg alone"),
+        Use(r"codec\.gpu_encodes", _of_format("jpg"), "it is of codec.format=jpg alone"),
         Use(r"codec\.png_level", _of_format("png"), "it is of codec.format=png alone"),
         Use(r"codec\.lossless", _of_format("webp"), "it is of codec.format=webp alone"),
     ),

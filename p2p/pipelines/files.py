@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -140,15 +140,22 @@ class Files:
             Failure: the format has no such image, or the file system no such name.
             OSError: no file can be written; its `filename` is this one.
         """
-        stage = "encode"
+        with self._failing("encode", name), clock("encode"):
+            if self.restore_size:
+                frame_HWC = to_size(frame_HWC, *size)
+            data = self.codec.encode(frame_HWC)
+        self.write(name, data, clock)
+
+    def write(self, name: str, data: bytes, clock: Clock) -> None:
+        """Write one output that is encoded, as `save` does."""
+        with self._failing("write", name), clock("write"):
+            self._write(self.path(name), data)
+
+    @contextmanager
+    def _failing(self, stage: str, name: str) -> Iterator[None]:
+        """Make a Failure of what goes wrong with one output."""
         try:
-            with clock("encode"):
-                if self.restore_size:
-                    frame_HWC = to_size(frame_HWC, *size)
-                data = self.codec.encode(frame_HWC)
-            stage = "write"
-            with clock("write"):
-                self._write(self.path(name), data)
+            yield
         except (ValueError, MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, *OF_ONE_FILE):  # None: of an encoder
                 raise

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
+from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import Sizing
@@ -54,6 +54,7 @@ class Stages:
 
     Attributes:
         loader: decodes on the GPU, where the codec has it do that; else None.
+        encoder: encodes on the GPU those outputs that it takes, where the codec has it do that; else None.
         failures: by name, why an image could not be translated; of more than KEPT the names alone, since memory is not
             to grow with them.
         on_failure: called with each such pair, the stage at which it failed, and why.
@@ -73,6 +74,9 @@ class Stages:
         self.engine = engine
         self.transform = transform
         self.loader = _gpu_loader(codec, transform, engine.device, clock)
+        self.encoder = codec.gpu_encoder(engine.device) if isinstance(codec, GpuCodec) else None
+        if self.encoder is not None and restore_size:
+            raise ValueError("codec.gpu_encodes and restore_size=true, which resizes on the CPU: leave one of them out")
         self.files = Files(
             codec=codec,
             sizing=transform.sizing,
@@ -167,12 +171,26 @@ class Stages:
 
     def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
+        data = None if self.encoder is None else self._encode_on_gpu(self.encoder, pair, frame_HWC)
         try:
-            self.files.save(pair.name, frame_HWC, size, self.clock)
+            if data is None:
+                self.files.save(pair.name, frame_HWC, size, self.clock)
+            else:
+                self.files.write(pair.name, data, self.clock)
         except Failure as error:
             self.fail(pair, *error.args)
         else:
             self.on_image()
+
+    def _encode_on_gpu(self, encoder: BatchEncoder, pair: Pair, frame_HWC: np.ndarray) -> bytes | None:
+        """A file; None of one that is the CPU's to encode, as also of one that has more bytes than its frame."""
+        if not encoder.takes(pair.name):
+            return None
+        with self.clock("encode"):
+            frames_NHWC = torch.from_numpy(np.ascontiguousarray(frame_HWC))[None].to(self.engine.device)
+            file = np.empty(frame_HWC.nbytes, np.uint8)
+            (length,) = encoder.encode(frames_NHWC, [0], [file])
+        return file[:length].tobytes() if length else None
 
 
 def _gpu_loader(codec: Codec, transform: Transform, device: torch.device, clock: Clock) -> GpuLoader | None:

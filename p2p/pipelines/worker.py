@@ -130,7 +130,11 @@ class Worker:
             size = int(known["height"]), int(known["width"])
             name = self._pairs[known["pair"]].name
             try:
-                self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
+                if coded := known["coded"]:
+                    file = self._output_NHWC[task.slot, row].reshape(-1)[:coded]
+                    self._files.write(name, file.tobytes(), self._clock)
+                else:
+                    self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
             except Failure as error:
                 failed[row] = error.args
         return failed

@@ -22,6 +22,7 @@ IGNORED = {
         "infer",
         "codec.subsampling=420",
     ): "codec.subsampling=420 would be ignored, because it is of codec.format=jpg",
+    ("infer", "codec.gpu_encodes=1"): "codec.gpu_encodes=1 would be ignored, because it is of codec.format=jpg alone",
     (
         "infer",
         "codec.format=jpg codec.png_level=0",
