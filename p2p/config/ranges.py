@@ -86,6 +86,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "trainer.limit_train_batches": POSITIVE,
     "callbacks.ema.decay": PART,
     "callbacks.*.every_n_*": COUNT,
+    "callbacks.freeze.epochs": NOT_NEGATIVE,
     "callbacks.samples.count": NOT_NEGATIVE,
     "callbacks.progress.refresh_s": NOT_NEGATIVE,
     "callbacks.*.patience": NOT_NEGATIVE,

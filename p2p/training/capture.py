@@ -114,6 +114,10 @@ class CapturedStep:
         """Whether steps are replayed by now."""
         return self._replay is not None
 
+    def start_over(self) -> None:
+        """Run the next steps as they are, and record again: what is trained has changed."""
+        self._replay, self._warmups = None, 0
+
     def __call__(self, batch: Batch) -> Losses:
         """Train on a batch that is on the device.
 

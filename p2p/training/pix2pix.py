@@ -260,6 +260,11 @@ class Pix2Pix(LightningModule):
             accumulate=self.accumulate,
         )
 
+    def record_anew(self) -> None:
+        """A recorded step is recorded again: weights have begun to be trained."""
+        if self._captured is not None:
+            self._captured.start_over()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to replace a good checkpoint by weights that are lost, and count batches without a step as untrained.
 

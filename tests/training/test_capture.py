@@ -134,6 +134,29 @@ def test_a_rate_that_changes_before_the_recording_is_the_one_that_is_recorded(gr
     assert captured.recorded and weight.item() == pytest.approx(-1.25)
 
 
+def test_a_part_that_is_no_longer_frozen_is_recorded(graphs):
+    """Two weights, of which one is trained from the sixth step on."""
+    weights = [nn.Parameter(torch.zeros(())) for _ in range(2)]
+    weights[1].requires_grad_(False)
+    optimizer = fused_adam(weights, lr=0.5, betas=(0.0, 0.0))
+
+    def step(batch):
+        optimizer.zero_grad()
+        sum(weight for weight in weights if weight.requires_grad).backward()
+        optimizer.step()
+        return {"a": batch.input_NCHW.mean()}
+
+    captured = CapturedStep(step, optimizers=[optimizer], device=CPU)
+    for number in range(10):
+        if number == 5:
+            weights[1].requires_grad_(True)
+            captured.start_over()
+            assert not captured.recorded
+        captured(Batch(["x"], torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)))
+    assert graphs == {"warm": 6, "recorded": 2, "replayed": 4}
+    assert [weight.item() for weight in weights] == [pytest.approx(-5.0), pytest.approx(-2.5)]
+
+
 class Watch(lightning.Callback):
     """What the loggers are to write, and after which step."""
 
