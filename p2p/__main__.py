@@ -38,7 +38,7 @@ def main() -> None:
     elif command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f", did you mean {near[0]}" if near else ""
-        sys.exit(f"error: {command} is no command of p2p{hint}; known are {', '.join(COMMANDS)}")
+        sys.exit(f"error: {command} is not a command of p2p{hint}; known are {', '.join(COMMANDS)}")
     elif command in TOOLS:
         with stoppable():  # imports, too
             importlib.import_module(f"p2p.commands.{command.replace('-', '_')}").main(arguments)

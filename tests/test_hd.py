@@ -84,7 +84,7 @@ def test_what_is_started_from(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"x\.ckpt holds another generator than this one: use its generator= and"):
         start_from_run(new, path)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"x\.ckpt is no checkpoint of p2p, or is damaged$"):
+    with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint of p2p, or is damaged$"):
         start_from_run(new, path)
 
 

@@ -35,14 +35,14 @@ def load(
 ) -> Translator:
     """See `p2p.load`."""
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"path={path!r} cannot be: give the path of a run, an export, a checkpoint, or a .pth")
+        raise ValueError(f"path={path!r} is not valid: give the path of a run, an export, a checkpoint, or a .pth")
     if image_size is not None and not (type(image_size) is int and image_size >= 1):
-        raise ValueError(f"image_size={image_size!r} cannot be: use a whole number of pixels, 1 or more")
+        raise ValueError(f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more")
     path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
     kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
         if value is not None and kind != OF[key]:
-            raise ValueError(f"{key}={value} is of {OF[key]} alone, and {path} is {kind}: leave it out")
+            raise ValueError(f"{key}={value} applies only to {OF[key]}, and {path} is {kind}: leave it out")
     place = find_device("auto" if device is None else str(device))
     if place.type == "cuda" and place.index is None:  # now: torch's current one may be another later
         place = torch.device("cuda", torch.cuda.current_device())
@@ -116,7 +116,9 @@ def load_file_of_run(checkpoint: Path, *, device: torch.device) -> Translator:
 
     run_dir = checkpoint.absolute().parent.parent
     if record_of(checkpoint, run_dir) is None:
-        raise ValueError(f"{checkpoint} is no checkpoint of p2p, is damaged, or is without its run's train.yaml")
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of p2p, is damaged, or has no train.yaml of its run beside it"
+        )
     return load_checkpoint(checkpoint, run_dir, device=device)
 
 

@@ -80,14 +80,14 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     """
     for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
         if of_a_run and cfg[key] not in (None, own):
-            raise ValueError(f"{key}={cfg[key]} is of a .pth alone, and this run has {key}={own}: leave it out")
+            raise ValueError(f"{key}={cfg[key]} applies only to a .pth, and this run has {key}={own}: leave it out")
     backend = cfg.backend
     for name in (backend._target_.rpartition(".")[0], *(backend.get("backends") or ())):
         if not name.startswith("p2p.deploy."):
             check_trusted(name, "export")  # which loads what it has written, as infer will
     if cfg.batch_size is not None and "batch_size" not in backend:
         raise ValueError(
-            f"batch_size={cfg.batch_size} is of backend=fastest alone: use backend.max_batch={cfg.batch_size}"
+            f"batch_size={cfg.batch_size} applies only to backend=fastest: use backend.max_batch={cfg.batch_size}"
         )
     if not 0 <= cfg.min_psnr <= PSNR_CEILING:
         raise ValueError(f"min_psnr={cfg.min_psnr:g} is out of range: use 0 to {PSNR_CEILING:g} dB")

@@ -58,7 +58,7 @@ def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
     """
     for key in ("load_size", "flip"):
         if options[key] is not None:
-            raise ValueError(f"transform.{key} is of training alone: leave it out")
+            raise ValueError(f"transform.{key} applies only to training: leave it out")
     if options.image_size not in (None, manifest.image_size):
         raise ValueError(
             f"transform.image_size={options.image_size} is not the size that the program takes, {manifest.image_size}:"

@@ -56,7 +56,7 @@ def check_archive(path: Path) -> None:
                 if not RULES.get(key, NAME).fullmatch(value):
                     raise ValueError(f"{path} has {key}={value[:80]!r} in {name}")
     except DAMAGE as error:
-        raise ValueError(f"{path} is no program of torch.export, or is damaged: export again") from error
+        raise ValueError(f"{path} is not a program of torch.export, or is damaged: export again") from error
     except ValueError as error:
         raise ValueError(f"{error}, {FOREIGN}") from None
 

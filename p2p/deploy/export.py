@@ -53,7 +53,7 @@ def load_weights(
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint {checkpoint}: train first, with the same name=") from None
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
-        raise ValueError(f"{checkpoint} is no checkpoint of p2p, or is damaged") from error
+        raise ValueError(f"{checkpoint} is not a checkpoint of p2p, or is damaged") from error
     if weights == "ema" and "ema" not in record:
         raise ValueError(f"{checkpoint} holds no averaged weights: train with callbacks=ema, or use weights=trained")
     try:

@@ -77,7 +77,7 @@ def load(path: Path, *, device: torch.device, channels_last: bool = False) -> tu
         output = graph["outputs"][0]["as_tensor"]["name"]
         steps = _steps(graph["nodes"], device, kept={output, *weights})
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no program of torch.export, or is damaged: export again") from error
+        raise ValueError(f"{path} is not a program of torch.export, or is damaged: export again") from error
     weights = {name: _placed(tensor, device, channels_last) for name, tensor in weights.items()}
 
     def run(images: torch.Tensor) -> torch.Tensor:

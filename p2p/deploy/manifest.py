@@ -194,7 +194,7 @@ def program_of(record: object) -> Program:
         ValueError, TypeError: something else, and what.
     """
     if not isinstance(record, dict):
-        raise ValueError("program is no object")
+        raise ValueError("program is not an object")
     fields.check(record, fields.PROGRAM)
     program = Program(**record)
     if program.max_batch is not None and program.max_batch < program.min_batch:

@@ -75,7 +75,7 @@ def capture_if_possible(
     if against is None:
         return CapturedStep(step, optimizers=optimizers, device=device)
     if wanted is True:
-        raise ValueError(f"model.capture=true cannot be, because {against}: use model.capture=auto")
+        raise ValueError(f"model.capture=true is not possible, because {against}: use model.capture=auto")
     if device.type == "cuda":
         rank_zero_only(print)(f"steps are not captured as a CUDA graph, because {against}")
     return None

@@ -60,7 +60,7 @@ def start_from_run(model: nn.Module, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         theirs = {part: _of(part, state) for part in ("generator", "discriminator")}
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
-        raise ValueError(f"init_from={path} is no checkpoint of p2p, or is damaged") from error
+        raise ValueError(f"init_from={path} is not a checkpoint of p2p, or is damaged") from error
     generator, discriminator = model.generator, model.discriminator
     if _shapes(theirs["generator"]) == _shapes(generator.state_dict()):
         generator.load_state_dict(theirs["generator"])

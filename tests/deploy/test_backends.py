@@ -183,7 +183,7 @@ def test_packages_for_something_else_are_refused(tmp_path, monkeypatch):
     facts = Signature(1, None, (3, 32, 32), "float32").to_text() | {"device": "cuda", "cpu": "none"}
     package = Program("aot_inductor", "x.pt2", "float32", None, {})
     reader = torch._C._aoti.AOTIModelPackageLoader
-    with pytest.raises(ValueError, match=r"x.pt2 is no package of AOT Inductor, or is damaged: export again"):
+    with pytest.raises(ValueError, match=r"x.pt2 is not a package of AOT Inductor, or is damaged: export again"):
         (tmp_path / "x.pt2").write_bytes(b"no package")
         aot_inductor.load(package, tmp_path, device=CPU)
     monkeypatch.setattr(reader, "load_metadata_from_package", lambda *_: facts)

@@ -67,7 +67,7 @@ def test_what_cannot_be_captured_says_why(options, reason, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"steps are not captured as a CUDA graph, because {reason}") and out.count("\n") == 1
     with pytest.raises(
-        ValueError, match=rf"model\.capture=true cannot be, because {reason}.*: use model\.capture=auto"
+        ValueError, match=rf"model\.capture=true is not possible, because {reason}.*: use model\.capture=auto"
     ):
         decide(wanted=True, **options)
     assert decide(wanted=False, **options) is None

@@ -129,7 +129,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
             facts = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
             signature = Signature.from_text(facts)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is no package of AOT Inductor, or is damaged: export again") from error
+            raise ValueError(f"{path} is not a package of AOT Inductor, or is damaged: export again") from error
         lacking = sorted(set(facts["cpu"].split()).difference(instructions().split()))
         if facts["device"] != device.type:
             raise ValueError(f"{path} was compiled for {facts['device']}, not for {device.type}: export here")

@@ -133,7 +133,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         record = torch.load(path, map_location=device, weights_only=True)
         signature = Signature.from_text(record["takes"])
     except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path} is no program of backend=triton, or is damaged: export again") from error
+        raise ValueError(f"{path} is not a program of backend=triton, or is damaged: export again") from error
     down, up = ([Layer(**layer) for layer in record[name]] for name in ("down", "up"))
     weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
     networks: dict[int, UNetKernels] = {}
