@@ -47,7 +47,7 @@ def test_a_command_gets_the_arguments_behind_its_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["p2p", "infer", "batch_size=5", "--cfg", "job"])
     main()
     assert "batch_size: 5\n" in capsys.readouterr().out
-    for name in ("pair", "to-reference"):
+    for name in ("pair", "to-reference", "to-safetensors"):
         monkeypatch.setattr(sys, "argv", ["p2p", name, "--help"])
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -1,4 +1,4 @@
-"""From a path to a generator that can be called: of an export, a run, a checkpoint, or a file of the reference."""
+"""From a path or a name to a generator: of an export, a run, a checkpoint, a file of weights, or one that p2p ships."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p import shipped
 from p2p.api.translator import Translator, on
 from p2p.data.pairs import check_direction
 from p2p.data.transforms.sizing import Sizing
@@ -35,10 +36,14 @@ def load(
 ) -> Translator:
     """See `p2p.load`."""
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"path={path!r} is not valid: give the path of a run, an export, a checkpoint, or a .pth")
+        raise ValueError(
+            f"path={path!r} is not valid: give the path of a run, an export, a checkpoint, a .safetensors or a .pth"
+        )
     if image_size is not None and not (type(image_size) is int and image_size >= 1):
         raise ValueError(f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more")
     path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
+    if not path.exists():
+        path = shipped.models().get(str(path), path)
     kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
         if value is not None and kind != OF[key]:
@@ -52,12 +57,14 @@ def load(
                 return load_export(path, device=place)
             case "a .pth":
                 return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=place)
+            case "a .safetensors":
+                return load_published(path, device=place)
             case "a checkpoint":
                 return load_file_of_run(path, device=place)
         return load_run(path, checkpoint or "last", device=place)
 
 
-def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth"]:
+def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth", "a .safetensors"]:
     """What a path leads to, by its place and name.
 
     Raises:
@@ -67,13 +74,14 @@ def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint"
         recover(Path(os.path.realpath(path)))
     if not path.exists():
         raise ValueError(
-            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, or of a .pth"
+            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, a .safetensors or a"
+            f" .pth, or the name of a model that p2p ships, {', '.join(shipped.models())}"
         )
     if path.is_dir():
         return "an export" if (path / manifest.FILE).is_file() else "a run's folder"
     if (path.parent / manifest.FILE).is_file():
         raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
-    return "a .pth" if path.suffix == ".pth" else "a checkpoint"
+    return f"a {path.suffix}" if path.suffix in (".pth", ".safetensors") else "a checkpoint"
 
 
 def load_export(folder: Path, *, device: torch.device) -> Translator:
@@ -166,6 +174,22 @@ def load_reference(path: Path, *, image_size: int | None, direction: str, device
         channels=(found.arguments["in_channels"], found.arguments["out_channels"]),
         norm_stats=resolve_norm_stats("auto", batch_size=1),
         direction=direction,
+    )
+
+
+def load_published(path: Path, *, device: torch.device) -> Translator:
+    """A generator in one file, as `p2p to-safetensors` writes it."""
+    from p2p.deploy import published
+
+    facts = published.read(path)
+    return by_pytorch(
+        published.load(path),
+        source=path,
+        device=device,
+        sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
+        channels=(facts.input_channels, facts.target_channels),
+        norm_stats=facts.norm_stats,
+        direction=facts.direction,
     )
 
 

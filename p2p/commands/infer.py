@@ -21,6 +21,7 @@ from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
+from p2p.deploy import published
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.auto import OVERLAPS, workers_ahead
@@ -96,8 +97,13 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
     folder = Path(cfg.output)
     with clock("init"):
         check_device(cfg.device)
-        check_fresh(cfg)
-        manifest = Manifest.load(Path(cfg.export))
+        if cfg.weights is None:
+            check_fresh(cfg)
+            program = Path(cfg.export)
+            manifest = Manifest.load(program)
+        else:
+            program = published.find(cfg.weights)
+            manifest = published.manifest_of(program)
         codec = instantiate(cfg.codec)
         codec.check_channels(manifest.output_shape[0])
         transform = transform_for(manifest, cfg.transform)
@@ -106,15 +112,18 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         if not cfg.skip_existing:  # else there may be nothing to do
             start_workers(workers_wanted(cfg, pairs))
-        with signals.starting(), lasting(), beside(manifest.program_is_whole, Path(cfg.export)) as whole:
+        with signals.starting(), lasting(), beside(manifest.program_is_whole, program) as whole:
             from p2p.deploy.engine import load_engine
             from p2p.pipelines.stages import Stages, progress_bar
 
             pipeline: Pipeline = instantiate(cfg.pipeline)
         device = pick_device(cfg.device)
-        engine = load_engine(Path(cfg.export), device=device, whole=manifest if whole() else None)
+        if cfg.weights is None:
+            engine = load_engine(program, device=device, whole=manifest if whole() else None)
+        else:
+            engine = published.load_engine(program, device=device)
         if engine.manifest != manifest:
-            raise ValueError(f"{cfg.export} was replaced meanwhile, by export.py: start again")
+            raise ValueError(f"{program} was replaced meanwhile: start again")
         engine.check_batch_size(cfg.batch_size)
         stages = Stages(
             engine=engine,
@@ -172,7 +181,7 @@ def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[st
     """What need not be recommended after a run, because it could do no more."""
     return {
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
-        *(["backend=fastest"] if manifest.program.considered is not None else []),
+        *(["backend=fastest"] if manifest.program.considered is not None or cfg.weights is not None else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
         *(["codec.subsampling"] if cfg.codec.get("subsampling") == 420 else []),
         *(["codec.png_level", "encodes faster than png"] if cfg.codec.get("png_level") == 0 else []),

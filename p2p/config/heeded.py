@@ -52,6 +52,7 @@ USES = {
     ),
     "export": (),
     "infer": (
+        Use(r"export|stale", lambda cfg: cfg.weights is None, "weights= names what translates"),
         Use(
             r"codec\.quality",
             lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
