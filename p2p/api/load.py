@@ -74,8 +74,8 @@ def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint"
         recover(Path(os.path.realpath(path)))
     if not path.exists():
         raise ValueError(
-            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, a .safetensors or a"
-            f" .pth, or the name of a model that p2p ships, {', '.join(shipped.models())}"
+            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, of a .safetensors"
+            f" or of a .pth, or the name of a model that p2p ships: {', '.join(shipped.models())}"
         )
     if path.is_dir():
         return "an export" if (path / manifest.FILE).is_file() else "a run's folder"

@@ -40,7 +40,7 @@ def _of_format(format: str) -> Callable[[DictConfig], bool]:
 USES = {
     "train": (
         Use(
-            r"discriminator(\.\w+)*",
+            r"discriminator(\.\w+)*|model\.augment",
             lambda cfg: cfg.adversarial is not None,
             "adversarial=none trains no discriminator",
         ),

@@ -120,7 +120,7 @@ def export(
         images_NCHW = from_frames(to_frames(images_NCHW))
     view = inference_view(generator, norm_stats=norm_stats)
     expected = reference_outputs(view, images_NCHW)
-    network = rewrite.fold_batch_norm(view)
+    network = rewrite.fold_batch_norm(rewrite.fold_resize(view))
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent)
     with folder_beside(folder) as new:

@@ -1,4 +1,4 @@
-"""A generator in one file: written by `p2p to-safetensors`, taken by `p2p.load` and infer.py; and the one that p2p ships."""
+"""A generator in one file: `p2p to-safetensors` writes it, `p2p.load` and infer.py take it; and what p2p ships."""
 
 import json
 
