@@ -49,7 +49,9 @@ def write_safetensors(checkpoint: Path, output: Path, *, weights: Literal["train
         ValueError: no checkpoint of train.py in its run's folder, one without such weights, or another suffix.
     """
     if output.suffix != published.SUFFIX:
-        raise ValueError(f"{output} is to be read by its suffix: call it {output.with_suffix(published.SUFFIX).name}")
+        raise ValueError(
+            f"{output} does not end in {published.SUFFIX}: call it {output.with_suffix(published.SUFFIX).name}"
+        )
     record = read_record(checkpoint.resolve().parent.parent, checkpoint)
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)

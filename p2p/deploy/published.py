@@ -69,8 +69,8 @@ def find(name: str) -> Path:
     path = shipped.get(name, Path(name).expanduser())
     if path.suffix == SUFFIX and path.is_file():
         return path
-    known = f"is no file {SUFFIX}, and no model that p2p ships: use {', '.join(shipped)}, or the path of such a file"
-    raise ValueError(f"weights={name} {known}")
+    use = f"use {', '.join(shipped)}, or the path of a {SUFFIX}"
+    raise ValueError(f"weights={name} is not a model that p2p ships, and there is no such {SUFFIX} file: {use}")
 
 
 def read(path: Path) -> Published:
@@ -88,7 +88,7 @@ def read(path: Path) -> Published:
         return Published(**facts)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged, or no generator that p2p to-safetensors has written ({error}): make it again"
+            f"{path} is damaged, or is not a file of p2p to-safetensors ({error}): write it again"
         ) from error
 
 
@@ -133,7 +133,9 @@ def load(path: Path) -> nn.Module:
         network.load_state_dict(load_file(path))  # which copies, and with that converts to float32
     except (InstantiationException, OmegaConfBaseException, SafetensorError, RuntimeError, OSError) as error:
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path} makes no generator of this version of p2p ({reason}): make it again") from error
+        raise ValueError(
+            f"{path} does not fit the networks of this version of p2p ({reason}): write it again"
+        ) from error
     check_finite(network, path)
     return network
 

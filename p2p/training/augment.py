@@ -22,7 +22,7 @@ def check_changes(names: Sequence[str], losses: Mapping[str, object]) -> None:
     for name in [names] if isinstance(names, str) else names:
         if name not in CHANGES or isinstance(names, str):
             raise ValueError(
-                f"model.augment={names} cannot be: use a list of some of {', '.join(CHANGES)}, such as [translation]"
+                f"model.augment={names} is not valid: use a list of some of {', '.join(CHANGES)}, such as [translation]"
             )
     for name, loss in losses.items():
         if names and isinstance(loss, FeatureMatching):

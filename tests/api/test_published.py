@@ -77,18 +77,21 @@ def test_what_is_wrong_with_a_file_gets_a_sentence_and_none_of_its_code_runs(tmp
             "os.system, which is not of p2p",
         ),
         ({"generator": {"_target_": "p2p.models.unet.UNet", "width": -1}}, "generator.width=-1 is too small"),
-        ({"generator": {"_target_": "p2p.models.unet.UNet", "width": 4}}, "makes no generator of this version of p2p"),
+        (
+            {"generator": {"_target_": "p2p.models.unet.UNet", "width": 4}},
+            "does not fit the networks of this version of p2p",
+        ),
         ({"image_size": 10**9}, "image_size cannot be 1000000000"),
-        ({"more": 1}, "is damaged, or no generator that p2p to-safetensors has written"),
+        ({"more": 1}, "is damaged, or is not a file of p2p to-safetensors"),
     ):
         save_file(network.state_dict(), path, {"p2p": json.dumps(FACTS._asdict() | facts)})
         assert words in refused(path)
     assert not (tmp_path / "ran").exists()
     for data in (whole[:-1], whole[:20], b"", b"\xff" * 100):
         path.write_bytes(data)
-        assert "is damaged, or no generator" in refused(path)
+        assert "is damaged, or is not a file of p2p" in refused(path)
     save_file({"a": torch.zeros(1)}, path)
-    assert "is damaged, or no generator" in refused(path)
+    assert "is damaged, or is not a file of p2p" in refused(path)
     network.up[0][1].weight.data[0, 0, 0, 0] = 1e5
     with pytest.raises(ValueError, match=r"up\.0\.1\.weight of the generator is too large for float16"):
         published.write(path, network, FACTS)
@@ -97,8 +100,8 @@ def test_what_is_wrong_with_a_file_gets_a_sentence_and_none_of_its_code_runs(tmp
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["weights=emoji"], "weights=emoji has no images of its own: say what to translate with input="),
-        (["weights=nope", "input=x"], "weights=nope is no file .safetensors, and no model that p2p ships: use emoji"),
+        (["weights=emoji"], "weights=emoji has no images of its own: add input="),
+        (["weights=nope", "input=x"], "weights=nope is not a model that p2p ships, and there is no such .safeten"),
         (["weights=emoji", "input=x", "stale=use"], "stale=use would be ignored, because weights= names what"),
     ],
 )

@@ -86,5 +86,7 @@ def test_names_that_are_not_known():
     with pytest.raises(ValueError, match=r"^losses\.features compares what the discriminator sees"):
         check_changes(["color"], {"features": FeatureMatching()})
     for names in (["colour"], "color", ["cutout", "blur"]):
-        with pytest.raises(ValueError, match=r"^model\.augment=.* cannot be: use a list of some of color, translation"):
+        with pytest.raises(
+            ValueError, match=r"^model\.augment=.* is not valid: use a list of some of color, translation"
+        ):
             check_changes(names, {})
