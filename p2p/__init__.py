@@ -37,6 +37,7 @@ def load(
               (their average or not, `norm_stats`), by PyTorch in float32. An export in it is not looked at.
             - A folder that export.py wrote, such as runs/mine/export: its program. No code of training is imported.
             - A checkpoint of train.py: as a run.
+            - A .safetensors of `p2p to-safetensors`, or "emoji", the model that p2p ships: by PyTorch in float32.
             - A .pth file of pytorch-CycleGAN-and-pix2pix, such as latest_net_G.pth, as that tests it at batch 1.
         device: "cpu", "cuda", "cuda:1" or a torch.device; None: a GPU, or else the CPU.
         checkpoint: of a run: which one; None: "last".

@@ -1,4 +1,4 @@
-"""The command `p2p`, also as `python -m p2p`: train, export, infer and two tools, from any folder."""
+"""The command `p2p`, also as `python -m p2p`: train, export, infer and three tools, from any folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ COMMANDS = {
     "infer": "translate images: runs/<name>/images",
     "pair": "make pairs of images to train on",
     "to-reference": "write a checkpoint as .pth files of pytorch-CycleGAN-and-pix2pix",
+    "to-safetensors": "write a trained generator as one small file, which p2p.load and infer weights= take",
 }
-TOOLS = ("pair", "to-reference")  # with options of their own, in place of Hydra's settings
+TOOLS = ("pair", "to-reference", "to-safetensors")  # with options of their own, in place of Hydra's settings
 USAGE = "\n".join(
     [
         "usage: p2p COMMAND ...",
         "",
-        *(f"  {name:<14}{what}" for name, what in COMMANDS.items()),
+        *(f"  {name:<16}{what}" for name, what in COMMANDS.items()),
         "",
         "p2p COMMAND --help explains one; p2p --version",
     ]
@@ -38,7 +39,7 @@ def main() -> None:
     elif command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f", did you mean {near[0]}" if near else ""
-        sys.exit(f"error: {command} is no command of p2p{hint}; known are {', '.join(COMMANDS)}")
+        sys.exit(f"error: {command} is not a command of p2p{hint}; known are {', '.join(COMMANDS)}")
     elif command in TOOLS:
         with stoppable():  # imports, too
             importlib.import_module(f"p2p.commands.{command.replace('-', '_')}").main(arguments)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from p2p.config.cli import CONF, explain
 from p2p.config.help import help_page
+from tests.losses.test_perceptual import vgg19_file
 
 COMMANDS = ("train", "export", "infer")
 HOME = {
@@ -31,6 +32,7 @@ SMALL = {
     "discriminator": ["discriminator.width=4"],
     "model": ["generator.width=4", "discriminator.width=4"],
     "data": ["data.root=data/samples"],
+    ("callbacks", "freeze"): ["init_from=runs/default"],
 }
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "experiment")
@@ -43,9 +45,10 @@ def compose_command(command, overrides=(), folder="unused"):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(option) for option in OPTIONS])
-def test_every_option_instantiates(group, option, tmp_path):
+def test_every_option_instantiates(group, option, tmp_path, monkeypatch):
+    monkeypatch.setattr("p2p.losses.perceptual._fetched", lambda: vgg19_file())
     command = HOME.get(group, "train")
-    overrides = [f"{group}={option}", *SMALL.get(group, [])]
+    overrides = [f"{group}={option}", *SMALL.get(group, []), *SMALL.get((group, option), [])]
     if group == "trainer" and option == "gpu":
         overrides.append("trainer.accelerator=cpu")  # the rest of it; the GPU itself is for make test-gpu
     cfg = compose_command(command, overrides, tmp_path)

@@ -38,7 +38,7 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
 @pytest.mark.parametrize(("command", "hint"), [("trian", ", did you mean train;"), ("translate-all", "p2p;")])
 def test_an_unknown_command_gets_one_sentence(command, hint, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["p2p", command])
-    with pytest.raises(SystemExit, match=f"error: {command} is no command of p2p.*; known are train, ") as stopped:
+    with pytest.raises(SystemExit, match=f"error: {command} is not a command of p2p.*; known are train, ") as stopped:
         main()
     assert hint in stopped.value.code
 
@@ -47,7 +47,7 @@ def test_a_command_gets_the_arguments_behind_its_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["p2p", "infer", "batch_size=5", "--cfg", "job"])
     main()
     assert "batch_size: 5\n" in capsys.readouterr().out
-    for name in ("pair", "to-reference"):
+    for name in ("pair", "to-reference", "to-safetensors"):
         monkeypatch.setattr(sys, "argv", ["p2p", name, "--help"])
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -29,7 +29,7 @@ LOGGED = {"L1": {"G_l1"}, "GAN": {"G_gan", "D"}, "L1+GAN": {"G_l1", "G_gan", "D"
 
 
 def test_none_is_forgotten():
-    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == set(PRESETS)
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"hd", "hd_global"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,7 +8,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 "${PY:-python3}" -m build --outdir "$scratch/dist" . > "$scratch/build.log" 2>&1 || { cat "$scratch/build.log"; exit 1; }
 python3 -m zipfile -l "$scratch"/dist/*.whl | awk '{print $1}' > "$scratch/files"
-diff <(git ls-files conf p2p data/samples | sed 's|^conf/|p2p/conf/|; s|^data/samples/|p2p/samples/|' | sort) \
+diff <(git ls-files conf p2p data | sed 's|^conf/|p2p/conf/|; s|^data/samples/|p2p/samples/|; s|^data/models/|p2p/weights/|' | sort) \
   <(grep -v '^File\|\.dist-info/' "$scratch/files" | sort) || { echo "the wheel holds other files than these folders"; exit 1; }
 
 python3 -m venv "$scratch/venv"
@@ -26,6 +26,9 @@ python -m p2p infer input="$repository/data/samples/val" layout=side_by_side out
 test "$(find runs/default/images -name '*.png' | wc -l)" = 16
 diff -r --exclude='*.csv' --exclude='.*' --exclude='*.json' runs/default/images again
 p2p to-reference runs/default/checkpoints/last.ckpt reference
+p2p to-safetensors runs/default/checkpoints/last.ckpt mine.safetensors
+p2p infer weights=mine.safetensors input=runs/default/images output=twice
+p2p infer weights=emoji input="$repository/data/samples/val" layout=side_by_side name=emoji
 p2p pair edges "$repository/data/samples/val" pairs
 python - <<'API'
 import sys

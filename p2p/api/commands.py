@@ -72,10 +72,10 @@ def words(overrides: Sequence[str] | None) -> list[str]:
     """
     found = [] if overrides is None else overrides
     if not isinstance(found, (list, tuple)) or not all(isinstance(word, str) for word in found):
-        raise ValueError(f"overrides={overrides!r} cannot be: use a list of words, such as ['name=mine', 'epochs=3']")
+        raise ValueError(f"overrides={overrides!r} is not valid: use a list of words, as in ['name=mine', 'epochs=3']")
     for word in found:
         if word in ("-m", "--multirun"):
-            raise ValueError(f"{word} is of the command line alone: make a call for each value")
+            raise ValueError(f"{word} works only on the command line: make a call for each value")
     return [*found]
 
 

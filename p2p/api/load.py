@@ -1,4 +1,4 @@
-"""From a path to a generator that can be called: of an export, a run, a checkpoint, or a file of the reference."""
+"""From a path or a name to a generator: of an export, a run, a checkpoint, a file of weights, or one that p2p ships."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from p2p import shipped
 from p2p.api.translator import Translator, on
 from p2p.data.pairs import check_direction
 from p2p.data.transforms.sizing import Sizing
@@ -17,13 +18,11 @@ from p2p.deploy import manifest
 from p2p.deploy.artifact import recover
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import check_finite, load_weights
-from p2p.deploy.sizes import Sizes
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.interop import reference
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system.device import find_device
 
-ANY = 1 << 20  # pixels of a side: whatever the memory holds
 OF = {"checkpoint": "a run's folder", "image_size": "a .pth", "direction": "a .pth"}  # arguments, and what takes them
 
 
@@ -37,14 +36,18 @@ def load(
 ) -> Translator:
     """See `p2p.load`."""
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"path={path!r} cannot be: give the path of a run, an export, a checkpoint, or a .pth")
+        raise ValueError(
+            f"path={path!r} is not valid: give the path of a run, an export, a checkpoint, a .safetensors or a .pth"
+        )
     if image_size is not None and not (type(image_size) is int and image_size >= 1):
-        raise ValueError(f"image_size={image_size!r} cannot be: use a whole number of pixels, 1 or more")
+        raise ValueError(f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more")
     path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
+    if not path.exists():
+        path = shipped.models().get(str(path), path)
     kind = kind_of(path)
     for key, value in (("checkpoint", checkpoint), ("image_size", image_size), ("direction", direction)):
         if value is not None and kind != OF[key]:
-            raise ValueError(f"{key}={value} is of {OF[key]} alone, and {path} is {kind}: leave it out")
+            raise ValueError(f"{key}={value} applies only to {OF[key]}, and {path} is {kind}: leave it out")
     place = find_device("auto" if device is None else str(device))
     if place.type == "cuda" and place.index is None:  # now: torch's current one may be another later
         place = torch.device("cuda", torch.cuda.current_device())
@@ -54,12 +57,14 @@ def load(
                 return load_export(path, device=place)
             case "a .pth":
                 return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=place)
+            case "a .safetensors":
+                return load_published(path, device=place)
             case "a checkpoint":
                 return load_file_of_run(path, device=place)
         return load_run(path, checkpoint or "last", device=place)
 
 
-def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth"]:
+def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth", "a .safetensors"]:
     """What a path leads to, by its place and name.
 
     Raises:
@@ -69,13 +74,14 @@ def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint"
         recover(Path(os.path.realpath(path)))
     if not path.exists():
         raise ValueError(
-            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, or of a .pth"
+            f"there is no {path}: give the folder of a run or of an export, the path of a checkpoint, of a .safetensors"
+            f" or of a .pth, or the name of a model that p2p ships: {', '.join(shipped.models())}"
         )
     if path.is_dir():
         return "an export" if (path / manifest.FILE).is_file() else "a run's folder"
     if (path.parent / manifest.FILE).is_file():
         raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
-    return "a .pth" if path.suffix == ".pth" else "a checkpoint"
+    return f"a {path.suffix}" if path.suffix in (".pth", ".safetensors") else "a checkpoint"
 
 
 def load_export(folder: Path, *, device: torch.device) -> Translator:
@@ -96,9 +102,6 @@ def load_export(folder: Path, *, device: torch.device) -> Translator:
         sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
         input_shape=(channels, height, width),
         output_channels=facts.output_shape[0],
-        tile=(height, width),
-        stride=facts.stride or facts.multiple or 1,
-        sizes=program.sizes,
         min_batch=program.min_batch,
         max_batch=program.max_batch,
         norm_stats=facts.norm_stats,
@@ -121,7 +124,9 @@ def load_file_of_run(checkpoint: Path, *, device: torch.device) -> Translator:
 
     run_dir = checkpoint.absolute().parent.parent
     if record_of(checkpoint, run_dir) is None:
-        raise ValueError(f"{checkpoint} is no checkpoint of p2p, is damaged, or is without its run's train.yaml")
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of p2p, is damaged, or has no train.yaml of its run beside it"
+        )
     return load_checkpoint(checkpoint, run_dir, device=device)
 
 
@@ -172,6 +177,22 @@ def load_reference(path: Path, *, image_size: int | None, direction: str, device
     )
 
 
+def load_published(path: Path, *, device: torch.device) -> Translator:
+    """A generator in one file, as `p2p to-safetensors` writes it."""
+    from p2p.deploy import published
+
+    facts = published.read(path)
+    return by_pytorch(
+        published.load(path),
+        source=path,
+        device=device,
+        sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
+        channels=(facts.input_channels, facts.target_channels),
+        norm_stats=facts.norm_stats,
+        direction=facts.direction,
+    )
+
+
 def by_pytorch(
     network: nn.Module,
     *,
@@ -187,7 +208,6 @@ def by_pytorch(
     Args:
         channels: of the input and of the output.
     """
-    stride = getattr(network, "stride", None) or sizing.multiple
     view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device, torch.float32)
     return Translator(
         source=source,
@@ -198,9 +218,6 @@ def by_pytorch(
         sizing=sizing,
         input_shape=(channels[0], None, None),
         output_channels=channels[1],
-        tile=(sizing.size, sizing.size),
-        stride=stride,
-        sizes=Sizes([stride, stride], [sizing.size, sizing.size], [ANY, ANY], stride),
         norm_stats=norm_stats,
         direction=direction,
     )

@@ -21,7 +21,8 @@ from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
-from p2p.deploy.manifest import Manifest, check_size
+from p2p.deploy import published
+from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.auto import OVERLAPS, workers_ahead
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
@@ -58,7 +59,7 @@ def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
     """
     for key in ("load_size", "flip"):
         if options[key] is not None:
-            raise ValueError(f"transform.{key} is of training alone: leave it out")
+            raise ValueError(f"transform.{key} applies only to training: leave it out")
     if options.image_size not in (None, manifest.image_size):
         raise ValueError(
             f"transform.image_size={options.image_size} is not the size that the program takes, {manifest.image_size}:"
@@ -96,9 +97,13 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
     folder = Path(cfg.output)
     with clock("init"):
         check_device(cfg.device)
-        check_fresh(cfg)
-        manifest = Manifest.load(Path(cfg.export))
-        check_size(cfg.size, manifest, Path(cfg.export))
+        if cfg.weights is None:
+            check_fresh(cfg)
+            program = Path(cfg.export)
+            manifest = Manifest.load(program)
+        else:
+            program = published.find(cfg.weights)
+            manifest = published.manifest_of(program)
         codec = instantiate(cfg.codec)
         codec.check_channels(manifest.output_shape[0])
         transform = transform_for(manifest, cfg.transform)
@@ -107,15 +112,18 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         if not cfg.skip_existing:  # else there may be nothing to do
             start_workers(workers_wanted(cfg, pairs))
-        with signals.starting(), lasting(), beside(manifest.program_is_whole, Path(cfg.export)) as whole:
+        with signals.starting(), lasting(), beside(manifest.program_is_whole, program) as whole:
             from p2p.deploy.engine import load_engine
             from p2p.pipelines.stages import Stages, progress_bar
 
             pipeline: Pipeline = instantiate(cfg.pipeline)
         device = pick_device(cfg.device)
-        engine = load_engine(Path(cfg.export), device=device, whole=manifest if whole() else None)
+        if cfg.weights is None:
+            engine = load_engine(program, device=device, whole=manifest if whole() else None)
+        else:
+            engine = published.load_engine(program, device=device)
         if engine.manifest != manifest:
-            raise ValueError(f"{cfg.export} was replaced meanwhile, by export.py: start again")
+            raise ValueError(f"{program} was replaced meanwhile: start again")
         engine.check_batch_size(cfg.batch_size)
         stages = Stages(
             engine=engine,
@@ -123,7 +131,6 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             codec=codec,
             output=folder,
             clock=clock,
-            size=cfg.size,
             restore_size=cfg.restore_size,
         )
         check_output(folder)
@@ -132,7 +139,6 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             "inputs": source_of(pairs[0]),
             "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
             "restore_size": cfg.restore_size,
-            **({} if cfg.size == "model" else {"size": cfg.size}),
             "codec": OmegaConf.to_container(cfg.codec, resolve=True),
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
@@ -175,7 +181,7 @@ def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[st
     """What need not be recommended after a run, because it could do no more."""
     return {
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
-        *(["backend=fastest"] if manifest.program.considered is not None else []),
+        *(["backend=fastest"] if manifest.program.considered is not None or cfg.weights is not None else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
         *(["codec.subsampling"] if cfg.codec.get("subsampling") == 420 else []),
         *(["codec.png_level", "encodes faster than png"] if cfg.codec.get("png_level") == 0 else []),
@@ -216,7 +222,7 @@ def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int
             decode=stages.files.codec.decode,
             eval=stages.transform.eval,
             channels=(stages.files.input_shape[0], stages.engine.manifest.output_shape[0]),
-            restored=stages.files.restore_size or stages.any_size is not None,
+            restored=stages.files.restore_size,
         )
         if entries:
             run_dir.mkdir(parents=True, exist_ok=True)

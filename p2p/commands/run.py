@@ -34,6 +34,8 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
     Raises:
         ValueError: there is nothing, neither an input nor a run, or a layout of the run's own pairs.
     """
+    if cfg.input is None and cfg.weights is not None:
+        raise ValueError(f"weights={cfg.weights} has no images of its own: add input=, the images to translate")
     if cfg.input is None:
         if cfg.layout is not None:
             raise ValueError(f"layout={cfg.layout} is of input=, and the run knows that of its own pairs: leave it out")

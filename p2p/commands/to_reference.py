@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.config.cli import one_sentence, wants_trace
+from p2p.deploy import rewrite
 from p2p.deploy.export import load_weights
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.models.inference_view import resolve_norm_stats
@@ -63,7 +64,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)
     load_weights(generator, checkpoint, weights=weights)
-    state = to_reference(generator)
+    state = to_reference(rewrite.fold_resize(generator))
     found = recognize_generator(state, checkpoint)
     into, out, width, norm = (found.arguments[key] for key in ("in_channels", "out_channels", "width", "norm"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from p2p.training.logs import going_on, log_settings
 from p2p.training.monitors import Monitor, check_monitors
 from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint
 from p2p.training.saving import Checkpoints, check_savers
+from p2p.training.start import find_start, start_from_run
 from p2p.training.writer import Writer
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
@@ -64,13 +65,16 @@ def train(cfg: DictConfig) -> Trained:
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     resume, checkpoint = find_what_to_resume(cfg)
-    start = start_from_reference(cfg) if resume is None else {}
+    earlier = None if resume else find_start(cfg.init_from, init_discriminator_from=cfg.init_discriminator_from)
+    start = start_from_reference(cfg) if resume is None and earlier is None else {}
     data = made(cfg, "data")
     loggers = make_loggers(cfg, resume, checkpoint)
     why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
     trainer = make_trainer(cfg, data, loggers, resume)
     model = make_model(cfg, trainer)
     load_start(model, start)
+    if earlier is not None:
+        start_from_run(model, earlier)
     if resume is not None:
         check_networks(checkpoint, resume, model)
         check_that_something_is_left(checkpoint, trainer)

@@ -40,7 +40,7 @@ def _of_format(format: str) -> Callable[[DictConfig], bool]:
 USES = {
     "train": (
         Use(
-            r"discriminator(\.\w+)*",
+            r"discriminator(\.\w+)*|model\.augment",
             lambda cfg: cfg.adversarial is not None,
             "adversarial=none trains no discriminator",
         ),
@@ -52,20 +52,16 @@ USES = {
     ),
     "export": (),
     "infer": (
-        Use(
-            r"restore_size|transform\.(preprocess|multiple)",
-            lambda cfg: cfg.size == "model",
-            "size=input and size=tile translate and write each image at its own size",
-        ),
+        Use(r"export|stale", lambda cfg: cfg.weights is None, "weights= names what translates"),
         Use(
             r"codec\.quality",
             lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
             "png and npy have no quality, which is of codec.format=jpg or webp",
         ),
-        Use(r"codec\.subsampling", _of_format("jpg"), "it is of codec.format=jpg alone"),
-        Use(r"codec\.gpu_encodes", _of_format("jpg"), "it is of codec.format=jpg alone"),
-        Use(r"codec\.png_level", _of_format("png"), "it is of codec.format=png alone"),
-        Use(r"codec\.lossless", _of_format("webp"), "it is of codec.format=webp alone"),
+        Use(r"codec\.subsampling", _of_format("jpg"), "it applies only to codec.format=jpg"),
+        Use(r"codec\.gpu_encodes", _of_format("jpg"), "it applies only to codec.format=jpg"),
+        Use(r"codec\.png_level", _of_format("png"), "it applies only to codec.format=png"),
+        Use(r"codec\.lossless", _of_format("webp"), "it applies only to codec.format=webp"),
     ),
 }
 
@@ -87,11 +83,11 @@ def check_heeded(cfg: DictConfig, *, command: str, overrides: list[str], sweep: 
         several = len(value) if isinstance(value, list) and (CONF / key).is_dir() else 1
         if several > 1 and key not in SEVERAL:
             raise ValueError(
-                f"{key}={as_typed(value)} chooses {several} options, of which one alone would count: use one, such as"
+                f"{key}={as_typed(value)} chooses {several} options, of which only one would count: use one, such as"
                 f" {key}={value[-1]}"
             )
         if several > 1 and "none" in value:
-            raise ValueError(f"{key}={as_typed(value)} cannot be: use none by itself, or leave it out")
+            raise ValueError(f"{key}={as_typed(value)} is not valid: use none by itself, or leave it out")
         for use in USES[command]:
             if value is not None and re.fullmatch(use.settings, key) and not use.used(cfg):
                 sentence = f"{key}={as_typed(value)} would be ignored, because {use.why}"

@@ -31,7 +31,7 @@ def check_known(cfg: DictConfig, *, command: str, overrides: list[str]) -> None:
         if sentence := of_another(root, command):
             raise ValueError(sentence)
         if package is None and root in cfg:
-            raise ValueError(f"{root}= is no setting of {command}, and nothing refers to it: leave it out")
+            raise ValueError(f"{root}= is not a setting of {command}, and nothing refers to it: leave it out")
 
 
 def of_another(key: str, command: str) -> str | None:

@@ -40,7 +40,7 @@ def _expanded(key: str, value: object) -> str:
     if not isinstance(value, str):
         several = "; for several paths write them into a file, and use input=@file" if key == "input" else ""
         what = "last, best or the path of a checkpoint" if key == "ckpt_path" else "the path of a file or folder"
-        raise ValueError(f"{key}={as_typed(value)} cannot be: use {what}{several}")
+        raise ValueError(f"{key}={as_typed(value)} is not valid: use {what}{several}")
     of_a_list = "@" if value.startswith("@~") else ""  # input=@list.txt
     path = value.removeprefix(of_a_list)
     try:
@@ -53,10 +53,10 @@ def _expanded(key: str, value: object) -> str:
 def _check_name(name: object) -> None:
     """Raise a ValueError if runs/<name> is runs/ itself, or a folder that holds it."""
     if isinstance(name, (list, dict)) or name is None:
-        raise ValueError(f"name={as_typed(name)} cannot be: use a word")
+        raise ValueError(f"name={as_typed(name)} is not valid: use a word")
     name = str(name)
     parts = Path(os.path.normpath(name)).parts
     if name.startswith("/"):
-        raise ValueError(f"name={name} is no name of a folder in runs/: for a folder elsewhere use run_dir={name}")
+        raise ValueError(f"name={name} is not the name of a folder in runs/: for a folder elsewhere use run_dir={name}")
     if all(part in (".", "..") for part in parts):
         raise ValueError(f"name={name} names no run: use a word, of which the run's folder is runs/<name>")

@@ -30,7 +30,6 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
-LISTS = {"optimizer.betas", "min_size", "opt_size", "max_size"}  # that ranges are for each number of
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
 WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
@@ -75,17 +74,17 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
             continue
         if isinstance(default, dict) and default and not isinstance(value, dict):
             raise ValueError(
-                f"{path}={as_typed(value)} cannot be: write {path}.key=value for what is in it, or ~{path} to leave it"
-                " out"
+                f"{path}={as_typed(value)} is not valid: write {path}.key=value to set what is in it, or ~{path} to"
+                " leave it out"
             )
         kinds: set[Any] = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
         if Callable in kinds:
-            raise ValueError(f"{path}={as_typed(value)} cannot be: give it a _target_, as the options in conf/ have")
+            raise ValueError(f"{path}={as_typed(value)} is not valid: give it a _target_, as the options in conf/ have")
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:
             inner = {type(each) for each in default}
             if not isinstance(value, list) or not all(_fits(each, inner) for each in value):
                 raise ValueError(
-                    f"{path}={as_typed(value)} cannot be: use a list of numbers, such as {as_typed(default)}"
+                    f"{path}={as_typed(value)} is not valid: use a list of numbers, such as {as_typed(default)}"
                 )
         if default is not None:
             kinds = kinds | {type(default)}
@@ -99,7 +98,7 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
         ):
             words = [word for kind, word in WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
             example = "" if default is None else f", such as the default, {as_typed(default)}"
-            raise ValueError(f"{path}={as_typed(value)} cannot be: use {' or '.join(words)}{example}")
+            raise ValueError(f"{path}={as_typed(value)} is not valid: use {' or '.join(words)}{example}")
 
 
 def check_ranges(cfg: DictConfig) -> None:
@@ -113,14 +112,14 @@ def check_ranges(cfg: DictConfig) -> None:
         ranges = list(ranges_of(path))
         if ranges and isinstance(value, str):  # a reference, or a word where the default is null
             value = _resolved(cfg, path)
-        if isinstance(value, list) and ranges and path not in LISTS:
-            raise ValueError(f"{path}={as_typed(value)} cannot be: use a number")
+        if isinstance(value, list) and ranges and path != "optimizer.betas":
+            raise ValueError(f"{path}={as_typed(value)} is not valid: use a number")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"{path}={as_typed(value)} cannot be: use a finite number")
+                raise ValueError(f"{path}={as_typed(value)} is not valid: use a finite number")
             for allowed in ranges:
                 if isinstance(number, (str, bool)):
-                    raise ValueError(f"{path}={as_typed(value)} cannot be: use {allowed.words()}")
+                    raise ValueError(f"{path}={as_typed(value)} is not valid: use {allowed.words()}")
                 if number is not None and not allowed.holds(number):
                     raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")
 

@@ -87,7 +87,7 @@ def download(url: str, path: Path, *, attempts: int = 5) -> None:
             reason = str(getattr(error, "reason", error))
             break
         except ValueError as error:
-            raise ValueError(f"{url}, from data.source.base_url, is no address to download from: {error}") from error
+            raise ValueError(f"{url}, from data.source.base_url, is not a valid address: {error}") from error
         with response:
             if response.headers.get_content_type() == "text/html":
                 raise ValueError(
@@ -183,6 +183,6 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
     leaves = posix.is_absolute() or windows.anchor or ".." in (*posix.parts, *windows.parts)
     if leaves or not (member.isfile() or member.isdir()) or re.search(r"[\x00-\x1f]", member.name):
         raise ValueError(
-            f"{archive} is not unpacked, because its member {member.name!r} is no plain file inside of it:"
+            f"{archive} is not unpacked, because its member {member.name!r} is not a plain file inside it:"
             " delete it, and do not trust where it came from"
         )

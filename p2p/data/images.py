@@ -40,7 +40,7 @@ def read_file(source: Source) -> bytes:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+                raise ValueError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
             if status.st_size > MOST:
                 raise ValueError(f"it has {status.st_size:,} bytes, and an image has {MOST:,} at most")
             if status.st_size > MANY:

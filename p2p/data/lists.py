@@ -49,5 +49,5 @@ def _text(source: str, name: str) -> str:
     if data.startswith(UTF_16):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data:
-        raise ValueError(f"{name}, named by input={source}, is no list of paths: write text, one path a line")
+        raise ValueError(f"{name}, named by input={source}, is not a list of paths: write text, one path a line")
     return os.fsdecode(data.removeprefix(codecs.BOM_UTF8))

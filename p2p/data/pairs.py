@@ -178,7 +178,7 @@ def find_inputs(
     else:
         files, root = images_like(source, skipped)
         if not files:
-            raise ValueError(f"input={source} is no folder, no file, and no pattern that matches an image")
+            raise ValueError(f"input={source} is not a folder, not a file, and not a pattern that matches an image")
         pairs = _inputs(files, Path(root))
     return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
 

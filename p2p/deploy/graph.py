@@ -19,7 +19,6 @@ import torch
 from p2p.deploy.archive import FOREIGN, check_archive
 from p2p.deploy.backend import Run
 from p2p.deploy.signature import Signature
-from p2p.deploy.sizes import Sizes
 
 # Numbers of torch._export.serde.schema, by the names that they have in torch.
 DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64"}
@@ -78,7 +77,7 @@ def load(path: Path, *, device: torch.device, channels_last: bool = False) -> tu
         output = graph["outputs"][0]["as_tensor"]["name"]
         steps = _steps(graph["nodes"], device, kept={output, *weights})
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no program of torch.export, or is damaged: export again") from error
+        raise ValueError(f"{path} is not a program of torch.export, or is damaged: export again") from error
     weights = {name: _placed(tensor, device, channels_last) for name, tensor in weights.items()}
 
     def run(images: torch.Tensor) -> torch.Tensor:
@@ -122,25 +121,13 @@ def _placed(tensor: torch.Tensor, device: torch.device, channels_last: bool) -> 
 
 def _signature(meta: dict, ranges: dict) -> Signature:
     """Of the input's description."""
-    dtype = DTYPES[meta["dtype"]]
     count, *image = meta["sizes"]
-    _, least, most = _range(count, ranges)
-    rows = 0 if dtype == "uint8" else 1
-    strides, lows, highs = zip(*(_range(side, ranges) for side in image[rows : rows + 2]), strict=True)
-    sizes = None if lows == highs else Sizes([*lows], [*lows], [*highs], strides[0])
-    for place, low in enumerate(lows, start=rows):
-        image[place] = image[place] if sizes is None else {"as_int": low}
-    return Signature(least, most, tuple(side["as_int"] for side in image), dtype, sizes)
-
-
-def _range(side: dict, ranges: dict) -> tuple[int, int, int | None]:
-    """Of a side of the input: what it is a multiple of, its least and its most."""
-    if "as_int" in side:
-        return side["as_int"], side["as_int"], side["as_int"]
-    expression = side["as_expr"]["expr_str"]  # "Symbol('s21', positive=True)", "Mul(Integer(32), Symbol('s39'))"
-    symbol, factor = re.search(r"s\d+", expression)[0], re.search(r"Integer\((\d+)\)", expression)
-    limits = ranges[f"{factor[1]}*{symbol}" if factor else symbol]
-    return int(factor[1]) if factor else 1, limits["min_val"], limits["max_val"]
+    if "as_int" in count:
+        least = most = count["as_int"]
+    else:
+        limits = ranges[re.search(r"s\d+", count["as_expr"]["expr_str"])[0]]  # "Symbol('s21', positive=True)"
+        least, most = limits["min_val"], limits["max_val"]
+    return Signature(least, most, tuple(side["as_int"] for side in image), DTYPES[meta["dtype"]])
 
 
 def _steps(nodes: list[dict], device: torch.device, *, kept: set[str]) -> list[Step]:

@@ -15,6 +15,7 @@ from torch import nn
 from p2p.interop.names import OUTERMOST, names
 from p2p.models.patchgan import PatchGAN, PixelGAN
 from p2p.models.resnet import ResNet
+from p2p.models.spectral import SpectralConv2d
 from p2p.models.unet import MAX_DEPTH, MIN_DEPTH, UNet
 
 Weights = dict[str, torch.Tensor]
@@ -152,6 +153,8 @@ def to_reference(network: nn.Module) -> Weights:
     """
     if not _normed(network):
         raise ValueError(f"a {type(network).__name__} with norm=none has biases that the reference's does not have")
+    if any(isinstance(module, SpectralConv2d) for module in network.modules()):
+        raise ValueError(f"the reference has no {type(network).__name__} of spectral_norm=true")
     own = network.state_dict()
     pairs = [(f"{ours}.{leaf}", f"{theirs}.{leaf}") for ours, theirs in names(network) for leaf in LEAVES]
     weights = {theirs: own[ours] for ours, theirs in pairs if ours in own}

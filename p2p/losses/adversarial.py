@@ -44,11 +44,17 @@ class Vanilla(Adversarial):
 
     The generator maximizes log D(G(x)) rather than minimizing log(1 - D(G(x))), and the discriminator's loss
     is halved, which slows it against the generator.
+
+    Args:
+        smoothing: how far below 1 the discriminator's target for real images is (Salimans et al. 2016, sec. 3.4).
     """
 
+    def __init__(self, *, smoothing: float = 0.0):
+        self.real = real_label(smoothing)
+
     def discriminator_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-        """(BCE(fake, 0) + BCE(real, 1)) / 2."""
-        return 0.5 * (_cross_entropy(fake_logits, 0.0) + _cross_entropy(real_logits, 1.0))
+        """(BCE(fake, 0) + BCE(real, 1 - smoothing)) / 2."""
+        return 0.5 * (_cross_entropy(fake_logits, 0.0) + _cross_entropy(real_logits, self.real))
 
     def generator_loss(self, fake_logits: torch.Tensor) -> torch.Tensor:
         """BCE(fake, 1)."""
@@ -59,11 +65,17 @@ class LeastSquares(Adversarial):
     """LSGAN: the squared distance of the logits from 0 for fake and 1 for real (Mao et al. 2017, eq. 9).
 
     As in the reference, the discriminator's loss is halved and the generator's is not.
+
+    Args:
+        smoothing: see `Vanilla`.
     """
 
+    def __init__(self, *, smoothing: float = 0.0):
+        self.real = real_label(smoothing)
+
     def discriminator_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-        """(mean(fake^2) + mean((real - 1)^2)) / 2."""
-        return 0.5 * (_mean(fake_logits**2) + _mean((real_logits - 1.0) ** 2))
+        """(mean(fake^2) + mean((real - 1 + smoothing)^2)) / 2."""
+        return 0.5 * (_mean(fake_logits**2) + _mean((real_logits - self.real) ** 2))
 
     def generator_loss(self, fake_logits: torch.Tensor) -> torch.Tensor:
         """mean((fake - 1)^2)."""
@@ -122,6 +134,17 @@ class WassersteinGP(Adversarial):
             slopes = torch.autograd.grad(verdicts.sum(), pair, create_graph=True, materialize_grads=True)
             norms = torch.cat([slope.flatten(1) for slope in slopes], dim=1).norm(dim=1)
             return self.weight * (norms - 1.0).square().mean()
+
+
+def real_label(smoothing: float) -> float:
+    """1 - smoothing.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"adversarial.smoothing={smoothing} is out of range: use 0 to below 1")
+    return 1.0 - smoothing
 
 
 def _cross_entropy(logits: torch.Tensor, label: float) -> torch.Tensor:

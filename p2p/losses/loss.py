@@ -65,7 +65,7 @@ def weights_of(losses: Mapping[str, object], *, lambda_l1: float) -> dict[str, f
         weights[name] = lambda_l1 if loss.weight is None else loss.weight
         if not isinstance(weights[name], (int, float, torch.Tensor)):
             raise ValueError(
-                f"losses.{name}.weight={loss.weight} cannot be: use a number, or null for that of model.lambda_l1"
+                f"losses.{name}.weight={loss.weight} is not valid: use a number, or null for that of model.lambda_l1"
             )
     if not lambda_l1 >= 0:  # also catches NaN
         raise ValueError(f"model.lambda_l1={lambda_l1} is too small: use 0 or more")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from p2p.batch import Batch
 from p2p.losses.adversarial import Adversarial
@@ -20,7 +20,7 @@ def generator_losses(
     *,
     losses: Mapping[str, Loss | FeatureMatching],
     adversarial: Adversarial | None,
-    discriminator: nn.Module | None,
+    discriminator: Callable[..., Any],
 ) -> dict[str, torch.Tensor]:
     """Scalars by name, before their weights: "gan", if there is a game, and each of `losses`.
 

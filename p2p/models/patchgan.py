@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from p2p.models.norm import check_width, norm_layer
+from p2p.models.spectral import SpectralConv2d
 
 
 class Judge(nn.Sequential):
@@ -51,6 +52,7 @@ class PatchGAN(Judge):
         width: channels of the first convolution, `ndf` in the reference.
         norm: "batch", "instance" or "none".
         conditional: show it the input beside the image; False gives the "GAN" rows of the paper's Table 1.
+        spectral_norm: of every convolution, see `SpectralConv2d`. A norm behind it undoes the scale: use norm="none".
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PatchGAN(Judge):
         width: int = 64,
         norm: str = "batch",
         conditional: bool = True,
+        spectral_norm: bool = False,
     ):
         check_width(width, network="discriminator")
         if layers < 1:
@@ -69,12 +72,13 @@ class PatchGAN(Judge):
         channels = [target_channels + (input_channels if conditional else 0)]
         channels += [width * min(2**layer, 8) for layer in range(layers + 1)]  # 6, 64, 128, 256, 512
         modules: list[nn.Module] = []
+        conv = SpectralConv2d if spectral_norm else nn.Conv2d
         for layer, (into, out) in enumerate(pairwise(channels)):
             first, stride = layer == 0, 1 if layer == layers else 2
             normed = norm if not first else "none"
-            modules += [nn.Conv2d(into, out, 4, stride, padding=1, bias=normed != "batch"), norm_layer(normed, out)]
+            modules += [conv(into, out, 4, stride, padding=1, bias=normed != "batch"), norm_layer(normed, out)]
             modules += [nn.LeakyReLU(0.2)]
-        super().__init__(*modules, nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1), conditional=conditional)
+        super().__init__(*modules, conv(channels[-1], 1, 4, stride=1, padding=1), conditional=conditional)
         self.layers = layers
 
     def forward(
@@ -106,6 +110,7 @@ class PixelGAN(Judge):
         width: channels of the first convolution, `ndf` in the reference.
         norm: "batch", "instance" or "none".
         conditional: show it the input beside the image.
+        spectral_norm: see `PatchGAN`.
     """
 
     def __init__(
@@ -116,14 +121,16 @@ class PixelGAN(Judge):
         width: int = 64,
         norm: str = "batch",
         conditional: bool = True,
+        spectral_norm: bool = False,
     ):
         check_width(width, network="discriminator")
+        conv = SpectralConv2d if spectral_norm else nn.Conv2d
         super().__init__(
-            nn.Conv2d(target_channels + (input_channels if conditional else 0), width, 1),
+            conv(target_channels + (input_channels if conditional else 0), width, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 1, bias=norm != "batch"),
+            conv(width, 2 * width, 1, bias=norm != "batch"),
             norm_layer(norm, 2 * width),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 1, 1, bias=norm != "batch"),
+            conv(2 * width, 1, 1, bias=norm != "batch"),
             conditional=conditional,
         )

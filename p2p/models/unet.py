@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from p2p.models.norm import check_width, norm_layer
+from p2p.models.resize import ResizeConv2d
 
 MAX_DEPTH = 8  # unet_256, the deepest network of the paper; larger images keep a larger bottleneck
 MIN_DEPTH = 5
@@ -49,12 +50,18 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Sequential):
-    """(N, C, H, W) -> (N, C', 2H, 2W): ReLU, 4x4 transposed convolution of stride 2, norm, dropout if any."""
+    """(N, C, H, W) -> (N, C', 2H, 2W): ReLU, 4x4 transposed convolution of stride 2, norm, dropout if any.
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str | None, dropout: float = 0.0):
+    With `resize` a `ResizeConv2d` in place of the transposed convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str | None, resize: bool, dropout: float = 0.0):
+        bias = norm != "batch"
         super().__init__(
             nn.ReLU(),
-            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm != "batch"),
+            ResizeConv2d(in_channels, out_channels, bias=bias)
+            if resize
+            else nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=bias),
             norm_layer(norm, out_channels),
             nn.Dropout(dropout) if dropout else nn.Identity(),
         )
@@ -79,6 +86,11 @@ class UNet(nn.Module):
         dropout: probability in the inner decoder blocks; 0 turns it off.
         depth: downsamplings, 1 or more; None leaves it to image_size.
         skips: hand each of the encoder's outputs to the decoder's layer of the same size.
+        resize_last: how many of the decoder's last layers resize and convolve (`ResizeConv2d`); the others are
+            transposed convolutions.
+
+    Raises:
+        ValueError: there are not as many layers, no width, or image_size does not allow the depth.
     """
 
     def __init__(
@@ -92,10 +104,13 @@ class UNet(nn.Module):
         dropout: float = 0.5,
         depth: int | None = None,
         skips: bool = True,
+        resize_last: int = 0,
     ):
         super().__init__()
         check_width(width, network="generator")
         depth = depth_for(image_size, depth)
+        if not 0 <= resize_last <= depth:
+            raise ValueError(f"generator.resize_last={resize_last} is out of range: use 0 to {depth}, its layers")
         channels = [width * min(2**level, 8) for level in range(depth)]  # 64, 128, 256, 512, 512, ...
         self.stride = 2**depth
         self.skips = skips
@@ -112,11 +127,12 @@ class UNet(nn.Module):
         for level in reversed(range(depth)):
             outermost, innermost = level == 0, level == depth - 1
             into = 2 * channels[level] if skips and not innermost else channels[level]  # the skip doubles the channels
+            resize = level < resize_last
             if outermost:
-                self.up.append(Up(into, out_channels, norm="none"))
+                self.up.append(Up(into, out_channels, norm="none", resize=resize))
             else:
-                inner = 4 <= level < depth - 1
-                self.up.append(Up(into, channels[level - 1], norm=norm, dropout=dropout if inner else 0.0))
+                dropped = dropout if 4 <= level < depth - 1 else 0.0
+                self.up.append(Up(into, channels[level - 1], norm=norm, resize=resize, dropout=dropped))
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """float (N, C, H, W) in [-1, 1] -> (N, C', H, W) in [-1, 1]; H and W are multiples of `stride`."""

@@ -53,7 +53,7 @@ def find_checkpoint(run_dir: Path, name: str, *, setting: str = "ckpt_path") -> 
         ValueError: it is no name, or it is the last or the best of an earlier run than the other.
     """
     if not isinstance(name, str):
-        raise ValueError(f"{setting}={name} cannot be: use last, best or the path of a checkpoint")
+        raise ValueError(f"{setting}={name} is not valid: use last, best or the path of a checkpoint")
     if name not in ("last", "best"):
         return Path(name).expanduser()
     path, newest = run_dir / "checkpoints" / f"{name}.ckpt", newest_checkpoint(run_dir)

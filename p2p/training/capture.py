@@ -75,7 +75,7 @@ def capture_if_possible(
     if against is None:
         return CapturedStep(step, optimizers=optimizers, device=device)
     if wanted is True:
-        raise ValueError(f"model.capture=true cannot be, because {against}: use model.capture=auto")
+        raise ValueError(f"model.capture=true is not possible, because {against}: use model.capture=auto")
     if device.type == "cuda":
         rank_zero_only(print)(f"steps are not captured as a CUDA graph, because {against}")
     return None
@@ -113,6 +113,10 @@ class CapturedStep:
     def recorded(self) -> bool:
         """Whether steps are replayed by now."""
         return self._replay is not None
+
+    def start_over(self) -> None:
+        """Run the next steps as they are, and record again: what is trained has changed."""
+        self._replay, self._warmups = None, 0
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on a batch that is on the device.

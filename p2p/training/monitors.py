@@ -46,5 +46,5 @@ def check_monitors(monitors: Iterable[Monitor], scores: Mapping[str, Metric], *,
         elif index == 0 or (others is not None and score not in others):
             hint = nearest(score, [*scores, *((others or ()) if index else ())])
             raise ValueError(
-                f"{setting}={score} is no score of validation{hint}: use {' or '.join(scores)}, or add it to metrics"
+                f"{setting}={score} is not a validation score{hint}: use {' or '.join(scores)}, or add it to metrics"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from p2p.losses.of_generator import generator_losses
 from p2p.losses.scales import Logits, over_scales
 from p2p.models.inference_view import NormStats, inference_view, resolve_norm_stats
 from p2p.models.init import initialize
+from p2p.training.augment import augmented, check_changes
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
 from p2p.training.checks import check_parts, check_step
 from p2p.training.finite import LossWatch, check_weights
@@ -51,6 +52,7 @@ class Pix2Pix(LightningModule):
         accumulate: batches that make one step together, as if they were one of so many times the size, in the
             memory of one. Their images are generated twice: the discriminator must step on all of them before
             the generator sees it.
+        augment: what is changed of the pairs that the discriminator sees, see `p2p.training.augment`.
         clip_norm: largest norm of each network's gradient; None leaves it as it is.
         capture: train by a CUDA graph, see `p2p.training.capture`: True, False, or "auto" where it can be.
         compile: True compiles both networks with torch.compile, a string is its mode; validation is not compiled.
@@ -80,6 +82,7 @@ class Pix2Pix(LightningModule):
         norm_stats: NormStats = "auto",
         batch_size: int = 1,
         accumulate: int = 1,
+        augment: Sequence[str] = (),
         clip_norm: float | None = None,
         capture: bool | Literal["auto"] = "auto",
         compile: bool | str = False,
@@ -88,6 +91,7 @@ class Pix2Pix(LightningModule):
         weights = weights_of(losses, lambda_l1=lambda_l1)
         check_parts(adversarial=adversarial, losses=losses, weights=weights, metrics=metrics)
         check_step(adversarial, accumulate=accumulate, clip_norm=clip_norm, capture=capture, compile=compile)
+        check_changes(augment, losses)
         check_optimization(optimizer, scheduler)
         self.automatic_optimization = False
         self.generator = generator
@@ -97,6 +101,7 @@ class Pix2Pix(LightningModule):
         self.weights = weights
         self._monitor = monitor
         self.accumulate = accumulate
+        self._augment = augment
         self.clip_norm = clip_norm
         self._capture = capture
         self._captured: CapturedStep | None = None
@@ -167,7 +172,13 @@ class Pix2Pix(LightningModule):
         return losses
 
     def _real_logits(self, batch: Batch) -> Logits | None:
-        return None if self.adversarial is None else self.discriminator(batch.input_NCHW, batch.target_NCHW)
+        return None if self.adversarial is None else self._judge(batch.input_NCHW, batch.target_NCHW)
+
+    def _judge(self, input_NCHW: torch.Tensor, image_NCHW: torch.Tensor, **options: bool) -> Any:
+        """The discriminator of a pair, augmented if that is wanted."""
+        if self._augment:
+            input_NCHW, image_NCHW = augmented(input_NCHW, image_NCHW, self._augment)
+        return self.discriminator(input_NCHW, image_NCHW, **options)
 
     def _count_step(self) -> None:
         """What Lightning's wrapper of the generator's optimizer does beside the step, for global_step."""
@@ -187,7 +198,7 @@ class Pix2Pix(LightningModule):
             with torch.no_grad():
                 fake = self.generator(real_input) if fake_target is None else fake_target.detach()
             real = self._real_logits(batch) if real_logits is None else real_logits
-            loss = over_scales(self.adversarial.discriminator_loss, real, self.discriminator(real_input, fake))
+            loss = over_scales(self.adversarial.discriminator_loss, real, self._judge(real_input, fake))
             loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
             self.manual_backward(share * loss)
             mean += share * loss.detach()
@@ -204,7 +215,7 @@ class Pix2Pix(LightningModule):
         for batch, share in _shares(batches):
             fake = self.generator(batch.input_NCHW) if fake_target is None else fake_target
             losses = generator_losses(
-                fake, batch, losses=self.losses, adversarial=self.adversarial, discriminator=self.discriminator
+                fake, batch, losses=self.losses, adversarial=self.adversarial, discriminator=self._judge
             )
             total = losses.get("gan", 0.0)
             for name, weight in self.weights.items():
@@ -259,6 +270,11 @@ class Pix2Pix(LightningModule):
             processes=self.trainer.world_size,
             accumulate=self.accumulate,
         )
+
+    def record_anew(self) -> None:
+        """A recorded step is recorded again: weights have begun to be trained."""
+        if self._captured is not None:
+            self._captured.start_over()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to replace a good checkpoint by weights that are lost, and count batches without a step as untrained.

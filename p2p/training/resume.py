@@ -14,7 +14,7 @@ def read_checkpoint(path: Path) -> dict:
     """What train.py saved, without running code of it; tensors are read when they are used.
 
     Raises:
-        ValueError: it is none, is damaged, or holds weights alone.
+        ValueError: it is none, is damaged, or holds only weights.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -25,10 +25,10 @@ def read_checkpoint(path: Path) -> dict:
     if not found:
         hint = ", or start from a .pth of the reference with init_from=" if path.suffix == ".pth" else ""
         raise ValueError(
-            f"{path} is no checkpoint of p2p, or is damaged: go on from another, such as ckpt_path=best{hint}"
+            f"{path} is not a checkpoint of p2p, or is damaged: go on from another, such as ckpt_path=best{hint}"
         )
     if not checkpoint.get("optimizer_states"):
-        raise ValueError(f"{path} holds weights alone, which can be exported but not trained on")
+        raise ValueError(f"{path} holds only weights, which can be exported but not trained further")
     return checkpoint
 
 

@@ -26,7 +26,7 @@ MISTAKES = {
     "ckpt_path=last": "there is no checkpoint .*last.ckpt to resume from",
     "seed=1,2": "seed=1,2 has several values",
     "--lr": "--lr is not known: settings are written without dashes",
-    "-m": "-m is of the command line alone",
+    "-m": "-m works only on the command line",
 }
 
 
@@ -85,7 +85,7 @@ def test_compose_gives_what_the_command_would_work_by(command, tmp_path, monkeyp
 def test_what_is_no_list_of_settings_is_refused():
     generator = (word for word in ["epochs=3"])  # looking at it once would use it up
     for overrides in ("epochs=3", [3], {"epochs": 3}.items(), 3, {"epochs=3": 3}, generator):
-        with pytest.raises(ValueError, match=r"cannot be: use a list of words, such as \['name=mine', 'epochs=3'\]"):
+        with pytest.raises(ValueError, match=r"is not valid: use a list of words, as in \['name=mine', 'epochs=3'\]"):
             p2p.train(overrides)
     with pytest.raises(ValueError, match="command=trian is not known: use train, export, infer"):
         p2p.compose(command="trian")

@@ -60,7 +60,7 @@ def test_a_run_is_loaded_from_its_checkpoints(tmp_path):
     assert (translate(FRAME) == by_hand(generators["best"])).all()
     assert (translate.norm_stats, translate.direction, translate.image_size) == ("instance", "BtoA", 32)
     (tmp_path / "run/train.yaml").unlink()
-    assert "best.ckpt is no checkpoint of p2p, is damaged, or" in refused(translate.source)
+    assert "best.ckpt is not a checkpoint of p2p, is damaged, or" in refused(translate.source)
 
 
 def test_the_weights_and_statistics_are_those_of_the_validation(tmp_path):
@@ -89,7 +89,7 @@ def test_a_run_of_any_size_needs_no_export_for_each(tmp_path):
         (64, 96),
         (64, 32),
     ]
-    assert translate(picture(70, 90), restore_size=True).size == (70, 90) and translate(picture(70, 90)).mode == "L"
+    assert translate(picture(70, 90), size="input").size == (70, 90) and translate(picture(70, 90)).mode == "L"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_file_of_the_reference(tmp_path, network, stride):
     assert refused(path, direction="sideways") == "direction=sideways is not known: use AtoB or BtoA"
     assert (
         refused(path, checkpoint="best")
-        == f"checkpoint=best is of a run's folder alone, and {path} is a .pth: leave it out"
+        == f"checkpoint=best applies only to a run's folder, and {path} is a .pth: leave it out"
     )
 
 
@@ -152,19 +152,21 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
     assert refused(tmp_path / "photos").startswith(f"there is no trained run in {tmp_path}/photos: train first")
     assert "best.ckpt" in refused(tmp_path / "run", checkpoint="best")
     assert refused(tmp_path / "run", checkpoint="worst").startswith("checkpoint=worst is not known: use last or best")
-    assert "image_size=64 is of a .pth alone" in refused(tmp_path / "run", image_size=64)
-    assert "direction=AtoB is of a .pth alone" in refused(folder, direction="AtoB")
+    assert "image_size=64 applies only to a .pth" in refused(tmp_path / "run", image_size=64)
+    assert "direction=AtoB applies only to a .pth" in refused(folder, direction="AtoB")
     assert "is a file of an export: give its folder" in refused(folder / "generator.pt2")
     assert refused(folder, device="gpu").startswith("device=gpu is not known: use auto, cpu or cuda")
     if not torch.cuda.is_available():
         for device in ("cuda", torch.device("cuda:1")):
             assert refused(folder, device=device).startswith(f"device={device} cannot be used, because torch says")
     for path in (3, None, b"runs/mine", ["runs/mine"]):
-        assert refused(path).startswith(f"path={path!r} cannot be: give the path of a run, an export")
+        assert refused(path).startswith(f"path={path!r} is not valid: give the path of a run, an export")
     for side in ("64", 0, -64, 1.5, True):
-        assert refused(tmp_path / "run", image_size=side).startswith(f"image_size={side!r} cannot be: use a whole numb")
+        assert refused(tmp_path / "run", image_size=side).startswith(
+            f"image_size={side!r} is not valid: use a whole numb"
+        )
     (tmp_path / "notes.txt").write_text("x")
-    assert "notes.txt is no checkpoint of p2p, is damaged, or" in refused(tmp_path / "notes.txt")
+    assert "notes.txt is not a checkpoint of p2p, is damaged, or" in refused(tmp_path / "notes.txt")
     (tmp_path / "x.pth").write_bytes(b"")
     assert "x.pth is not a state dict of the reference, or is damaged" in refused(tmp_path / "x.pth")
     record = tmp_path / "run/train.yaml"

@@ -21,17 +21,20 @@ IGNORED = {
     (
         "infer",
         "codec.subsampling=420",
-    ): "codec.subsampling=420 would be ignored, because it is of codec.format=jpg",
-    ("infer", "codec.gpu_encodes=1"): "codec.gpu_encodes=1 would be ignored, because it is of codec.format=jpg alone",
+    ): "codec.subsampling=420 would be ignored, because it applies only to codec.format=jpg",
+    ("infer", "codec.gpu_encodes=1"): "codec.gpu_encodes=1 would be ignored, because it applies only to codec",
     (
         "infer",
         "codec.format=jpg codec.png_level=0",
-    ): "codec.png_level=0 would be ignored, because it is of codec",
-    ("infer", "codec.lossless=true"): "codec.lossless=true would be ignored, because it is of codec.format=webp",
-    ("train", "losses=[none,l1]"): "losses=[none,l1] cannot be: use none by itself, or leave it out",
+    ): "codec.png_level=0 would be ignored, because it applies only to codec",
+    (
+        "infer",
+        "codec.lossless=true",
+    ): "codec.lossless=true would be ignored, because it applies only to codec.format=webp",
+    ("train", "losses=[none,l1]"): "losses=[none,l1] is not valid: use none by itself, or leave it out",
     ("train", "reconstruction=l2 losses=l1"): "reconstruction=l2 is the same as losses=l2, and losses=l1 is given, too",
-    ("train", "adversarial=[vanilla,none]"): "adversarial=[vanilla,none] chooses 2 options, of which one alone would",
-    ("infer", "pipeline=[auto,overlap]"): "pipeline=[auto,overlap] chooses 2 options, of which one alone would count:",
+    ("train", "adversarial=[vanilla,none]"): "adversarial=[vanilla,none] chooses 2 options, of which only one would",
+    ("infer", "pipeline=[auto,overlap]"): "pipeline=[auto,overlap] chooses 2 options, of which only one would count:",
     ("infer", "pipeline.workers=1000"): "pipeline.workers=1000 is out of range: use 0 to ",
     ("infer", "pipeline.slots=0"): "pipeline.slots=0 is out of range: use 1 or more",
 }

@@ -11,7 +11,7 @@ UNHEEDED = {
     ("train", "pipeline=overlap"): "pipeline= is of infer, and not of train: leave it out",
     ("train", "codec.format=jpg"): "codec= is of infer, and not of train: leave it out",
     ("train", "+backend=eager"): "backend= is of export, and not of train: leave it out",
-    ("train", "+foo=3"): "foo= is no setting of train, and nothing refers to it: leave it out",
+    ("train", "+foo=3"): "foo= is not a setting of train, and nothing refers to it: leave it out",
     ("export", "+transform.preprocess=none"): "transform= is of train and infer, and not of export: leave it out",
     ("export", "+epochs=3"): "epochs= is of train, and not of export: leave it out",
     ("export", "+codec=pillow"): "codec= is of infer, and not of export: leave it out",

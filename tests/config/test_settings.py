@@ -20,81 +20,87 @@ def check(command, *overrides):
 
 
 MISTAKES = {
-    ("train", "epochs=abc"): "epochs=abc cannot be: use a whole number, such as the default, 12",
-    ("train", "epochs=1.5"): "epochs=1.5 cannot be: use a whole number, such as the default, 12",
-    ("train", "epochs=true"): "epochs=true cannot be: use a whole number, such as the default, 12",
-    ("train", "epochs=null"): "epochs=null cannot be: use a whole number, such as the default, 12",
+    ("train", "epochs=abc"): "epochs=abc is not valid: use a whole number, such as the default, 12",
+    ("train", "epochs=1.5"): "epochs=1.5 is not valid: use a whole number, such as the default, 12",
+    ("train", "epochs=true"): "epochs=true is not valid: use a whole number, such as the default, 12",
+    ("train", "epochs=null"): "epochs=null is not valid: use a whole number, such as the default, 12",
     ("train", "epochs=0"): "epochs=0 is out of range: use 1 or more",
-    ("train", "optimizer.lr=inf"): "optimizer.lr=inf cannot be: use a finite number",
+    ("train", "optimizer.lr=inf"): "optimizer.lr=inf is not valid: use a finite number",
     ("train", "optimizer.lr=-1"): "optimizer.lr=-1 is out of range: use 0 or more",
     ("train", "optimizer.betas=[0.5,1]"): "optimizer.betas=[0.5,1] is out of range: use 0 or more and less than 1",
-    ("train", "+optimizer.eps=nan"): "optimizer.eps=nan cannot be: use a finite number",
+    ("train", "+optimizer.eps=nan"): "optimizer.eps=nan is not valid: use a finite number",
     ("train", "generator.dropout=2"): "generator.dropout=2 is out of range: use 0 or more and less than 1",
     ("train", "model.clip_norm=0"): "model.clip_norm=0 is out of range: use more than 0",
     ("train", "transform.multiple=0"): "transform.multiple=0 is out of range: use 1 to 8192",
     ("train", "trainer.check_val_every_n_epoch=0"): "trainer.check_val_every_n_epoch=0 is out of range: use 1 or more",
     ("train", "generator.width=${seed}"): "generator.width=0 is out of range: use 1 to 4096",
-    ("train", "losses.l1.weight=abc"): "losses.l1.weight=abc cannot be: use a number or null",
+    ("train", "losses.l1.weight=abc"): "losses.l1.weight=abc is not valid: use a number or null",
     ("train", "losses.l1.weight=-1"): "losses.l1.weight=-1 is out of range: use 0 or more",
-    ("train", "data.val=null"): "data.val=null cannot be: use a word, such as the default, val",
-    ("train", "ckpt_path=true"): "ckpt_path=true cannot be: use last, best or the path of a checkpoint",
+    ("train", "data.val=null"): "data.val=null is not valid: use a word, such as the default, val",
+    ("train", "ckpt_path=true"): "ckpt_path=true is not valid: use last, best or the path of a checkpoint",
     ("train", "model.generator=5"): (
-        "model.generator=5 cannot be: write model.generator.key=value for what is in it, or ~model.generator to leave"
-        " it out"
+        "model.generator=5 is not valid: write model.generator.key=value to set what is in it, or ~model.generator to"
+        " leave it out"
     ),
     ("train", "generator.in_channels=0"): "generator.in_channels=0 is out of range: use 1 to 4096",
-    ("train", "data.source=5"): "data.source=5 cannot be: give it a _target_, as the options in conf/ have",
+    ("train", "data.source=5"): "data.source=5 is not valid: give it a _target_, as the options in conf/ have",
     ("train", "trainer.max_epochs=0"): "trainer.max_epochs=0 is out of range: use 1 or more",
-    ("export", "backend.precision=0"): "backend.precision=0 cannot be: use a word or null",
-    ("export", "weights=false"): "weights=false cannot be: use a word or null",
-    ("export", "image_size=[1,2]"): "image_size=[1,2] cannot be: use a number",
-    ("train", "name=[a,b]"): "name=[a,b] cannot be: use a word",
+    ("export", "backend.precision=0"): "backend.precision=0 is not valid: use a word or null",
+    ("export", "weights=false"): "weights=false is not valid: use a word or null",
+    ("export", "image_size=[1,2]"): "image_size=[1,2] is not valid: use a number",
+    ("train", "name=[a,b]"): "name=[a,b] is not valid: use a word",
     ("train", "name=.."): "name=.. names no run: use a word, of which the run's folder is runs/<name>",
     ("train", "name=a/../.."): "name=a/../.. names no run: use a word, of which the run's folder is runs/<name>",
-    ("train", "name=/x"): "name=/x is no name of a folder in runs/: for a folder elsewhere use run_dir=/x",
+    ("train", "name=/x"): "name=/x is not the name of a folder in runs/: for a folder elsewhere use run_dir=/x",
     ("train", "callbacks.samples.folder=' '"): (
         "callbacks.samples.folder= is empty: give it a value, or leave it out; is a shell variable not set?"
     ),
     ("export", "output="): "output= is empty: give it a value, or leave it out; is a shell variable not set?",
     ("infer", "input=[a,b]"): (
-        "input=[a,b] cannot be: use the path of a file or folder; for several paths write them into a file, and use"
+        "input=[a,b] is not valid: use the path of a file or folder; for several paths write them into a file, and use"
         " input=@file"
     ),
     ("train", "init_from='~nobody-of-that-name/x'"): (
         "init_from=~nobody-of-that-name/x: there is no user nobody-of-that-name, whose folder that would be"
     ),
-    ("export", "min_psnr=nan"): "min_psnr=nan cannot be: use a finite number",
+    ("export", "min_psnr=nan"): "min_psnr=nan is not valid: use a finite number",
     ("train", "seed=-5"): "seed=-5 is out of range: use 0 to 4294967295",
     ("train", "image_size=100000"): "image_size=100000 is out of range: use 1 to 8192",
     ("train", "batch_size=0"): "batch_size=0 is out of range: use 1 or more",
-    ("train", "data.batch_size=x"): "data.batch_size=x cannot be: use a whole number, such as the default, 1",
-    ("train", "model.lambda_l1=abc"): "model.lambda_l1=abc cannot be: use a number, such as the default, 100",
-    ("train", "model.lambda_l1=null"): "model.lambda_l1=null cannot be: use a number, such as the default, 100",
-    ("train", "model.clip_norm=abc"): "model.clip_norm=abc cannot be: use a number or null",
-    ("train", "model.compile=3"): "model.compile=3 cannot be: use true or false or a word, such as the default, false",
-    ("train", "generator.width=8.5"): "generator.width=8.5 cannot be: use a whole number, such as the default, 64",
-    ("train", "generator.skips=maybe"): "generator.skips=maybe cannot be: use true or false, such as the default, true",
-    ("train", "+losses.l1.weight=x"): "losses.l1.weight=x cannot be: use a number or null",
-    ("train", "data.workers=many"): "data.workers=many cannot be: use a whole number or null",
-    ("train", "optimizer.lr=fast"): "optimizer.lr=fast cannot be: use a number, such as the default, 0.0002",
+    ("train", "data.batch_size=x"): "data.batch_size=x is not valid: use a whole number, such as the default, 1",
+    ("train", "model.lambda_l1=abc"): "model.lambda_l1=abc is not valid: use a number, such as the default, 100",
+    ("train", "model.lambda_l1=null"): "model.lambda_l1=null is not valid: use a number, such as the default, 100",
+    ("train", "model.clip_norm=abc"): "model.clip_norm=abc is not valid: use a number or null",
+    (
+        "train",
+        "model.compile=3",
+    ): "model.compile=3 is not valid: use true or false or a word, such as the default, false",
+    ("train", "generator.width=8.5"): "generator.width=8.5 is not valid: use a whole number, such as the default, 64",
+    (
+        "train",
+        "generator.skips=maybe",
+    ): "generator.skips=maybe is not valid: use true or false, such as the default, true",
+    ("train", "+losses.l1.weight=x"): "losses.l1.weight=x is not valid: use a number or null",
+    ("train", "data.workers=many"): "data.workers=many is not valid: use a whole number or null",
+    ("train", "optimizer.lr=fast"): "optimizer.lr=fast is not valid: use a number, such as the default, 0.0002",
     (
         "train",
         "optimizer.betas=[a,0.9]",
-    ): "optimizer.betas=[a,0.9] cannot be: use a list of numbers, such as [0.5,0.999]",
-    ("train", "optimizer.betas=0.5"): "optimizer.betas=0.5 cannot be: use a list of numbers, such as [0.5,0.999]",
+    ): "optimizer.betas=[a,0.9] is not valid: use a list of numbers, such as [0.5,0.999]",
+    ("train", "optimizer.betas=0.5"): "optimizer.betas=0.5 is not valid: use a list of numbers, such as [0.5,0.999]",
     ("train", "trainer.devices=1.5"): (
-        "trainer.devices=1.5 cannot be: use a whole number or a word or a list, such as the default, 1"
+        "trainer.devices=1.5 is not valid: use a whole number or a word or a list, such as the default, 1"
     ),
-    ("train", "+trainer.limit_train_batches=few"): "trainer.limit_train_batches=few cannot be: use a number or null",
-    ("export", "image_size=abc"): "image_size=abc cannot be: use 1 to 8192",
+    ("train", "+trainer.limit_train_batches=few"): "trainer.limit_train_batches=few is not valid: use a number or null",
+    ("export", "image_size=abc"): "image_size=abc is not valid: use 1 to 8192",
     ("export", "images=0"): "images=0 is out of range: use 1 or more",
-    ("export", "min_psnr=high"): "min_psnr=high cannot be: use a number, such as the default, 40.0",
-    ("export", "frames=1"): "frames=1 cannot be: use true or false, such as the default, false",
-    ("export", "backend.max_batch=all"): "backend.max_batch=all cannot be: use a whole number or null",
-    ("infer", "gallery=abc"): "gallery=abc cannot be: use a whole number, such as the default, 48",
+    ("export", "min_psnr=high"): "min_psnr=high is not valid: use a number, such as the default, 40.0",
+    ("export", "frames=1"): "frames=1 is not valid: use true or false, such as the default, false",
+    ("export", "backend.max_batch=all"): "backend.max_batch=all is not valid: use a whole number or null",
+    ("infer", "gallery=abc"): "gallery=abc is not valid: use a whole number, such as the default, 48",
     ("infer", "gallery=-1"): "gallery=-1 is out of range: use 0 to 1000",
-    ("infer", "restore_size=maybe"): "restore_size=maybe cannot be: use true or false, such as the default, false",
-    ("infer", "codec.quality=good"): "codec.quality=good cannot be: use a whole number, such as the default, 96",
+    ("infer", "restore_size=maybe"): "restore_size=maybe is not valid: use true or false, such as the default, false",
+    ("infer", "codec.quality=good"): "codec.quality=good is not valid: use a whole number, such as the default, 96",
 }
 
 

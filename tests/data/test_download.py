@@ -178,7 +178,7 @@ def test_members_that_leave_the_folder_are_refused(server, tmp_path, monkeypatch
     if not filtered:
         monkeypatch.delattr(tarfile, "data_filter", raising=False)  # as in the first releases of Python 3.10
     (tmp_path / "data").mkdir()
-    with pytest.raises(ValueError, match="is no plain file inside of it"):
+    with pytest.raises(ValueError, match="is not a plain file inside it"):
         fetch(server, tmp_path / "data/tiny", archive({"good.txt": b"1"} | EVIL[kind], folder=""))
     assert left(tmp_path) == ["data"]
     assert left(tmp_path / "data") == ["tiny.tar.gz"]

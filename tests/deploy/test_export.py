@@ -200,7 +200,7 @@ def test_checkpoints_that_are_none_are_named(tmp_path):
         load_weights(unet, path)
     for content in (b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.ckpt is no checkpoint of p2p, or is damaged"):
+        with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint of p2p, or is damaged"):
             load_weights(unet, path)
     torch.save(
         {"state_dict": {f"generator.{k}": v for k, v in UNet(image_size=64, width=4).state_dict().items()}}, path

@@ -11,6 +11,7 @@ from p2p.deploy.rewrite import (
     SpaceToDepthConv2d,
     SubPixelConv2d,
     fold_batch_norm,
+    fold_resize,
     space_to_depth,
     sub_pixel,
 )
@@ -28,6 +29,7 @@ NETWORKS = {
     "local enhancer": lambda: LocalEnhancer(
         image_size=32, width=4, downsamplings=1, blocks=1, local_blocks=1, norm="batch"
     ),
+    "unet, resized": lambda: UNet(image_size=32, width=4, resize_last=2),
     "unet, instance norm": lambda: UNet(image_size=32, width=4, norm="instance"),
 }
 
@@ -54,9 +56,10 @@ def largest_difference(a: nn.Module, b: nn.Module, x: torch.Tensor) -> float:
 
 REWRITES = {
     "fold": fold_batch_norm,
+    "fold_resize": fold_resize,
     "sub_pixel": sub_pixel,
     "space_to_depth": space_to_depth,
-    "all": lambda network: space_to_depth(sub_pixel(fold_batch_norm(network))),
+    "all": lambda network: space_to_depth(sub_pixel(fold_batch_norm(fold_resize(network)))),
     "per image, fold and sub_pixel": lambda network: sub_pixel(
         fold_batch_norm(inference_view(network, norm_stats="instance"))
     ),
@@ -76,7 +79,7 @@ def test_a_rewritten_network_is_the_same_function(network, rewrite):
 
 @pytest.mark.parametrize("rewrite", REWRITES.values(), ids=REWRITES)
 def test_the_given_network_is_left_as_it_is(rewrite):
-    network = randomized(UNet(image_size=32, width=4))
+    network = randomized(UNet(image_size=32, width=4, resize_last=2))
     layers, state = repr(network), copy.deepcopy(network.state_dict())
     rewritten = rewrite(network)
     assert repr(network) == layers

@@ -113,9 +113,9 @@ def test_a_checkpoint_that_is_replaced_during_the_export_makes_it_stale(run):
 
 RECORD = OmegaConf.create({"image_size": 64, "data": {"direction": "BtoA"}})
 UNHEEDED = {
-    "image_size=256": r"image_size=256 is of a \.pth alone, and this run has image_size=64: leave it out",
-    "direction=AtoB": r"direction=AtoB is of a \.pth alone, and this run has direction=BtoA",
-    "batch_size=4": r"batch_size=4 is of backend=fastest alone: use backend\.max_batch=4",
+    "image_size=256": r"image_size=256 applies only to a \.pth, and this run has image_size=64: leave it out",
+    "direction=AtoB": r"direction=AtoB applies only to a \.pth, and this run has direction=BtoA",
+    "batch_size=4": r"batch_size=4 applies only to backend=fastest: use backend\.max_batch=4",
     "min_psnr=nan": "min_psnr=nan is out of range: use 0 to 120 dB",
     "min_psnr=-5": "min_psnr=-5 is out of range",
     "min_psnr=1e9": r"min_psnr=1e\+09 is out of range",

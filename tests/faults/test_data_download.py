@@ -79,8 +79,8 @@ def test_a_page_is_no_archive(tmp_path, answer):
     [
         ("/a.tar.gz", "the server says 302 .*infinite loop"),
         ("file:///etc/passwd", "the server says 302 .*not allowed"),
-        ("http://127.0.0.1:port/", "cannot be downloaded|is no address"),
-        ("http://[::1/", "is no address to download from: Invalid IPv6 URL"),
+        ("http://127.0.0.1:port/", "cannot be downloaded|is not a valid address"),
+        ("http://[::1/", "is not a valid address: Invalid IPv6 URL"),
     ],
 )
 def test_redirects_that_lead_nowhere(tmp_path, answer, location, message):
@@ -92,5 +92,5 @@ def test_redirects_that_lead_nowhere(tmp_path, answer, location, message):
 
 @pytest.mark.parametrize("url", ["nowhere/a.tar.gz", "http://[::1/a.tar.gz", "gopher://x/a.tar.gz"])
 def test_addresses_that_are_none(tmp_path, url):
-    with pytest.raises(ValueError, match=r"is no address to download from|cannot be downloaded \(unknown url type"):
+    with pytest.raises(ValueError, match=r"is not a valid address|cannot be downloaded \(unknown url type"):
         download(url, tmp_path / "x")

@@ -122,7 +122,7 @@ def test_what_is_no_file_neither_blocks_nor_ends_a_run(tmp_path):
         names, said = found(tmp_path)
         assert names == ["a", "folder.png/b"]
         assert said == "; skipped: 4 no regular files (fifo.png, link.png, null.png, ...)"
-        for name, why in (("fifo.png", "it is no regular file"), ("null.png", "it is no regular file")):
+        for name, why in (("fifo.png", "it is not a regular file"), ("null.png", "it is not a regular file")):
             with pytest.raises(ValueError, match=rf"cannot read .*{name}: {why}"):
                 read_file(Source(tmp_path / name))
         for name in ("folder.png", "socket.png"):
@@ -252,5 +252,5 @@ def test_a_list_from_windows_with_a_home_folder(tmp_path, monkeypatch, kind):
 
 def test_an_image_is_no_list(tmp_path):
     picture(8, 8).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match=r"x\.png, named by input=@.*x\.png, is no list of paths: write text"):
+    with pytest.raises(ValueError, match=r"x\.png, named by input=@.*x\.png, is not a list of paths: write text"):
         find_inputs(f"@{tmp_path}/x.png")

@@ -82,8 +82,8 @@ def test_of_the_transform_at_inference():
     assert transform_for(manifest, options("transform.image_size=64")).sizing.size == 64
     for override, message in {
         "transform.image_size=256": r"^transform\.image_size=256 is not the size that the program takes, 64: leave it",
-        "transform.load_size=70": r"^transform\.load_size is of training alone: leave it out$",
-        "transform.flip=false": r"^transform\.flip is of training alone: leave it out$",
+        "transform.load_size=70": r"^transform\.load_size applies only to training: leave it out$",
+        "transform.flip=false": r"^transform\.flip applies only to training: leave it out$",
         "transform.multiple=4": r"^transform\.multiple=4 has no effect with preprocess=resize_and_crop: leave it out$",
     }.items():
         with pytest.raises((ValueError, InstantiationException)) as raised:

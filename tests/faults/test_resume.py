@@ -73,10 +73,10 @@ def test_what_cannot_be_gone_on_with_gets_a_sentence_and_changes_nothing(copied,
         "epochs=1": "epochs=1 leaves nothing to train, 2 are done",
         "generator.width=4": "was trained with another generator: leave out what changes it",
         "adversarial=none": "was trained with another discriminator",
-        f"ckpt_path={tmp_path}/half.ckpt": "half.ckpt is no checkpoint of p2p, or is damaged",
-        f"ckpt_path={tmp_path}/empty.ckpt": "empty.ckpt is no checkpoint of p2p, or is damaged",
-        f"ckpt_path={tmp_path}/foreign.ckpt": "foreign.ckpt is no checkpoint of p2p, or is damaged",
-        f"ckpt_path={tmp_path}/weights.ckpt": "weights.ckpt holds weights alone",
+        f"ckpt_path={tmp_path}/half.ckpt": "half.ckpt is not a checkpoint of p2p, or is damaged",
+        f"ckpt_path={tmp_path}/empty.ckpt": "empty.ckpt is not a checkpoint of p2p, or is damaged",
+        f"ckpt_path={tmp_path}/foreign.ckpt": "foreign.ckpt is not a checkpoint of p2p, or is damaged",
+        f"ckpt_path={tmp_path}/weights.ckpt": "weights.ckpt holds only weights",
     }
     for typed, sentence in refused.items():
         more = [] if typed.startswith("ckpt_path") else ["ckpt_path=last"]

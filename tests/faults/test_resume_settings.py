@@ -221,5 +221,5 @@ def test_the_record_beside_the_checkpoint_counts_and_the_run_that_is_replaced_is
             cfg = compose("train", [f"run_dir={other}", f"ckpt_path={what}"])
             with pytest.raises(ValueError, match=sentence):
                 resumed_settings(cfg, [])
-        with pytest.raises(ValueError, match="ckpt_path=True cannot be: use last, best or the path"):
+        with pytest.raises(ValueError, match="ckpt_path=True is not valid: use last, best or the path"):
             resumed_settings(compose("train", [f"run_dir={other}", "ckpt_path=true"]), [])

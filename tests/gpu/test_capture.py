@@ -1,5 +1,6 @@
 """The captured step against the eager one, through Lightning."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -59,13 +60,17 @@ def fit(data, *, capture, epochs=1, ckpt_path=None, callbacks=(), accelerator="g
     precision, decay = options.pop("precision", "32-true"), options.pop("decay", 0.0)
     lightning.seed_everything(0, verbose=False)
     model = Pix2Pix(
-        discriminator=PatchGAN(width=8, layers=2),
         losses={"l1": Distance(distance=nn.L1Loss())},
         metrics={"L1": image.l1()},
         optimizer=partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.999), fused=True),
         scheduler=partial(linear, epochs=8, decay_fraction=decay),
         capture=capture,
-        **{"adversarial": Vanilla(), "generator": UNet(image_size=64, width=8, dropout=dropout)} | options,
+        **{
+            "adversarial": Vanilla(),
+            "generator": UNet(image_size=64, width=8, dropout=dropout),
+            "discriminator": PatchGAN(width=8, layers=2),
+        }
+        | options,
     )
     watch = Watch()
     trainer = lightning.Trainer(
@@ -113,6 +118,28 @@ def test_twenty_steps_equal_the_eager_ones_in_fp32(game, dropout):
     assert_equal_training(captured, eager)
     start = fit(data[:1], capture=False, **options)[0].lightning_module.generator.down[0][1].weight
     assert (captured[0].lightning_module.generator.down[0][1].weight - start).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"generator": UNet, "discriminator": PatchGAN(width=8, layers=2, norm="none", spectral_norm=True)},
+        {"augment": ["color", "translation", "cutout"], "adversarial": LeastSquares(smoothing=0.1)},
+    ],
+    ids=["resize and spectral norm", "augment"],
+)
+def test_options_of_small_sets_can_be_recorded(options):
+    """Draws are the same where the graph's random numbers follow on those of the steps before it."""
+    runs = []
+    for capture in (True, False):
+        more = dict(options)
+        if more.pop("generator", None):
+            lightning.seed_everything(0, verbose=False)
+            more["generator"] = UNet(image_size=64, width=8, dropout=0.0, resize_last=2)
+            more["discriminator"] = copy.deepcopy(options["discriminator"])
+        runs.append(fit(batches(*[2] * 12), capture=capture, **more))
+    assert runs[0][1].replayed == [False] * 3 + [True] * 9
+    assert_equal_training(*runs)
 
 
 def test_the_weights_are_channels_last():

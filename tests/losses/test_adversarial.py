@@ -45,6 +45,23 @@ def test_losses_equal_their_formulas_in_float64(game):
     assert loss_g.item() == pytest.approx(GAMES[game][1], rel=1e-12)
 
 
+def test_smoothing_lowers_the_discriminators_target_alone():
+    real, fake = (torch.tensor(logits, dtype=torch.float64) for logits in (REAL, FAKE))
+    expected = {
+        Vanilla: -(
+            mean(lambda x: 0.9 * log_sigmoid(x) + 0.1 * log_sigmoid(-x), REAL) + mean(lambda x: log_sigmoid(-x), FAKE)
+        ),
+        LeastSquares: mean(lambda x: (x - 0.9) ** 2, REAL) + mean(lambda x: x**2, FAKE),
+    }
+    for game, loss in expected.items():
+        smooth = game(smoothing=0.1)
+        assert smooth.discriminator_loss(real, fake).item() == pytest.approx(loss / 2, rel=1e-12)
+        assert smooth.generator_loss(fake).item() == pytest.approx(GAMES[game][1], rel=1e-12)
+        for value in (-0.1, 1.0):
+            with pytest.raises(ValueError, match=rf"^adversarial\.smoothing={value} is out of range"):
+                game(smoothing=value)
+
+
 @pytest.mark.parametrize("game", GAMES)
 def test_losses_of_16_bit_logits_are_float32(game):
     logits = torch.full((1, 1, 30, 30), 1.0)

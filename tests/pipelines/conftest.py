@@ -51,8 +51,7 @@ class Negative:
     device = CPU
     channels = 3
     takes_frames = False
-    program = SimpleNamespace(sizes=None, min_batch=1)
-    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16], stride=4, program=program)
+    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16])
 
     def __call__(self, input_NCHW):
         return -input_NCHW
@@ -61,9 +60,16 @@ class Negative:
         return 255 - frames_NHWC
 
 
-def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", **options):
+def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", restore_size=False):
     transform = Torchvision(image_size=image_size, preprocess=preprocess)
-    return Stages(engine=engine, transform=transform, codec=codec or Pillow(), output=output, clock=Clock(), **options)
+    return Stages(
+        engine=engine,
+        transform=transform,
+        codec=codec or Pillow(),
+        output=output,
+        clock=Clock(),
+        restore_size=restore_size,
+    )
 
 
 def files(folder):

@@ -33,7 +33,7 @@ def infer(*arguments):
     [
         ("--help", 0, "Translate images"),
         ("batchsize=8", 1, "error: batchsize is not in the config, did you mean batch_size"),
-        ("codec.quality=high", 1, "error: codec.quality=high cannot be: use a whole number"),
+        ("codec.quality=high", 1, "error: codec.quality=high is not valid: use a whole number"),
         ("export=nowhere", 1, "error: there is no exported generator in nowhere"),
     ],
 )

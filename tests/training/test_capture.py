@@ -67,7 +67,7 @@ def test_what_cannot_be_captured_says_why(options, reason, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"steps are not captured as a CUDA graph, because {reason}") and out.count("\n") == 1
     with pytest.raises(
-        ValueError, match=rf"model\.capture=true cannot be, because {reason}.*: use model\.capture=auto"
+        ValueError, match=rf"model\.capture=true is not possible, because {reason}.*: use model\.capture=auto"
     ):
         decide(wanted=True, **options)
     assert decide(wanted=False, **options) is None
@@ -132,6 +132,29 @@ def test_a_rate_that_changes_before_the_recording_is_the_one_that_is_recorded(gr
         captured(Batch(["x"], torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)))
         assert optimizer.param_groups[0]["lr"] == rate
     assert captured.recorded and weight.item() == pytest.approx(-1.25)
+
+
+def test_a_part_that_is_no_longer_frozen_is_recorded(graphs):
+    """Two weights, of which one is trained from the sixth step on."""
+    weights = [nn.Parameter(torch.zeros(())) for _ in range(2)]
+    weights[1].requires_grad_(False)
+    optimizer = fused_adam(weights, lr=0.5, betas=(0.0, 0.0))
+
+    def step(batch):
+        optimizer.zero_grad()
+        sum(weight for weight in weights if weight.requires_grad).backward()
+        optimizer.step()
+        return {"a": batch.input_NCHW.mean()}
+
+    captured = CapturedStep(step, optimizers=[optimizer], device=CPU)
+    for number in range(10):
+        if number == 5:
+            weights[1].requires_grad_(True)
+            captured.start_over()
+            assert not captured.recorded
+        captured(Batch(["x"], torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)))
+    assert graphs == {"warm": 6, "recorded": 2, "replayed": 4}
+    assert [weight.item() for weight in weights] == [pytest.approx(-5.0), pytest.approx(-2.5)]
 
 
 class Watch(lightning.Callback):

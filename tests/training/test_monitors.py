@@ -18,19 +18,19 @@ def check(*overrides):
 
 STOP = "callbacks=early_stopping callbacks.early_stopping.monitor"
 REFUSED = {
-    "monitor=val/L2": "monitor=val/L2 is no score of validation, did you mean val/L1: use val/L1 or val",
-    "monitor=train/G_l1": "monitor=train/G_l1 is no score of validation",
+    "monitor=val/L2": "monitor=val/L2 is not a validation score, did you mean val/L1: use val/L1 or val",
+    "monitor=train/G_l1": "monitor=train/G_l1 is not a validation score",
     "monitor=val/PSNR": "monitor_mode=min takes the worst val/PSNR for the best: use monitor_mode=max",
     "monitor_mode=max": "monitor_mode=max takes the worst val/L1 for the best: use monitor_mode=min",
     "monitor_mode=maxx": "monitor_mode=maxx is not known, did you mean max: use min or max",
     "scheduler=plateau scheduler.mode=max": "scheduler.mode=max takes the worst val/L1 for the best",
     "scheduler=plateau scheduler.mode=least": "scheduler.mode=least is not known: use min or max",
-    "callbacks=best_k metrics=[l1]": "callbacks.best_k.monitor=val/PSNR is no score of validation: use val/L1, or",
+    "callbacks=best_k metrics=[l1]": "callbacks.best_k.monitor=val/PSNR is not a validation score: use val/L1, or",
     "callbacks=best_k callbacks.best_k.mode=min": "callbacks.best_k.mode=min takes the worst val/PSNR for the best",
     "callbacks=best_k callbacks.best_k.mode=mx": "callbacks.best_k.mode=mx is not known, did you mean max",
-    f"{STOP}=val/PSN": "callbacks.early_stopping.monitor=val/PSN is no score of validation, did you mean val/PSNR: use",
-    f"{STOP}=train/G_l2": "callbacks.early_stopping.monitor=train/G_l2 is no score of validation",
-    f"{STOP}=val/FID": "callbacks.early_stopping.monitor=val/FID is no score of validation",
+    f"{STOP}=val/PSN": "callbacks.early_stopping.monitor=val/PSN is not a validation score, did you mean val/PSNR: use",
+    f"{STOP}=train/G_l2": "callbacks.early_stopping.monitor=train/G_l2 is not a validation score",
+    f"{STOP}=val/FID": "callbacks.early_stopping.monitor=val/FID is not a validation score",
 }
 TAKEN = [
     "",

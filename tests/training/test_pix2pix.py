@@ -219,7 +219,10 @@ def test_a_loss_is_not_logged_as_the_game():
 def test_what_is_no_loss_or_no_metric_is_named():
     for options, message in (
         ({"losses": {"mse": nn.MSELoss()}}, r"^losses\.mse is a MSELoss, which has no weight: give its class one, or"),
-        ({"losses": {"mine": Distance(distance=nn.L1Loss(), weight="x")}}, r"^losses\.mine\.weight=x cannot be: use a"),
+        (
+            {"losses": {"mine": Distance(distance=nn.L1Loss(), weight="x")}},
+            r"^losses\.mine\.weight=x is not valid: use a",
+        ),
         ({"metrics": {"mse": nn.MSELoss()}}, r"^metrics\.mse is a MSELoss: use a torchmetrics\.Metric$"),
     ):
         with pytest.raises(ValueError, match=message):

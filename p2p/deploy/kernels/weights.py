@@ -67,7 +67,7 @@ def weights_of(network: nn.Module, *, dtype: torch.dtype) -> Weights:
         ValueError: it is another network, or one that these kernels do not compute.
     """
     if not (hasattr(network, "down") and hasattr(network, "up") and hasattr(network, "skips")):
-        raise ValueError("its kernels compute U-Nets alone (generator=unet, encoder_decoder)")
+        raise ValueError("its kernels compute only U-Nets (generator=unet, encoder_decoder)")
     down = [
         _layer(block, (lambda w: w.contiguous()) if level == 0 else pack_down, dtype)
         for level, block in enumerate(network.down)

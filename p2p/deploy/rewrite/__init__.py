@@ -12,6 +12,7 @@ from torch import nn
 from p2p.deploy.rewrite.downsample import SpaceToDepthConv2d, space_to_depth
 from p2p.deploy.rewrite.fold import fold_batch_norm
 from p2p.deploy.rewrite.frames import Frames
+from p2p.deploy.rewrite.resize import fold_resize
 from p2p.deploy.rewrite.upsample import SubPixelConv2d, sub_pixel
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "apply",
     "check_names",
     "fold_batch_norm",
+    "fold_resize",
     "space_to_depth",
     "sub_pixel",
 ]

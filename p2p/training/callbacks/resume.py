@@ -69,7 +69,8 @@ class Resume(Callback):
         for i, (optimizer, named) in enumerate(zip(optimizers, schedulers, strict=True)):
             scheduler = named["scheduler"]
             saved = checkpoint["optimizer_states"][i]
-            if saved["state"] and (self._new_optimizer or {*saved["state"][0]} != keeps):
+            of_a_weight = next(iter(saved["state"].values()), None)  # what is frozen has none
+            if of_a_weight is not None and (self._new_optimizer or {*of_a_weight} != keeps):
                 saved["state"] = {}
                 if i == 0:
                     say(f"the averages of {type(optimizer).__name__} start anew: those in the checkpoint are another's")

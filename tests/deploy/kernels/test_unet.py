@@ -96,7 +96,7 @@ def test_packed_weights_are_the_same_weights_in_another_order(transposed):
 
 def test_what_the_kernels_do_not_compute_is_refused():
     for network in (ResNet(blocks=1, width=8), LocalEnhancer(width=1, downsamplings=1, blocks=1)):
-        with pytest.raises(ValueError, match="compute U-Nets alone"):
+        with pytest.raises(ValueError, match="compute only U-Nets"):
             weights_of(network.eval(), dtype=torch.float16)
     with pytest.raises(ValueError, match=r"channels in multiples of 16, and generator\.width gives 8"):
         weights_of(UNet(image_size=32, width=8, norm="none").eval(), dtype=torch.float16)
