@@ -191,6 +191,8 @@ def publish(source: Path, target: Path) -> None:
 def work(args: argparse.Namespace) -> None:
     """Take runs until none is left or the time is up."""
     device, folder = pick_device("auto"), args.folder
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
     torch.backends.cudnn.benchmark = True
     pairs = Pairs(composed(Run("paper", args.seconds), args.root, args.override), device)
     say = lambda row: print(json.dumps(row), flush=True)  # noqa: E731

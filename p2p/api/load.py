@@ -81,7 +81,9 @@ def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint"
         return "an export" if (path / manifest.FILE).is_file() else "a run's folder"
     if (path.parent / manifest.FILE).is_file():
         raise ValueError(f"{path} is a file of an export: give its folder, {path.parent}")
-    return f"a {path.suffix}" if path.suffix in (".pth", ".safetensors") else "a checkpoint"
+    if path.suffix == ".safetensors":
+        return "a .safetensors"
+    return "a .pth" if path.suffix == ".pth" else "a checkpoint"
 
 
 def load_export(folder: Path, *, device: torch.device) -> Translator:
