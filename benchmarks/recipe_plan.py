@@ -1,8 +1,8 @@
 """The runs of `benchmarks.recipes`, and how several processes share them by files of one folder.
 
-First the paper's recipe with one change at a time. Of each kind of change the best one that gains is a winner; then
-the winners together, the best two, three and so on. The best of all is run with two more seeds, as is the paper's, and
-both once more for longer.
+First the paper's recipe with one change at a time. Of each kind of change the best one that gains is a winner. The
+others are then added to the best of them, two in turn, and those stay that gain again. What comes out is run with two
+more seeds, as is the paper's recipe, and both once more for longer.
 """
 
 import json
@@ -87,11 +87,23 @@ def plan(rows: dict[str, dict], seconds: float) -> tuple[list[Run], list[Run], t
     singles = [Run("paper", seconds), *(Run(name, seconds, (name,)) for name in CHANGES)]
     if not all(run.name in rows for run in singles):
         return singles, fillers, None
-    won = winners(rows)
-    together = [Run(" + ".join(won[:count]), seconds, tuple(won[:count])) for count in range(2, len(won) + 1)]
-    if not all(run.name in rows for run in together):
-        return [*singles, *together], fillers, None
-    return [*singles, *together], fillers, best_of(rows)
+    together, best = added_up(rows, winners(rows), seconds)
+    return [*singles, *together], fillers, best
+
+
+def added_up(rows: dict[str, dict], won: list[str], seconds: float) -> tuple[list[Run], tuple[str, ...] | None]:
+    """Winners together: the runs that it takes as far as they are known, and in the end which of them stay."""
+    chosen, queue, runs = won[:1], won[1:], []
+    while queue:
+        more = [(*chosen, name) for name in queue[:2]]
+        runs += [Run(" + ".join(names), seconds, names) for names in more]
+        if not all(" + ".join(names) in rows for names in more):
+            return runs, None
+        worth = {names[-1]: value(rows[" + ".join(names)], rows["paper"]) for names in more}
+        before = value(rows[" + ".join(chosen)], rows["paper"])
+        gained = sorted((name for name in worth if worth[name] > before), key=worth.get, reverse=True)
+        chosen, queue = [*chosen, *gained[:1]], [*gained[1:], *queue[2:]]
+    return runs, tuple(chosen)
 
 
 def best_of(rows: dict[str, dict]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which recipe does best in equal time? The paper's, one change at a time, then the winners together.
 
-    python -m benchmarks.recipes data/emoji runs/recipes [--seconds 20] [--ship 90] [--limit 520]
+    python -m benchmarks.recipes data/emoji runs/recipes [--seconds 18] [--ship 80] [--limit 480]
 
 Every run trains for the same seconds, whatever its steps take, with a schedule that ends with them; loading, the first
 steps, in which a CUDA graph is recorded, and scoring do not count. Scores are those of validation, and the grid: see
@@ -32,6 +32,7 @@ from torch.utils.data import Dataset
 import p2p
 from benchmarks.grid import grid
 from benchmarks.recipe_plan import Run, claim, next_run, read_rows, settle
+from benchmarks.record import commit, head
 from p2p.batch import Batch
 from p2p.config.cli import quiet_libraries
 from p2p.data.cache import PairCache
@@ -39,6 +40,7 @@ from p2p.data.gpu_batches import GpuBatches
 from p2p.deploy.published import Published, write
 from p2p.metrics import image
 from p2p.models.inference_view import inference_view, resolve_norm_stats
+from p2p.system import atomic
 from p2p.system.device import pick_device
 from p2p.training.capture import CapturedStep
 from p2p.training.pix2pix import Pix2Pix
@@ -194,6 +196,7 @@ def work(args: argparse.Namespace) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     torch.backends.cudnn.benchmark = True
+    atomic.write(folder / "head.json", json.dumps(head(args.commit, "lightning", "cvcuda-cu13")) + "\n")
     pairs = Pairs(composed(Run("paper", args.seconds), args.root, args.override), device)
     say = lambda row: print(json.dumps(row), flush=True)  # noqa: E731
     say({"loaded": len(pairs.train), "at": round(time.time() - args.began, 1)})
@@ -229,10 +232,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="emoji, with train/ and val/")
     parser.add_argument("folder", type=Path, help="where results go")
-    parser.add_argument("--seconds", type=float, default=20, help="of each run")
-    parser.add_argument("--ship", type=float, default=90, help="seconds of the two at the end")
-    parser.add_argument("--limit", type=float, default=520, help="seconds of all")
+    parser.add_argument("--seconds", type=float, default=18, help="of each run")
+    parser.add_argument("--ship", type=float, default=80, help="seconds of the two at the end")
+    parser.add_argument("--limit", type=float, default=480, help="seconds of all")
     parser.add_argument("--override", action="append", default=[], help="a setting of all runs")
+    parser.add_argument("--commit", default=commit(), help="where the code is no git checkout")
     parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--publish", action="store_true", help="ROOT is a .pt and FOLDER the .safetensors to write")

@@ -39,6 +39,7 @@ def test_the_best_of_each_kind_together_and_the_best_of_all_again(tmp_path):
     # The grid counts, so that resizing is the first one; all three together are worth less.
     assert names[1 + len(CHANGES) :] == [
         "resize last 3 + cosine",
+        "resize last 3 + batch 4, instance norm",
         "resize last 3 + cosine + batch 4, instance norm",
         "best, longer",
         "paper, longer",
