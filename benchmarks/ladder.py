@@ -32,7 +32,7 @@ from p2p.commands.infer import transform_for
 from p2p.config.cli import CONF, explain, quiet_libraries
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine
-from p2p.pipelines.stages import Stages, stacked
+from p2p.pipelines.stages import Stages
 from p2p.profiling.clock import Clock
 from p2p.report.limit import limit
 from p2p.report.tables import show
@@ -50,8 +50,7 @@ def loading_in_threads(pairs: list[Pair], stages: Stages, *, batch_size: int) ->
         for start in range(0, len(pairs), batch_size):
             some = pairs[start : start + batch_size]
             loaded = list(pool.map(stages.load, some))
-            frames_NHWC = stages.translate(stacked(loaded))
-            for image, frame_HWC in zip(loaded, frames_NHWC, strict=True):
+            for image, frame_HWC in zip(loaded, stages.outputs(loaded, batch_size=batch_size), strict=True):
                 stages.save(image.pair, frame_HWC, image.size)
 
 

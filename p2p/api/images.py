@@ -17,7 +17,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import BYTES, LARGE, MODES, decode, frame_of_image, in_range
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
-from p2p.data.transforms.sizing import Sizing, resize, to_size
+from p2p.data.transforms.sizing import Sizing, in_levels, resize, to_size
 from p2p.levels import WHITE
 from p2p.pipelines.files import check_size
 from p2p.system.memory import check_room
@@ -33,12 +33,12 @@ class Expected(NamedTuple):
     """What a network takes and gives.
 
     Attributes:
-        sizing: brings images to size.
+        sizing: brings images to size; None leaves them at their own.
         input_shape: (C, H, W) that it takes; H and W are None if any will do that `sizing` gives.
         output_channels: that it gives.
     """
 
-    sizing: Sizing
+    sizing: Sizing | None
     input_shape: tuple[int, int | None, int | None]
     output_channels: int
 
@@ -160,10 +160,9 @@ def _(tensor: torch.Tensor, expected: Expected) -> Prepared:
     channels = expected.input_shape[0]
     _check_tensor(tensor, channels)
     images_NCHW = (tensor if tensor.ndim == 4 else tensor[None]).expand(-1, channels, -1, -1)  # of a grey one
-    height, width = size = images_NCHW.shape[2], images_NCHW.shape[3]
+    size = images_NCHW.shape[2], images_NCHW.shape[3]
     high_depth = tensor.dtype != torch.uint8
-    scaled = expected.sizing.scaled(height, width, expected.sizing.size)
-    if size == scaled == expected.sizing.cropped(height, width) and expected.input_shape[1:] in (size, (None, None)):
+    if _fits(size, expected):
         input_NCHW = images_NCHW.float() if high_depth else from_frames(images_NCHW.permute(0, 2, 3, 1))
     else:  # by way of the CPU, where Pillow resizes
         frames_NHWC = images_NCHW.permute(0, 2, 3, 1).cpu()
@@ -175,6 +174,15 @@ def _(tensor: torch.Tensor, expected: Expected) -> Prepared:
         return pixels_NCHW if tensor.ndim == 4 else pixels_NCHW[0]
 
     return Prepared(input_NCHW=input_NCHW, size=size, high_depth=high_depth, back=back)
+
+
+def _fits(size: tuple[int, int], expected: Expected) -> bool:
+    """Whether an image of that height and width is taken as it is."""
+    sizing = expected.sizing
+    if sizing is None:
+        return True
+    as_it_is = size == sizing.scaled(*size, sizing.size) == sizing.cropped(*size)
+    return as_it_is and expected.input_shape[1:] in (size, (None, None))
 
 
 def _check_tensor(tensor: torch.Tensor, channels: int) -> None:
@@ -205,12 +213,13 @@ def _input(frames_NHWC: Sequence[np.ndarray] | np.ndarray, expected: Expected) -
     count, (height, width) = len(frames_NHWC), frames_NHWC[0].shape[:2]
     if height * width > LARGE:
         check_room(height * width * BYTES, what=f"it is {width}x{height} pixels")
-    sized = [expected.sizing(frames_NHWC[0])]
-    if expected.input_shape[1:] != (None, None):
+    sizing = expected.sizing or (lambda frame_HWC: in_levels(frame_HWC, frame_HWC.dtype))
+    sized = [sizing(frames_NHWC[0])]
+    if expected.sizing and expected.input_shape[1:] != (None, None):
         check_size(sized[0], expected.input_shape)
     if count * sized[0].size > LARGE:
         check_room(count * sized[0].size * BYTES_OF_A_LEVEL, what=f"it is a batch of {count:,} images")
-    sized += [expected.sizing(frame_HWC) for frame_HWC in frames_NHWC[1:]]
+    sized += [sizing(frame_HWC) for frame_HWC in frames_NHWC[1:]]
     return from_frames(torch.from_numpy(np.stack(sized)))
 
 

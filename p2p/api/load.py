@@ -18,11 +18,13 @@ from p2p.deploy import manifest
 from p2p.deploy.artifact import recover
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import check_finite, load_weights
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.interop import reference
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system.device import find_device
 
+ANY = 1 << 20  # pixels of a side: whatever the memory holds
 OF = {"checkpoint": "a run's folder", "image_size": "a .pth", "direction": "a .pth"}  # arguments, and what takes them
 
 
@@ -104,6 +106,9 @@ def load_export(folder: Path, *, device: torch.device) -> Translator:
         sizing=Sizing(image_size=facts.image_size, preprocess=facts.preprocess, multiple=facts.multiple),
         input_shape=(channels, height, width),
         output_channels=facts.output_shape[0],
+        tile=(height, width),
+        stride=facts.stride or facts.multiple or 1,
+        sizes=program.sizes,
         min_batch=program.min_batch,
         max_batch=program.max_batch,
         norm_stats=facts.norm_stats,
@@ -210,6 +215,7 @@ def by_pytorch(
     Args:
         channels: of the input and of the output.
     """
+    stride = getattr(network, "stride", None) or sizing.multiple
     view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device, torch.float32)
     return Translator(
         source=source,
@@ -220,6 +226,9 @@ def by_pytorch(
         sizing=sizing,
         input_shape=(channels[0], None, None),
         output_channels=channels[1],
+        tile=(sizing.size, sizing.size),
+        stride=stride,
+        sizes=Sizes([stride, stride], [sizing.size, sizing.size], [ANY, ANY], stride),
         norm_stats=norm_stats,
         direction=direction,
     )

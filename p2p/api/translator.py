@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -16,11 +16,14 @@ import torch
 from PIL import Image
 
 from p2p.api.images import Expected, ImageLike, Output, Prepared, prepare
+from p2p.batch import from_frames, to_frames
 from p2p.data.transforms.sizing import Sizing
+from p2p.deploy.sizes import Sizes
+from p2p.pipelines.any_size import Tiles
 from p2p.pipelines.parts import Parts
 
 T = TypeVar("T", Image.Image, np.ndarray, torch.Tensor)
-Size = Literal["model", "input"]
+Size = Literal["model", "input", "tile"]
 
 USUAL = 8  # images of a list that go through the network together
 
@@ -38,6 +41,9 @@ class Translator:
         sizing: what images are brought to size by.
         input_shape: (C, H, W) that the network takes, H and W None where any will do that `sizing` gives.
         output_channels: that it gives.
+        tile: height and width of a tile of size="tile".
+        sizes: heights and widths that it takes with size="input"; None: it takes one size alone.
+        stride: what the sides of its images are multiples of.
         min_batch, max_batch: images that it takes at a time; None: any number.
         norm_stats: what BatchNorm goes by, "instance" or "running".
         direction: which side of an A|B pair is the input, "AtoB" or "BtoA".
@@ -51,16 +57,21 @@ class Translator:
     sizing: Sizing
     input_shape: tuple[int, int | None, int | None]
     output_channels: int
+    tile: tuple[int, int]
+    stride: int
+    sizes: Sizes | None = None
     min_batch: int = 1
     max_batch: int | None = None
     norm_stats: str
     direction: str
     _expected: Expected = field(init=False)
+    _at_own_size: Expected = field(init=False)
     _parts: Parts = field(init=False)
     _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._expected = Expected(self.sizing, self.input_shape, self.output_channels)
+        self._at_own_size = self._expected._replace(sizing=None)
         self._parts = Parts(least=lambda: self.min_batch)
 
     @property
@@ -75,16 +86,21 @@ class Translator:
         )
 
     @overload
-    def __call__(self, image: T, *, size: Size = ..., batch_size: int | None = ...) -> T: ...
+    def __call__(self, image: T, *, size: Size = ..., restore_size: bool = ..., batch_size: int | None = ...) -> T: ...
     @overload
     def __call__(
-        self, image: str | os.PathLike[str], *, size: Size = ..., batch_size: int | None = ...
+        self, image: str | os.PathLike[str], *, size: Size = ..., restore_size: bool = ..., batch_size: int | None = ...
     ) -> Image.Image: ...
     @overload
     def __call__(
-        self, image: list[Any] | tuple[Any, ...], *, size: Size = ..., batch_size: int | None = ...
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        size: Size = ...,
+        restore_size: bool = ...,
+        batch_size: int | None = ...,
     ) -> list[Any]: ...
-    def __call__(self, image, *, size="model", batch_size=None):
+    def __call__(self, image, *, size="model", restore_size=False, batch_size=None):
         """Translate, and give back the kind that came: a list for a list, a PIL image for a path.
 
         Args:
@@ -96,7 +112,10 @@ class Translator:
                 - A torch tensor (C, H, W) or a batch (N, C, H, W): uint8 in [0, 255], or floats in [-1, 1]. Comes back
                   in its dtype and range, on its device.
                 A model of RGB images also takes grey ones, as three equal channels.
-            size: "model": as the network gives it; "input": resized to the input's own size, by Pillow's bicubic.
+            size: "model": brought to the size that the network was trained on, which the output then has; "input": at
+                the image's own size, whole, as the network would see it in a larger one; "tile": at its own size, in
+                overlapping tiles of the network's size.
+            restore_size: of "model": resize the output to the input's own size, by Pillow's bicubic.
             batch_size: how many images go through the network together; None: of a list 8, or what an export was
                 built for, and a batch as it is.
 
@@ -104,8 +123,15 @@ class Translator:
             ValueError: an argument is not known, or an image cannot be translated, and which: one sentence. Nothing
                 comes back then of the images before it.
         """
-        if size not in ("model", "input"):
-            raise ValueError(f"size={size} is not known: use model or input")
+        if size not in ("model", "input", "tile"):
+            raise ValueError(f"size={size} is not known: use model, input or tile")
+        if restore_size and size != "model":
+            raise ValueError(f"restore_size=True applies only to size=model, and size={size} keeps sizes: leave it out")
+        if size == "input" and self.sizes is None:
+            raise ValueError(
+                f"size=input needs a program that takes any size, and that in {self.source} takes one alone: export"
+                " again with size=dynamic, load the run itself, or use size=tile"
+            )
         most = self.max_batch or sys.maxsize
         if batch_size is not None and not (hasattr(batch_size, "__index__") and 1 <= batch_size <= most):
             range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
@@ -114,26 +140,51 @@ class Translator:
         if isinstance(image, (list, tuple)):
             usual = min(max(USUAL, self.min_batch), most)
             prepared: Iterator[Prepared] = (
-                self._prepare(each, f"images[{number}]") for number, each in enumerate(image)
+                self._prepare(each, f"images[{number}]", size) for number, each in enumerate(image)
             )
-            return list(self._translate(prepared, size=size, batch_size=batch_size or usual))
-        prepared = iter([self._prepare(image, "the image")])
-        return next(self._translate(prepared, size=size, batch_size=batch_size or most))
+            return list(self._translate(prepared, size, restore_size, batch_size or usual))
+        prepared = iter([self._prepare(image, "the image", size)])
+        return next(self._translate(prepared, size, restore_size, batch_size or most))
 
-    def _prepare(self, image: ImageLike, name: str) -> Prepared:
+    def _prepare(self, image: ImageLike, name: str, size: Size) -> Prepared:
         try:
-            return prepare(image, self._expected)
+            prepared = prepare(image, self._expected if size == "model" else self._at_own_size)
+            if size == "input":
+                assert self.sizes is not None
+                return replace(prepared, input_NCHW=padded(prepared.input_NCHW, self.sizes.around(prepared.size)))
+            return prepared
         except ValueError as error:
             if isinstance(image, (str, os.PathLike)):  # which the sentence names
                 raise
             raise ValueError(f"cannot translate {name}: {error}") from error
 
-    def _translate(self, prepared: Iterator[Prepared], *, size: Size, batch_size: int) -> Iterator[Output]:
+    def _translate(
+        self, prepared: Iterator[Prepared], size: Size, restore_size: bool, batch_size: int
+    ) -> Iterator[Output]:
+        if size == "tile":
+            for each in prepared:
+                yield each.output(self._tiled(each, min(batch_size, max(USUAL, self.min_batch))), restore_size=False)
+            return
         for group in together(prepared, batch_size):
             input_NCHW = torch.cat([each.input_NCHW.to(self.device) for each in group])
             outputs = self._generate(input_NCHW, batch_size).split([len(each) for each in group])
             for each, output_NCHW in zip(group, outputs, strict=True):
-                yield each.output(output_NCHW, restore_size=size == "input")
+                height, width = each.size if size == "input" else output_NCHW.shape[2:]
+                yield each.output(output_NCHW[:, :, :height, :width], restore_size=restore_size)
+
+    def _tiled(self, image: Prepared, batch_size: int) -> torch.Tensor:
+        """float32 (N, C', H, W) of images of high depth, of others uint8 (N, H, W, C')."""
+
+        def generate(tiles_NHWC: torch.Tensor) -> torch.Tensor:
+            output_NCHW = self._generate(from_frames(tiles_NHWC).to(self.device), batch_size)
+            return output_NCHW.permute(0, 2, 3, 1) if image.high_depth else to_frames(output_NCHW)
+
+        frames_NHWC = image.input_NCHW.permute(0, 2, 3, 1).cpu().numpy()
+        dtype = np.float32 if image.high_depth else np.uint8
+        outputs_NHWC = np.empty((*frames_NHWC.shape[:3], self.output_channels), dtype)
+        Tiles(self.tile, self.stride).translate([*frames_NHWC], [*outputs_NHWC], generate, batch_size=batch_size)
+        output_NHWC = torch.from_numpy(outputs_NHWC)
+        return output_NHWC.permute(0, 3, 1, 2) if image.high_depth else output_NHWC
 
     def _generate(self, input_NCHW: torch.Tensor, batch_size: int) -> torch.Tensor:
         """float32 (N, C, H, W) in [-1, 1] -> the same on the device, `batch_size` images at a time."""
@@ -146,6 +197,16 @@ class Translator:
             for images_NCHW in input_NCHW.split(batch_size):
                 outputs += self._parts(len(images_NCHW), run)
         return torch.cat(outputs)
+
+
+def padded(images_NCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Mirrored at the right and at the bottom, as by `p2p.data.transforms.tiling.pad`."""
+    for dim, side in zip((2, 3), size, strict=True):
+        found = images_NCHW.shape[dim]
+        if found != side:
+            places = np.pad(np.arange(found), (0, side - found), mode="reflect")
+            images_NCHW = images_NCHW.index_select(dim, torch.from_numpy(places).to(images_NCHW.device))
+    return images_NCHW
 
 
 def together(prepared: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:

@@ -10,19 +10,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from p2p.batch import Batch
 from p2p.commands.results import Exported
 from p2p.config.pasteable import command_line, run_settings
+from p2p.config.shown import as_typed
 from p2p.data.dataset import PairDataset
 from p2p.deploy import rewrite
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
 from p2p.deploy.backend import check_trusted
 from p2p.deploy.export import export, load_weights
+from p2p.deploy.fields import LARGEST
 from p2p.deploy.precision import EIGHT_BITS, dtype_of
 from p2p.deploy.signature import check_batches
+from p2p.deploy.sizes import Sizes, check_sizes
 from p2p.deploy.stale import facts_of
 from p2p.interop.config import reference_record
 from p2p.models.inference_view import resolve_norm_stats
@@ -31,6 +34,9 @@ from p2p.run.checkpoint import find_checkpoint
 from p2p.run.record import read_record, validated_weights
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits
+
+LEAST = 64  # pixels of a side that a program of any size takes at the least, where the stride is smaller
+MOST, MOST_OF_TENSORRT = 8192, 2048  # and at the most; TensorRT reserves memory for all of it
 
 
 def inputs_of(dataset: PairDataset, count: int) -> Batch:
@@ -81,6 +87,14 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
         if of_a_run and cfg[key] not in (None, own):
             raise ValueError(f"{key}={cfg[key]} applies only to a .pth, and this run has {key}={own}: leave it out")
+    if cfg.size != "dynamic":
+        for key in ("min_size", "opt_size", "max_size"):
+            if cfg[key] is not None:
+                raise ValueError(
+                    f"{key}={as_typed(cfg[key])} applies only to size=dynamic: add that, or leave this out"
+                )
+    if cfg.size not in ("model", "dynamic"):
+        raise ValueError(f"size={as_typed(cfg.size)} is not known: use model or dynamic")
     backend = cfg.backend
     for name in (backend._target_.rpartition(".")[0], *(backend.get("backends") or ())):
         if not name.startswith("p2p.deploy."):
@@ -99,6 +113,39 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     rewrite.check_names(backend.get("rewrites", ()))
     if backend.get("tf32") and precision != "fp32":
         raise ValueError(f"backend.tf32=true is of backend.precision=fp32 alone, not of {precision}: leave one out")
+
+
+def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
+    """What size=dynamic asks for, of a generator that was trained at [height, width].
+
+    Raises:
+        ValueError: a size is none, or does not suit the generator or the others.
+    """
+    most = MOST_OF_TENSORRT if "torch_tensorrt" in cfg.backend._target_ else MOST
+    usual = {
+        "min_size": [min(each, -(-LEAST // stride) * stride) for each in trained],
+        "opt_size": trained,
+        "max_size": [max(2 * each, most // stride * stride) for each in trained],
+    }
+    chosen = {key: usual[key] if cfg[key] is None else height_and_width(cfg, key) for key in usual}
+    if cfg.opt_size is None:  # inside of what is asked for
+        low, high = chosen["min_size"], chosen["max_size"]
+        chosen["opt_size"] = [max(a, min(b, c)) for a, b, c in zip(low, trained, high, strict=True)]
+    sizes = Sizes(chosen["min_size"], chosen["opt_size"], chosen["max_size"], stride)
+    check_sizes(sizes)
+    return sizes
+
+
+def height_and_width(cfg: DictConfig, key: str) -> list[int]:
+    """A setting that is [height, width], or one number for both."""
+    value = OmegaConf.to_container(cfg)[key]
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
+        raise ValueError(
+            f"{key}={as_typed(cfg[key])} is not a size: use [height,width] in pixels, such as '{key}=[256,512]', or one"
+            " number for both"
+        )
+    return sides
 
 
 def export_program(cfg: DictConfig) -> Exported:
@@ -120,6 +167,9 @@ def export_program(cfg: DictConfig) -> Exported:
     # 8 bits are fitted to images that they are not judged by, if the run has such.
     fitted = cfg.backend.get("precision") in ("int8", "fp8") and checkpoint.suffix != ".pth"
     sizing = instantiate(record.transform, _convert_="all").sizing
+    stride = getattr(generator, "stride", None) or sizing.multiple
+    trained = images.input_NCHW.shape[2:]
+    sizes = dynamic_sizes(cfg, stride=stride, trained=[*trained]) if cfg.size == "dynamic" else None
     manifest = export(
         generator,
         images.input_NCHW,
@@ -130,6 +180,8 @@ def export_program(cfg: DictConfig) -> Exported:
         preprocess=record.transform.preprocess,
         multiple=sizing.multiple,
         image_size=sizing.size,
+        stride=stride,
+        sizes=sizes,
         checkpoint=checkpoint,
         checkpoint_facts=facts,
         device=pick_device(cfg.device),
@@ -143,14 +195,19 @@ def export_program(cfg: DictConfig) -> Exported:
     if program.considered:
         show_considered(program.considered, batch_size=program.max_batch)
     size = f" batches of {program.max_batch}," if program.max_batch == program.min_batch else ""
+    size += f" images of {program.sizes} pixels," if program.sizes else ""
     precision = (program.precision or program.dtype) + (" on frames" if program.dtype == "uint8" else "")
     print(
         f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
         f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
     )
-    where = run_settings(run_dir) | ({} if Path(cfg.output) == run_dir / "export" else {"export": cfg.output})
+    where = (
+        ({"size": "input"} if program.sizes else {})
+        | run_settings(run_dir)
+        | ({} if Path(cfg.output) == run_dir / "export" else {"export": cfg.output})
+    )
     if checkpoint.suffix == ".pth":
         where["input"] = "your/images"
-    batch_size = program.max_batch if size else min(program.max_batch or 8, 8)
+    batch_size = program.max_batch if program.max_batch == program.min_batch else min(program.max_batch or 8, 8)
     print(f"next: {command_line('infer', pipeline='overlap', batch_size=batch_size, **where)}")
     return Exported(Path(cfg.output), backend=program.backend, score=float(psnr["worst"]))

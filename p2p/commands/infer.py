@@ -22,7 +22,7 @@ from p2p.config.shown import shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
 from p2p.deploy import published
-from p2p.deploy.manifest import Manifest
+from p2p.deploy.manifest import Manifest, check_size
 from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.auto import OVERLAPS, workers_ahead
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
@@ -104,6 +104,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         else:
             program = published.find(cfg.weights)
             manifest = published.manifest_of(program)
+        check_size(cfg.size, manifest, program)
         codec = instantiate(cfg.codec)
         codec.check_channels(manifest.output_shape[0])
         transform = transform_for(manifest, cfg.transform)
@@ -131,6 +132,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             codec=codec,
             output=folder,
             clock=clock,
+            size=cfg.size,
             restore_size=cfg.restore_size,
         )
         check_output(folder)
@@ -139,6 +141,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             "inputs": source_of(pairs[0]),
             "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
             "restore_size": cfg.restore_size,
+            **({} if cfg.size == "model" else {"size": cfg.size}),
             "codec": OmegaConf.to_container(cfg.codec, resolve=True),
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
@@ -222,7 +225,7 @@ def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int
             decode=stages.files.codec.decode,
             eval=stages.transform.eval,
             channels=(stages.files.input_shape[0], stages.engine.manifest.output_shape[0]),
-            restored=stages.files.restore_size,
+            restored=stages.files.restore_size or stages.any_size is not None,
         )
         if entries:
             run_dir.mkdir(parents=True, exist_ok=True)

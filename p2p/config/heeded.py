@@ -54,6 +54,11 @@ USES = {
     "infer": (
         Use(r"export|stale", lambda cfg: cfg.weights is None, "weights= names what translates"),
         Use(
+            r"restore_size|transform\.(preprocess|multiple)",
+            lambda cfg: cfg.size == "model",
+            "size=input and size=tile translate and write each image at its own size",
+        ),
+        Use(
             r"codec\.quality",
             lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
             "png and npy have no quality, which is of codec.format=jpg or webp",

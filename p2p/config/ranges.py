@@ -47,6 +47,9 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "*batch_size": COUNT,
     "*image_size": SIZE,  # an image of this side has a first feature map of 4 GB; the networks know the smallest
     "images": COUNT,
+    "min_size": Range(1, 2**16),
+    "opt_size": Range(1, 2**16),
+    "max_size": Range(1, 2**16),
     "gallery": Range(0, 1000),  # all of them are in one page, and in memory while it is made
     "*_channels": Range(1, 4096),
     "*.workers": PROCESSES,

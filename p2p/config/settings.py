@@ -30,6 +30,7 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
+LISTS = {"optimizer.betas", "min_size", "opt_size", "max_size"}  # that ranges are for each number of
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
 WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
@@ -112,7 +113,7 @@ def check_ranges(cfg: DictConfig) -> None:
         ranges = list(ranges_of(path))
         if ranges and isinstance(value, str):  # a reference, or a word where the default is null
             value = _resolved(cfg, path)
-        if isinstance(value, list) and ranges and path != "optimizer.betas":
+        if isinstance(value, list) and ranges and path not in LISTS:
             raise ValueError(f"{path}={as_typed(value)} is not valid: use a number")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):

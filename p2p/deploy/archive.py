@@ -22,7 +22,7 @@ MEMBERS = re.compile(
     r"|data/weights/(weight_\d+|model\.pt|model_weights_config\.json)"
     r"|data/constants/(tensor_\d+|model\.pt|model_constants_config\.json)"
 )
-NAME = re.compile(r"[A-Za-z0-9_.]*")
+NAME = re.compile(r"[A-Za-z0-9_.]*|\d+\*s\d+")  # the second of a side that is a multiple of a number
 SYMBOL = r"Symbol\('[a-z]\w*'(, (positive|negative|nonnegative|nonzero|integer)=(True|False))*\)"
 FUNCTION = r"(Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Integer|Rational)\("
 OPERATOR = r"torch\.ops\.aten\.(?!from_file)_?[a-z]\w*\.[A-Za-z]\w*|_operator\.(add|sub|mul|floordiv|getitem)"

@@ -12,6 +12,7 @@ from torch import nn
 from p2p.deploy.backends import eager, exported_program, torch_tensorrt
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision
+from p2p.deploy.sizes import Sizes
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
 ) -> Program:
     """Torch-TensorRT where it can run, else PyTorch's kernels on a GPU, else an exported program; logs which, and why.
 
@@ -36,5 +38,5 @@ def export(
     else:
         backend, because = exported_program if eager.unavailable() else eager, reason
     log.info("backend: %s, because %s", backend.__name__.rpartition(".")[2], because)
-    batches: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch}
-    return backend.export(generator, example, folder, precision=precision, **batches)
+    shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
+    return backend.export(generator, example, folder, precision=precision, **shapes)

@@ -14,6 +14,7 @@ from torch import nn
 from p2p.deploy import backends
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision
+from p2p.deploy.sizes import Sizes
 from p2p.run.trust import trust_in, trusted
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # a loaded program
@@ -43,6 +44,7 @@ class Backend(Protocol):
         precision: Precision | None = None,
         min_batch: int = 1,
         max_batch: int | None = None,
+        sizes: Sizes | None = None,
     ) -> Program:
         """Write a file into the empty `folder`, and say how to feed it. A backend may have more options than these.
 
@@ -54,6 +56,7 @@ class Backend(Protocol):
             precision: "fp32", "bf16" or "fp16"; None: the backend's own choice.
             min_batch, max_batch: the batches that the program takes; None: the backend's own choice, or any above.
                 Equal: that one alone, for which it may be faster.
+            sizes: heights and widths that it takes; not given where it takes those of the example alone.
 
         Raises:
             ValueError: it cannot be exported here, or not with these options.

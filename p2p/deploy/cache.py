@@ -27,7 +27,7 @@ from torch import nn
 from p2p.deploy import fields
 from p2p.deploy.backend import Export
 from p2p.deploy.cache_key import key
-from p2p.deploy.manifest import Program, gpu_facts, now
+from p2p.deploy.manifest import Program, gpu_facts, now, program_of
 from p2p.system.atomic import folder_beside, sweep
 from p2p.system.digest import sha256
 
@@ -127,7 +127,7 @@ def read(entry: Path) -> tuple[Build, list[str]]:
         OSError: it cannot be read.
     """
     record = json.loads((entry / FILE).read_text())
-    made = Build(Program(**record["program"]), record["built"], record["seconds"])
+    made = Build(program_of(record["program"]), record["built"], record["seconds"])
     for name, digest in record["files"].items():
         if not fields.bare_name(name) or sha256(entry / name) != digest:
             raise ValueError(f"{name} was changed")

@@ -34,8 +34,6 @@ class Engine:
         self._program = program
         self._converting: Captured | None = None
         self._dtype = getattr(torch, manifest.program.dtype)
-        channels, *size = manifest.output_shape
-        self._output = (*size, channels) if self.takes_frames else (channels, *size)
 
     @property
     def takes_frames(self) -> bool:
@@ -94,15 +92,22 @@ class Engine:
     def _convert(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         """`frames` of a program that does not take them, without a graph."""
         program = self._program.program if isinstance(self._program, Captured) else self._program
-        return to_frames(self._checked(program(from_frames(frames_NHWC).to(self._dtype))))
+        output_NCHW = program(from_frames(frames_NHWC).to(self._dtype))
+        return to_frames(self._checked(output_NCHW, size=frames_NHWC.shape[1:3]))
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, self._dtype, non_blocking=True)
-        return self._checked(run_padded(self._program, images, min_batch=self.manifest.program.min_batch))
+        size = images.shape[1:3] if self.takes_frames else images.shape[2:]
+        outputs = run_padded(self._program, images, min_batch=self.manifest.program.min_batch)
+        return self._checked(outputs, size=size)
 
-    def _checked(self, outputs: torch.Tensor) -> torch.Tensor:
-        if outputs.shape[1:] != self._output:
-            raise ValueError(f"the program gives images of {tuple(outputs.shape[1:])}, not of {self._output}: {AGAIN}")
+    def _checked(self, outputs: torch.Tensor, *, size: torch.Size) -> torch.Tensor:
+        """The program's outputs for images of that height and width."""
+        channels, *fixed = self.manifest.output_shape
+        height, width = fixed if self.manifest.program.sizes is None else size
+        expected = (height, width, channels) if outputs.dtype == torch.uint8 else (channels, height, width)
+        if outputs.shape[1:] != expected:
+            raise ValueError(f"the program gives images of {tuple(outputs.shape[1:])}, not of {expected}: {AGAIN}")
         return outputs
 
 

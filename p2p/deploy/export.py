@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
 from p2p.deploy.backend import Export
 from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.stale import facts_of, seen_from
 from p2p.interop import reference
 from p2p.models.finite import first_not_finite
@@ -84,6 +86,8 @@ def export(
     preprocess: Preprocess = "resize_and_crop",
     multiple: int | None = None,
     image_size: int | None = None,
+    stride: int | None = None,
+    sizes: Sizes | None = None,
     checkpoint: Path,
     checkpoint_facts: dict[str, str | int] | None = None,
     device: torch.device,
@@ -101,7 +105,9 @@ def export(
         folder: the artifact; one that is there is replaced at the very end, see `p2p.deploy.artifact`.
         backend: writes the program, see `p2p.deploy.backend.Backend.export`.
         norm_stats: "instance" or "running".
-        direction, preprocess, multiple, image_size, checkpoint: for the manifest; image_size None: the images' width.
+        direction, preprocess, multiple, image_size, stride, checkpoint: for the manifest; image_size None: the images'
+            width.
+        sizes: heights and widths that the program takes; None: those of the images alone.
         checkpoint_facts: `facts_of` it from before its weights were read; None: as it is now.
         device: where the program is to run.
         names: of the images, for the manifest and for errors; None: their numbers.
@@ -127,6 +133,10 @@ def export(
         example = images_NCHW if example_NCHW is None else example_NCHW
         if frames:
             network, example = rewrite.Frames(network), to_frames(example)
+        if sizes is not None:
+            # Anew, and not around the config's partial, of which the build cache takes name and arguments.
+            options = getattr(backend, "keywords", {}) | {"sizes": sizes}
+            backend = partial(getattr(backend, "func", backend), **options)
         made = cache.build(backend, network, example, new, device=device, cache_dir=cache_dir)
         program = made.program
         facts: dict[str, Any] = {
@@ -139,6 +149,7 @@ def export(
             "preprocess": preprocess,
             "multiple": multiple,
             "image_size": image_size or images_NCHW.shape[-1],
+            "stride": stride,
             "checkpoint": seen_from(folder, checkpoint),
             **(checkpoint_facts or facts_of(checkpoint)),
             "built": made.built,

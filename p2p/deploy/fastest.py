@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from p2p.deploy.engine import load_program, run_padded
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import DTYPES, Precision
 from p2p.deploy.rewrite import Frames
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.timing import median_seconds
 from p2p.system.gpu_faults import failure, in_numbers, memory_full
 
@@ -58,6 +60,7 @@ def export(
     precision: Precision | None = None,
     backends: Sequence[str] | None = None,
     device: str = "auto",
+    sizes: Sizes | None = None,
 ) -> Program:
     """Write the program that translates batches of `batch_size` in the least time, of those that are close to fp32.
 
@@ -71,6 +74,7 @@ def export(
         precision: "fp32", "bf16" or "fp16" for all; None: each backend's own.
         backends: to try, see `p2p.deploy.backend.find`; None: all of p2p.
         device: "auto", "cpu" or "cuda", where it is to run.
+        sizes: heights and widths that each program takes, which are measured at the example's; None: that alone.
 
     Returns:
         The program, with a row for each backend in `considered`.
@@ -88,12 +92,13 @@ def export(
     else:
         expected = reference_outputs(generator, example)
     rows, built, full = [], {}, None
+    shapes = {"min_batch": batch_size, "max_batch": batch_size} | ({} if sizes is None else {"sizes": sizes})
     backends = names() if backends is None else backends
     for name in backends:
         row = Candidate(name)
         rows.append(row)
         try:
-            program, run = _build(row, generator, example, folder / name, batch_size, precision, where)
+            program, run = _build(row, generator, example, folder / name, shapes, precision, where)
             psnr = _psnr(program, run, example, expected, device=where)
         except Exception as error:  # of whichever library: it is this backend's end, and not that of the others
             if failure(error) is not None:
@@ -136,7 +141,7 @@ def _build(
     generator: nn.Module,
     example: torch.Tensor,
     folder: Path,
-    batch_size: int,
+    shapes: dict[str, Any],
     precision: Precision | None,
     device: torch.device,
 ) -> tuple[Program, Run]:
@@ -147,9 +152,8 @@ def _build(
     log.info("%s: building", row.backend)
     folder.mkdir()
     started = time.perf_counter()
-    sizes = {"min_batch": batch_size, "max_batch": batch_size}
     # A copy, because a backend may move the network to the GPU and into another precision.
-    program = backend.export(copy.deepcopy(generator), example, folder, precision=precision, **sizes)
+    program = backend.export(copy.deepcopy(generator), example, folder, precision=precision, **shapes)
     row.build_s = round(time.perf_counter() - started, 1)
     names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
     row.precision = program.precision or names[program.dtype]

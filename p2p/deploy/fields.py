@@ -54,9 +54,20 @@ def number(value: object) -> bool:
 
 def shape(value: object) -> bool:
     """[C, H, W]."""
-    return isinstance(value, list) and len(value) == 3 and all(map(whole(1, LARGEST), value))
+    return isinstance(value, list) and len(value) == 3 and all(map(side, value))
 
 
+def sizes(value: object) -> bool:
+    """Of `p2p.deploy.sizes.Sizes`."""
+    if not isinstance(value, dict) or value.keys() != {"min", "opt", "max", "stride"} or not side(value["stride"]):
+        return False
+    least, best, most = (value[key] for key in ("min", "opt", "max"))
+    if not all(isinstance(each, list) and len(each) == 2 and all(map(side, each)) for each in (least, best, most)):
+        return False
+    return all(a <= b <= c for a, b, c in zip(least, best, most, strict=True))
+
+
+side = whole(1, LARGEST)
 text = matching(r"(?s).{0,4096}")
 line = matching(r"[^\n]{0,200}")
 figure = optional(lambda value: number(value) or text(value))
@@ -74,6 +85,7 @@ PROGRAM: dict[str, Rule] = {
     "architecture": optional(line),
     "driver": optional(line),
     "considered": optional(lambda value: isinstance(value, list) and all(map(rows_of(figure), value))),
+    "sizes": optional(sizes),
     "precision": optional(one_of("fp32", "bf16", "fp16", "int8", "fp8")),
 }
 MANIFEST: dict[str, Rule] = {
@@ -85,6 +97,7 @@ MANIFEST: dict[str, Rule] = {
     "preprocess": one_of("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"),
     "multiple": optional(whole(1, LARGEST)),
     "image_size": whole(1, LARGEST),
+    "stride": optional(whole(1, LARGEST)),
     "checkpoint": text,
     "checkpoint_sha256": digest,
     "checkpoint_bytes": optional(whole(0, math.inf)),

@@ -19,6 +19,7 @@ import torch
 from p2p.deploy.archive import FOREIGN, check_archive
 from p2p.deploy.backend import Run
 from p2p.deploy.signature import Signature
+from p2p.deploy.sizes import Sizes
 
 # Numbers of torch._export.serde.schema, by the names that they have in torch.
 DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64"}
@@ -121,13 +122,25 @@ def _placed(tensor: torch.Tensor, device: torch.device, channels_last: bool) -> 
 
 def _signature(meta: dict, ranges: dict) -> Signature:
     """Of the input's description."""
+    dtype = DTYPES[meta["dtype"]]
     count, *image = meta["sizes"]
-    if "as_int" in count:
-        least = most = count["as_int"]
-    else:
-        limits = ranges[re.search(r"s\d+", count["as_expr"]["expr_str"])[0]]  # "Symbol('s21', positive=True)"
-        least, most = limits["min_val"], limits["max_val"]
-    return Signature(least, most, tuple(side["as_int"] for side in image), DTYPES[meta["dtype"]])
+    _, least, most = _range(count, ranges)
+    rows = 0 if dtype == "uint8" else 1
+    strides, lows, highs = zip(*(_range(side, ranges) for side in image[rows : rows + 2]), strict=True)
+    sizes = None if lows == highs else Sizes([*lows], [*lows], [*highs], strides[0])
+    for place, low in enumerate(lows, start=rows):
+        image[place] = image[place] if sizes is None else {"as_int": low}
+    return Signature(least, most, tuple(side["as_int"] for side in image), dtype, sizes)
+
+
+def _range(side: dict, ranges: dict) -> tuple[int, int, int | None]:
+    """Of a side of the input: what it is a multiple of, its least and its most."""
+    if "as_int" in side:
+        return side["as_int"], side["as_int"], side["as_int"]
+    expression = side["as_expr"]["expr_str"]  # "Symbol('s21', positive=True)", "Mul(Integer(32), Symbol('s39'))"
+    symbol, factor = re.search(r"s\d+", expression)[0], re.search(r"Integer\((\d+)\)", expression)
+    limits = ranges[f"{factor[1]}*{symbol}" if factor else symbol]
+    return int(factor[1]) if factor else 1, limits["min_val"], limits["max_val"]
 
 
 def _steps(nodes: list[dict], device: torch.device, *, kept: set[str]) -> list[Step]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from p2p.deploy import fields
+from p2p.deploy.sizes import Sizes
 from p2p.system import atomic
 from p2p.system.digest import sha256
 
@@ -100,6 +101,7 @@ class Program:
         considered: what `p2p.deploy.fastest` has tried, one row a backend.
         precision: "int8" or "fp8" where the inner layers compute in that, and of frames what all compute in, such as
             "fp16"; None: all compute in `dtype`.
+        sizes: heights and widths that it takes; None: those of the manifest's shapes alone.
     """
 
     backend: str
@@ -113,6 +115,7 @@ class Program:
     driver: str | None = None
     considered: list[dict[str, str | float | None]] | None = None
     precision: str | None = None
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,13 @@ class Manifest:
     Attributes:
         program: see `Program`.
         program_sha256: of its file.
-        input_shape, output_shape: [C, H, W], in this order also where a program takes frames.
+        input_shape, output_shape: [C, H, W], in this order also where a program takes frames, and of a program of any
+            size those that it was trained on.
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
         norm_stats: "instance" or "running", see `p2p.models.inference_view`.
         direction: which side of an A|B pair is the input.
         preprocess, multiple, image_size: how images were brought to size, see `p2p.data.transforms.torchvision`.
+        stride: what the sides of the network's images are multiples of; None in records of earlier versions.
         checkpoint, checkpoint_sha256, checkpoint_bytes, checkpoint_mtime_ns: the weights' origin, see
             `p2p.deploy.stale`.
         psnr_db: {"mean", "worst", "worst_image", "images"} of the program's outputs against fp32 eager on a CPU.
@@ -147,6 +152,7 @@ class Manifest:
     checkpoint: str
     checkpoint_sha256: str
     psnr_db: dict[str, float | int | str]
+    stride: int | None = None
     checkpoint_bytes: int | None = None
     checkpoint_mtime_ns: int | None = None
     built: str = ""
@@ -187,6 +193,23 @@ class Manifest:
             ) from error
 
 
+def check_size(size: str, manifest: Manifest, folder: Path) -> None:
+    """Raise a ValueError if the program in `folder` cannot be used with infer.py's `size=`."""
+    if size not in ("model", "input", "tile"):
+        raise ValueError(f"size={size} is not known: use model, input or tile")
+    _, height, width = manifest.input_shape
+    if size == "input" and manifest.program.sizes is None:
+        raise ValueError(
+            f"size=input needs a program that takes any size, and that in {folder} takes {width}x{height} pixels alone:"
+            " export again with size=dynamic, or use size=tile"
+        )
+    if size != "model" and manifest.output_shape[1:] != [height, width]:
+        raise ValueError(
+            f"size={size} needs a generator whose outputs have the size of its inputs, and that in {folder} makes"
+            f" {manifest.output_shape[2]}x{manifest.output_shape[1]} of {width}x{height} pixels: use size=model"
+        )
+
+
 def program_of(record: object) -> Program:
     """The inverse of `dataclasses.asdict`.
 
@@ -196,7 +219,8 @@ def program_of(record: object) -> Program:
     if not isinstance(record, dict):
         raise ValueError("program is not an object")
     fields.check(record, fields.PROGRAM)
-    program = Program(**record)
+    sizes = record.get("sizes")
+    program = Program(**record | {"sizes": sizes and Sizes(**sizes)})
     if program.max_batch is not None and program.max_batch < program.min_batch:
         raise ValueError(f"max_batch={program.max_batch} is less than min_batch={program.min_batch}")
     return program

@@ -16,6 +16,7 @@ from p2p.data.pairs import Direction
 from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import fields
 from p2p.deploy.manifest import Manifest, Program
+from p2p.deploy.sizes import Sizes
 from p2p.run.trust import check_record
 from p2p.shipped import models
 from p2p.system import atomic
@@ -96,8 +97,10 @@ def manifest_of(path: Path) -> Manifest:
     """What infer.py needs to know, as of an exported program."""
     facts, digest = read(path), sha256(path)
     size = [facts.image_size, facts.image_size]
+    stride = facts.multiple or facts.image_size & -facts.image_size  # which every network of ours takes
+    sizes = Sizes([stride, stride], size, [fields.LARGEST // stride * stride] * 2, stride)
     return Manifest(
-        program=Program(backend="pytorch", file=path.name, dtype="float32", max_batch=None, versions={}),
+        program=Program(backend="pytorch", file=path.name, dtype="float32", max_batch=None, versions={}, sizes=sizes),
         program_sha256=digest,
         input_shape=[facts.input_channels, *size],
         output_shape=[facts.target_channels, *size],
@@ -106,6 +109,7 @@ def manifest_of(path: Path) -> Manifest:
         preprocess=facts.preprocess,
         multiple=facts.multiple,
         image_size=facts.image_size,
+        stride=stride,
         checkpoint=path.name,
         checkpoint_sha256=digest,
         psnr_db={},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
+
+from p2p.deploy.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,14 @@ class Signature:
         min_batch, max_batch: batches, None: any above.
         image: (C, H, W); (H, W, C) of uint8.
         dtype: a name in torch, such as "float16".
+        sizes: heights and widths that may stand in the place of the image's; None: none.
     """
 
     min_batch: int
     max_batch: int | None
     image: tuple[int, int, int]
     dtype: str
+    sizes: Sizes | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,29 +40,39 @@ class Signature:
             "max_batch": "any" if self.max_batch is None else str(self.max_batch),
             "image": "x".join(map(str, self.image)),
             "dtype": self.dtype,
-        }
+        } | ({} if self.sizes is None else {"sizes": json.dumps(asdict(self.sizes))})
 
     @classmethod
     def from_text(cls, text: dict[str, str]) -> Signature:
         """The inverse of `to_text`; other keys may be there.
 
         Raises:
-            KeyError, ValueError: this was not written by `to_text`.
+            KeyError, ValueError, TypeError: this was not written by `to_text`.
         """
         first, second, third = map(int, text["image"].split("x"))
         max_batch = None if text["max_batch"] == "any" else int(text["max_batch"])
-        return cls(int(text["min_batch"]), max_batch, (first, second, third), text["dtype"])
+        sizes = Sizes(**json.loads(text["sizes"])) if "sizes" in text else None
+        return cls(int(text["min_batch"]), max_batch, (first, second, third), text["dtype"], sizes)
 
     def check(self, images: torch.Tensor) -> None:
         """Raise a ValueError for an input of another shape or dtype."""
         count, *image = images.shape
         enough = self.min_batch <= count and (self.max_batch is None or count <= self.max_batch)
-        if not enough or tuple(image) != self.image or str(images.dtype) != f"torch.{self.dtype}":
+        if not enough or not self._fits(tuple(image)) or str(images.dtype) != f"torch.{self.dtype}":
             text, found = self.to_text(), "x".join(map(str, image))
+            if self.sizes is not None:
+                text["image"] += f" or heights and widths of {self.sizes}"
             raise ValueError(
                 f"the program takes batches of {text['min_batch']} to {text['max_batch']} images of {text['image']}"
                 f" in {self.dtype}, not {count} of {found} in {str(images.dtype).removeprefix('torch.')}"
             )
+
+    def _fits(self, image: tuple[int, ...]) -> bool:
+        if self.sizes is None or len(image) != 3:
+            return image == self.image
+        rows = 0 if self.dtype == "uint8" else 1
+        others = [place for place in range(3) if place not in (rows, rows + 1)]
+        return all(image[place] == self.image[place] for place in others) and self.sizes.hold(*image[rows : rows + 2])
 
 
 def checked(

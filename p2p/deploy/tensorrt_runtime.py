@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from p2p.deploy.signature import Signature
+from p2p.deploy.sizes import Sizes
 from p2p.system import atomic
 
 PLACE = re.compile(r"\s*In \w+ at [^\s()]+")  # in TensorRT's sources, at the end of what it logs
@@ -47,7 +48,9 @@ def runtime(name: str) -> tuple[ModuleType, Any, list[str]]:
     return library, library.Runtime(Log()), errors
 
 
-def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torch.Tensor], torch.Tensor], Signature]:
+def load(
+    path: Path, name: str, *, device: torch.device, sizes: Sizes | None = None
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], Signature]:
     """An engine of one input and one output, both (N, C, H, W), as a function on `device`, and what it takes.
 
     The function queues its work on the current stream, where it may be recorded after a first call with the same
@@ -56,6 +59,7 @@ def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torc
     Args:
         path: of the engine.
         name: of the library that it was built with, `tensorrt` or `tensorrt_rtx`.
+        sizes: heights and widths that it takes, of one that was built for several.
 
     Raises:
         RuntimeError: TensorRT says no, and why.
@@ -80,19 +84,19 @@ def load(path: Path, name: str, *, device: torch.device) -> tuple[Callable[[torc
         (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)),
         key=lambda each: engine.get_tensor_mode(each) != library.TensorIOMode.INPUT,
     )
-    signature, dtype = _signature(library, engine, taken), _dtype(library, engine, given)
-    image, met = tuple(engine.get_tensor_shape(given))[1:], set()
+    signature, dtype = _signature(library, engine, taken, sizes), _dtype(library, engine, given)
+    met: set[torch.Size] = set()
 
     def run(input_NCHW: torch.Tensor) -> torch.Tensor:
         signature.check(input_NCHW)
         input_NCHW, (_, kernels, _, context) = input_NCHW.contiguous(), held
-        output_NCHW = torch.empty(len(input_NCHW), *image, dtype=dtype, device=device)
         done(context.set_input_shape(taken, tuple(input_NCHW.shape)))
+        output_NCHW = torch.empty(tuple(context.get_tensor_shape(given)), dtype=dtype, device=device)
         done(context.set_tensor_address(taken, input_NCHW.data_ptr()))
         done(context.set_tensor_address(given, output_NCHW.data_ptr()))
         done(context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream))
-        if kernels is not None and len(input_NCHW) not in met:
-            met.add(len(input_NCHW))
+        if kernels is not None and input_NCHW.shape not in met:
+            met.add(input_NCHW.shape)
             _keep(kernels, path.with_suffix(".kernels"))
         return output_NCHW
 
@@ -130,13 +134,13 @@ def _keep(kernels: Any, path: Path) -> None:
             atomic.write(path, contents, durable=False)
 
 
-def _signature(library: ModuleType, engine: Any, name: str) -> Signature:
-    """The inputs of an engine, of which the batch alone may vary."""
-    count, *image = engine.get_tensor_shape(name)
-    least = most = count
-    if count == -1:
-        least, _, most = (shape[0] for shape in engine.get_tensor_profile_shape(name, 0))
-    return Signature(least, most, tuple(image), str(_dtype(library, engine, name)).removeprefix("torch."))
+def _signature(library: ModuleType, engine: Any, name: str, sizes: Sizes | None) -> Signature:
+    """The inputs of an engine; the profile of one for several batches or sizes has the smallest and the largest."""
+    shape = low = high = tuple(engine.get_tensor_shape(name))
+    if -1 in shape:
+        low, _, high = (tuple(each) for each in engine.get_tensor_profile_shape(name, 0))
+    dtype = str(_dtype(library, engine, name)).removeprefix("torch.")
+    return Signature(low[0], high[0], low[1:], dtype, sizes)
 
 
 def _dtype(library: ModuleType, engine: Any, name: str) -> torch.dtype:

@@ -13,11 +13,11 @@ import numpy as np
 from p2p.codecs.codec import Codec
 from p2p.data.images import frame_of, gpu_size, read_file
 from p2p.data.pairs import Pair
-from p2p.data.transforms.sizing import Sizing, to_size
+from p2p.data.transforms.sizing import Sizing, in_levels, to_size
+from p2p.deploy.sizes import Size, Sizes
 from p2p.system import atomic
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
-Size = tuple[int, int]  # height and width, in pixels
 
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 # What a system says of one name, or of one folder among others. All else, such as a full disk, concerns every image.
@@ -46,8 +46,9 @@ class Files:
 
     Args:
         codec: decodes and encodes.
-        sizing: brings a decoded frame to size.
+        sizing: brings a decoded frame to size; None leaves it at its own.
         input_shape: (C, H, W) that the exported program takes.
+        sizes: those that it takes of frames at their own sizes; None: any.
         output: folder that the written files' names are relative to.
         restore_size: write each output at the size of its input.
         gpu_decodes: what a GPU may decode: JPEG files that need no resize, as it has none, or of "any size".
@@ -57,14 +58,16 @@ class Files:
         self,
         *,
         codec: Codec,
-        sizing: Sizing,
+        sizing: Sizing | None,
         input_shape: list[int],
+        sizes: Sizes | None = None,
         output: Path,
         restore_size: bool,
         gpu_decodes: Literal["same size", "any size"] | None = None,
     ):
         self.codec = codec
         self.sizing = sizing
+        self.sizes = sizes
         self.input_shape = input_shape
         self.output = output
         self.restore_size = restore_size
@@ -76,7 +79,7 @@ class Files:
 
     def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
-        if self.gpu_decodes is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
+        if self.gpu_decodes is None or self.sizing is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
             return None
         if (size := gpu_size(data, pair.input)) is None:
             return None
@@ -127,6 +130,10 @@ class Files:
 
     def _sized(self, frame_HWC: np.ndarray, pair: Pair) -> np.ndarray:
         try:
+            if self.sizing is None:
+                if self.sizes is not None:
+                    self.sizes.around(frame_HWC.shape[:2])
+                return in_levels(frame_HWC, frame_HWC.dtype)
             sized_HWC = self.sizing(frame_HWC)
             check_size(sized_HWC, self.input_shape)
         except ValueError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
@@ -9,36 +11,36 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
 from p2p.data.pairs import Pair
-from p2p.pipelines.stages import Loaded, Stages, stacked
+from p2p.pipelines.stages import Loaded, Stages
 
 
 class Inputs(Dataset):
-    """Loads one input an index; None where it cannot be read."""
+    """Loads a group of inputs an index, those of them that can be read."""
 
-    def __init__(self, pairs: list[Pair], stages: Stages):
-        self._pairs, self._stages = pairs, stages
+    def __init__(self, groups: list[list[Pair]], stages: Stages):
+        self._groups, self._stages = groups, stages
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._groups)
 
-    def __getitem__(self, index: int) -> Loaded | None:
-        return self._stages.load(self._pairs[index])
+    def __getitem__(self, index: int) -> list[Loaded]:
+        return [image for pair in self._groups[index] if (image := self._stages.load(pair))]
 
 
 class Translator(LightningModule):
     """The exported engine where Lightning expects a module."""
 
-    def __init__(self, stages: Stages):
+    def __init__(self, stages: Stages, batch_size: int):
         super().__init__()
-        self._stages = stages
+        self._stages, self._batch_size = stages, batch_size
 
     def transfer_batch_to_device(self, batch: list[Loaded], device: torch.device, dataloader_idx: int) -> list[Loaded]:
         """Leave that to the stages."""
         return batch
 
-    def predict_step(self, batch: list[Loaded], batch_idx: int) -> np.ndarray | tuple[()]:
+    def predict_step(self, batch: list[Loaded], batch_idx: int) -> Sequence[np.ndarray]:
         """A frame for each image, uint8 (H, W, C)."""
-        return self._stages.translate(stacked(batch)) if batch else ()
+        return self._stages.outputs(batch, batch_size=self._batch_size) if batch else ()
 
 
 class Writer(BasePredictionWriter):
@@ -62,7 +64,8 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """
     if not pairs:
         return
-    loader = DataLoader(Inputs(pairs, stages), batch_size=batch_size, collate_fn=lambda each: list(filter(None, each)))
+    inputs = Inputs(stages.groups(pairs, batch_size=batch_size), stages)
+    loader = DataLoader(inputs, batch_size=1, collate_fn=lambda groups: groups[0])
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
         devices=1,
@@ -74,6 +77,6 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     stages.warmup(batch_size, images=len(pairs))
     try:
         with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
-            trainer.predict(Translator(stages), loader, return_predictions=False)
+            trainer.predict(Translator(stages, batch_size), loader, return_predictions=False)
     except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
         raise error.__context__ or error from None

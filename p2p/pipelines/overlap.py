@@ -29,7 +29,7 @@ from p2p.pipelines import sequential
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.messages import LOAD, SAVE, Task
-from p2p.pipelines.slots import SharedArray, share_pairs, share_slots
+from p2p.pipelines.slots import ROW, SharedArray, lay_out, share_pairs, share_slots, share_slots_of_any_size
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import CpuTranslator, SlotBatch
 from p2p.pipelines.workers import PART, QUEUED, Workers, default_workers
@@ -40,6 +40,7 @@ MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
 # Images, and bytes of them, of a GPU's slot that holds several small batches: most work is done once for all of them.
 GROUP, GROUP_BYTES = 32, 64 << 20
+SLOTS_BYTES = 1 << 30  # of a ring of slots of any size, unless two slots are more
 MANY_SLOTS = 8  # that a run should fill, before slots hold several batches
 NICENESS = 5  # of workers that share their cores with the engine
 
@@ -83,6 +84,8 @@ def run(
         )
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
+    if stages.any_size is not None:
+        return _run_at_any_size(pairs, stages, batch_size=batch_size, slots=slots, workers=workers)
     slot_size, image_bytes = batch_size, math.prod(manifest.input_shape) + math.prod(manifest.output_shape)
     if on_gpu:
         slot_size = batch_size * batches_per_slot(len(pairs), batch_size, image_bytes=image_bytes)
@@ -98,6 +101,9 @@ def run(
         slots * slot_size * image_bytes,
         what=f"use a smaller batch_size or fewer pipeline.slots: {slot_size} images in each of {slots} slots",
     )
+    rows = np.zeros(len(pairs), ROW)
+    rows["pair"] = range(len(pairs))
+    groups = [rows[start : start + slot_size] for start in range(0, len(pairs), slot_size)]
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
         slot_size=slot_size,
@@ -105,6 +111,42 @@ def run(
         output_shape=manifest.output_shape,
         coded=CODED_BYTES if stages.files.gpu_decodes else 0,
     )
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
+
+
+def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None, workers: int) -> None:
+    """With slots that have room for the largest group of images, one behind the other."""
+    planned = stages.planned(pairs, batch_size=batch_size)
+    pairs = [pair for group in planned for pair, _ in group]
+    groups, pixels = lay_out([[size for _, size in group] for group in planned])
+    channels = stages.engine.manifest.input_shape[0], stages.engine.manifest.output_shape[0]
+    slot_size = max(map(len, groups))
+    part, ring = plan(slot_size, workers)
+    if slots is None:
+        slots = max(2, min(ring, SLOTS_BYTES // (pixels * sum(channels))))
+    slots = min(slots, len(groups))
+    check_room(
+        slots * pixels * sum(channels),
+        what=f"use a smaller batch_size or fewer pipeline.slots: {pixels:,} pixels in each of {slots} slots",
+    )
+    arrays = share_pairs(pairs) | share_slots_of_any_size(
+        slots=slots, slot_size=slot_size, pixels=pixels, channels=channels
+    )
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
+
+
+def _run(
+    pairs: list[Pair],
+    stages: Stages,
+    groups: list[np.ndarray],
+    arrays: dict[str, SharedArray],
+    *,
+    batch_size: int,
+    workers: int,
+    part: int,
+) -> None:
+    """All but the choice of the slots."""
+    on_gpu = stages.engine.device.type == "cuda"
     with ExitStack() as stack:
         for array in arrays.values():
             stack.enter_context(array)
@@ -123,7 +165,7 @@ def run(
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:
-                _translate_all(pairs, stages, pool, translator, arrays, part=part)
+                _translate_all(pairs, groups, stages, pool, translator, arrays, part=part)
                 translator.close()
             finally:
                 spans, cpu_seconds = pool.worked()
@@ -148,12 +190,14 @@ def plan(slot_size: int, workers: int, *, on_gpu: bool = False) -> tuple[int, in
 
 def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, batch_size: int) -> CpuTranslator | GpuTranslator:
     """What has the engine between the slots."""
-    kind = GpuTranslator if stages.engine.device.type == "cuda" else CpuTranslator
+    on_gpu = stages.engine.device.type == "cuda" and stages.any_size is None
+    kind = GpuTranslator if on_gpu else CpuTranslator
     return kind(stages, arrays, batch_size=batch_size)
 
 
 def _translate_all(
     pairs: list[Pair],
+    groups: list[np.ndarray],
     stages: Stages,
     pool: Workers,
     translator: CpuTranslator | GpuTranslator,
@@ -162,12 +206,12 @@ def _translate_all(
     part: int,
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
-    slots, slot_size = loaded.shape
+    slots = len(loaded)
     free_inputs, free_outputs = list(range(slots)), list(range(slots))
     loading: deque[Loading] = deque()  # in order
     by_slot: dict[int, Loading] = {}
     saving: dict[int, int] = {}  # images of an output slot that are not on the disk
-    starts = iter(range(0, len(pairs), slot_size))
+    waiting = iter(groups)
     exhausted = False
 
     def submit(kind: int, slot: int, count: int) -> None:
@@ -179,11 +223,11 @@ def _translate_all(
 
     while True:
         while free_inputs and not exhausted:
-            start = next(starts, None)
-            if exhausted := start is None:
+            group = next(waiting, None)
+            if exhausted := group is None:
                 break
-            slot, some = free_inputs.pop(), pairs[start : start + slot_size]
-            loaded["pair"][slot, : len(some)] = range(start, start + len(some))
+            slot, some = free_inputs.pop(), [pairs[number] for number in group["pair"]]
+            loaded[slot, : len(some)] = group
             by_slot[slot] = Loading(SlotBatch(slot, some, loaded[slot, : len(some)]), missing=len(some))
             loading.append(by_slot[slot])
             submit(LOAD, slot, len(some))

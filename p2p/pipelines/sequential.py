@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2p.data.pairs import Pair
-from p2p.pipelines.stages import Stages, stacked
+from p2p.pipelines.stages import Stages
 
 
 def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
@@ -15,10 +15,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         return
     stages.warmup(batch_size, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
-        for start in range(0, len(pairs), batch_size):
-            loaded = [image for pair in pairs[start : start + batch_size] if (image := stages.load(pair))]
+        for group in stages.groups(pairs, batch_size=batch_size):
+            loaded = [image for pair in group if (image := stages.load(pair))]
             if not loaded:  # nothing of it could be read
                 continue
-            frames_NHWC = stages.translate(stacked(loaded))
-            for image, frame_HWC in zip(loaded, frames_NHWC, strict=True):
+            for image, frame_HWC in zip(loaded, stages.outputs(loaded, batch_size=batch_size), strict=True):
                 stages.save(image.pair, frame_HWC, image.size)

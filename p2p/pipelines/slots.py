@@ -13,8 +13,9 @@ import numpy as np
 from p2p.data.pairs import Pair, Source
 
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
-# of its file, if that is there as it is; of an output slot those of its output, if that lies in the frame's place.
-ROW = np.dtype([("pair", "i8"), ("height", "i4"), ("width", "i4"), ("state", "i4"), ("coded", "i4")])
+# of its file, if that is there as it is; of an output slot those of its output, if that lies in the frame's place; in a
+# slot of any size also at which of its pixels the image begins.
+ROW = np.dtype([("pair", "i8"), ("at", "i8"), ("height", "i4"), ("width", "i4"), ("state", "i4"), ("coded", "i4")])
 # States: uint8, or float32 for more than 8 bits; a JPEG file; not to be had.
 FRAME, HIGH_DEPTH, CODED, FAILED = range(4)
 
@@ -126,6 +127,46 @@ def share_slots(
         "loaded": SharedArray(ring, ROW),  # of the rows of input slots
         "saved": SharedArray(ring, ROW),  # of the rows of output slots
     } | ({"coded": SharedArray((*ring, coded), "uint8")} if coded else {})
+
+
+def share_slots_of_any_size(
+    *, slots: int, slot_size: int, pixels: int, channels: tuple[int, int]
+) -> dict[str, SharedArray]:
+    """As `share_slots`, but images lie one behind the other, each of its own size, in slots of so many pixels."""
+    ring = (slots, slot_size)
+    return {
+        "input": SharedArray((slots, pixels, channels[0]), "uint8"),
+        "high_depth": SharedArray((slots, pixels, channels[0]), "float32"),
+        "output": SharedArray((slots, pixels, channels[1]), "uint8"),
+        "loaded": SharedArray(ring, ROW),
+        "saved": SharedArray(ring, ROW),
+    }
+
+
+def lay_out(groups: list[list[tuple[int, int] | None]]) -> tuple[list[np.ndarray], int]:
+    """For the heights and widths of each group's images their `ROW`s, and the pixels that the largest group takes.
+
+    One that nobody knows is of an image that will fail.
+    """
+    rows = np.zeros(sum(map(len, groups)), ROW)
+    rows["pair"] = range(len(rows))
+    laid, first, pixels = [], 0, 1
+    for group in groups:
+        some = rows[first : first + len(group)]
+        some["height"], some["width"] = zip(*(size or (0, 0) for size in group), strict=True)
+        ends = np.cumsum(some["height"].astype(np.int64) * some["width"])
+        some["at"][1:] = ends[:-1]
+        laid.append(some)
+        first, pixels = first + len(group), max(pixels, int(ends[-1]))
+    return laid, pixels
+
+
+def frame_in(slots: np.ndarray, slot: int, row: int, known: np.void) -> np.ndarray:
+    """The memory, (H, W, C), of a row of which that is known."""
+    if slots.ndim == 5:  # of one size
+        return slots[slot, row]
+    at, height, width = (int(known[name]) for name in ("at", "height", "width"))
+    return slots[slot, at : at + height * width].reshape(height, width, -1)
 
 
 def hwc(shape_CHW: list[int]) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -13,12 +13,15 @@ from tqdm import tqdm
 
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
+from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
-from p2p.pipelines.files import Failure, Files, Size
+from p2p.deploy.sizes import Size
+from p2p.pipelines.any_size import any_size, stacked
+from p2p.pipelines.files import Failure, Files
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
@@ -29,7 +32,7 @@ KEPT = 1000  # failures whose reasons are kept
 
 
 class Loaded(NamedTuple):
-    """An input of the network's size, (H, W, C): uint8, or float32 in [-1, 1] where its file has more than 8 bits.
+    """An input as `Files.load` gives it, (H, W, C): uint8, or float32 in [-1, 1] where its file has more than 8 bits.
 
     With the size that it had, for `save`.
     """
@@ -50,9 +53,11 @@ class Stages:
         engine, transform, codec: do the work.
         output: folder that the written files' names are relative to.
         clock: measures each stage.
-        restore_size: write each output at the size of its input.
+        size: "model", what the program was made for; "input" or "tile", see `p2p.pipelines.any_size`.
+        restore_size: of "model": write each output at the size of its input.
 
     Attributes:
+        any_size: translates images at their own sizes; None: at the model's.
         loader: decodes on the GPU, where the codec has it do that; else None.
         encoder: encodes on the GPU those outputs that it takes, where the codec has it do that; else None.
         failures: by name, why an image could not be translated; of more than KEPT the names alone, since memory is not
@@ -69,18 +74,26 @@ class Stages:
         codec: Codec,
         output: Path,
         clock: Clock,
+        size: Literal["model", "input", "tile"] = "model",
         restore_size: bool = False,
     ):
         self.engine = engine
         self.transform = transform
-        self.loader = _gpu_loader(codec, transform, engine.device, clock)
+        self.any_size = any_size(size, engine.manifest)
+        self.loader = None if self.any_size else _gpu_loader(codec, transform, engine.device, clock)
         self.encoder = codec.gpu_encoder(engine.device) if isinstance(codec, GpuCodec) else None
-        if self.encoder is not None and restore_size:
-            raise ValueError("codec.gpu_encodes and restore_size=true, which resizes on the CPU: leave one of them out")
+        if self.encoder is not None and (restore_size or self.any_size):
+            what = (
+                f"size={size}, whose outputs the CPU puts together"
+                if self.any_size
+                else ("restore_size=true, which resizes on the CPU")
+            )
+            raise ValueError(f"codec.gpu_encodes and {what}: leave one of them out")
         self.files = Files(
             codec=codec,
-            sizing=transform.sizing,
+            sizing=None if self.any_size else transform.sizing,
             input_shape=engine.manifest.input_shape,
+            sizes=engine.manifest.program.sizes if size == "input" else None,
             output=output,
             restore_size=restore_size,
             gpu_decodes=_gpu_decodes(self.loader),
@@ -94,6 +107,28 @@ class Stages:
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
         return self.files.path(name)
+
+    def groups(self, pairs: list[Pair], *, batch_size: int) -> list[list[Pair]]:
+        """The pairs that are loaded, translated and saved together, in this order: the same in every pipeline."""
+        if self.any_size is None:
+            return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+        return [[pair for pair, _ in group] for group in self.planned(pairs, batch_size=batch_size)]
+
+    def planned(self, pairs: list[Pair], *, batch_size: int) -> list[list[tuple[Pair, Size | None]]]:
+        """The `groups` of images at their own sizes, with these; None of an image that nobody can read."""
+        assert self.any_size is not None
+        sizes = [self.size_of(pair) for pair in pairs]
+        return [[(pairs[place], sizes[place]) for place in group] for group in self.any_size.groups(sizes, batch_size)]
+
+    def size_of(self, pair: Pair) -> Size | None:
+        """Height and width of an input, by its header, or if need be decoded; None where it cannot be read."""
+        if size := size_of(pair.input.path):
+            width, height = size
+            return height, width if pair.input.half is None else width // 2
+        try:
+            return self.files.load(pair, Clock())[1]
+        except Failure:  # which whoever loads it again will say
+            return None
 
     def warmup(self, batch_size: int, *, images: int) -> None:
         """Make the output's folder, and run the engine once on zeros, so that no image pays for its first-time work.
@@ -111,7 +146,8 @@ class Stages:
         )
         # Some of cuDNN's kernels add in the order in which threads arrive: files would differ from run to run.
         torch.backends.cudnn.deterministic = True
-        sizes = (batch_size, images % batch_size) if self.engine.device.type == "cuda" else (1,)
+        every = self.engine.device.type == "cuda" and self.any_size is None
+        sizes = (batch_size, images % batch_size) if every else (1,)
         with self.clock("warmup"):
             for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
@@ -159,6 +195,28 @@ class Stages:
         if frames_NHWC.dtype == torch.uint8:
             return self.engine.frames(frames_NHWC)
         return to_frames(self.engine(from_frames(frames_NHWC)))
+
+    def outputs(self, images: list[Loaded], *, batch_size: int) -> Sequence[np.ndarray]:
+        """Of a group that was loaded an output each, uint8 (H, W, C'). Waits for the GPU."""
+        if self.any_size is None:
+            return self.translate(stacked([image.frame_HWC for image in images]))
+        channels = self.engine.manifest.output_shape[0]
+        outputs = [np.empty((*image.frame_HWC.shape[:2], channels), np.uint8) for image in images]
+        self.fill([image.frame_HWC for image in images], outputs, batch_size=batch_size)
+        return outputs
+
+    def fill(self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], *, batch_size: int) -> None:
+        """`outputs` of images at their own sizes, into memory that is there."""
+
+        def generate(frames_NHWC: torch.Tensor) -> torch.Tensor:  # a copy: a program may return the same memory
+            done = self.parts(
+                len(frames_NHWC), lambda part: self.generate(frames_NHWC[part].to(self.engine.device)).clone()
+            )
+            return done[0] if len(done) == 1 else torch.cat(done)
+
+        assert self.any_size is not None
+        with self.clock("generate", len(frames)):
+            self.any_size.translate(frames, outputs, generate, batch_size=batch_size)
 
     def translate(self, frames_NHWC: torch.Tensor) -> np.ndarray:
         """What `generate` takes -> uint8 (N, H, W, C') on the host. Waits for the GPU."""
@@ -210,14 +268,6 @@ def _gpu_decodes(loader: GpuLoader | None) -> Literal["same size", "any size"] |
         print(f"{reason}: what is to be resized is decoded and resized by the CPU")
         return "same size"
     return "any size"
-
-
-def stacked(images: list[Loaded]) -> torch.Tensor:
-    """What `Stages.generate` takes of them: uint8, or float32 where one of them is."""
-    frames = [torch.from_numpy(np.array(image.frame_HWC, order="C"))[None] for image in images]
-    if any(frame.is_floating_point() for frame in frames):
-        frames = [from_frames(frame).permute(0, 2, 3, 1) for frame in frames]
-    return torch.cat(frames)
 
 
 class Pipeline(Protocol):

@@ -14,7 +14,7 @@ from p2p.batch import from_frames
 from p2p.data.pairs import Pair
 from p2p.pipelines.files import Failure
 from p2p.pipelines.messages import Failed
-from p2p.pipelines.slots import FAILED, HIGH_DEPTH
+from p2p.pipelines.slots import FAILED, HIGH_DEPTH, frame_in
 from p2p.pipelines.stages import Stages
 
 
@@ -69,7 +69,7 @@ def gather(batch: SlotBatch, rows: list[int], input_NHWC: np.ndarray, high_depth
 
 
 class CpuTranslator:
-    """Translates a batch while the host waits; the workers do not."""
+    """Translates a batch while the host waits; the workers do not. Images at their own sizes also on a GPU."""
 
     depth = 1
 
@@ -85,10 +85,24 @@ class CpuTranslator:
     def start(self, batch: SlotBatch, slot: int) -> None:
         """Translate a slot into an output slot."""
         first = 0
+        if self._stages.any_size is not None:
+            self._fill(batch, slot)
+            return
         for rows in batches(batch.rows, self._batch_size):
             translated = self._stages.translate(gather(batch, rows, *self._inputs))
             self._output_NHWC[slot, first : first + len(rows)] = translated
             first += len(rows)
+        self._done.append((batch, slot))
+
+    def _fill(self, batch: SlotBatch, slot: int) -> None:
+        """`start` of images at their own sizes, on a GPU, too."""
+        frames, outputs = [], []
+        for row in batch.rows:
+            found = batch.found[row]
+            slots = self._inputs[int(found["state"] == HIGH_DEPTH)]
+            frames.append(frame_in(slots, batch.slot, row, found))
+            outputs.append(frame_in(self._output_NHWC, slot, len(outputs), found))
+        self._stages.fill(frames, outputs, batch_size=self._batch_size)
         self._done.append((batch, slot))
 
     def ready(self) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from p2p.data.pairs import Pair
 from p2p.pipelines.files import Failure
 from p2p.pipelines.messages import ANSWER, LOAD, STAGES, TASK, Answer, Broken, Failed, Note, Setup, Span, Task, lane
-from p2p.pipelines.slots import CODED, FAILED, FRAME, HIGH_DEPTH, PairTable, SharedArray
+from p2p.pipelines.slots import CODED, FAILED, FRAME, HIGH_DEPTH, PairTable, SharedArray, frame_in
 from p2p.system.memory import keep_freed_memory
 
 KEPT = 64 << 20  # bytes that a worker keeps of what images took: those of 16 megapixels, as a frame
@@ -95,7 +95,10 @@ class Worker:
             try:
                 data, coded = self._read(pair, found)
                 if not coded:
+                    room = int(found["height"]) * int(found["width"])
                     frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
+                    if self._files.sizing is None and frame_HWC.shape[0] * frame_HWC.shape[1] > room:
+                        raise Failure("decode", f"cannot use {pair.input.path}: it was replaced meanwhile")
             except Failure as error:
                 found["state"], failed[row] = FAILED, error.args
                 continue
@@ -105,7 +108,8 @@ class Worker:
                 continue
             with self._clock("preprocess", images=0):
                 high_depth = frame_HWC.dtype != np.uint8
-                (self._high_depth_NHWC if high_depth else self._input_NHWC)[task.slot, row] = frame_HWC
+                slots = self._high_depth_NHWC if high_depth else self._input_NHWC
+                frame_in(slots, task.slot, row, found)[:] = frame_HWC
                 found["state"] = HIGH_DEPTH if high_depth else FRAME
         return failed
 
@@ -130,11 +134,11 @@ class Worker:
             size = int(known["height"]), int(known["width"])
             name = self._pairs[known["pair"]].name
             try:
+                frame_HWC = frame_in(self._output_NHWC, task.slot, row, known)
                 if coded := known["coded"]:
-                    file = self._output_NHWC[task.slot, row].reshape(-1)[:coded]
-                    self._files.write(name, file.tobytes(), self._clock)
+                    self._files.write(name, frame_HWC.reshape(-1)[:coded].tobytes(), self._clock)
                 else:
-                    self._files.save(name, self._output_NHWC[task.slot, row], size, self._clock)
+                    self._files.save(name, frame_HWC, size, self._clock)
             except Failure as error:
                 failed[row] = error.args
         return failed

@@ -89,7 +89,7 @@ def test_a_run_of_any_size_needs_no_export_for_each(tmp_path):
         (64, 96),
         (64, 32),
     ]
-    assert translate(picture(70, 90), size="input").size == (70, 90) and translate(picture(70, 90)).mode == "L"
+    assert translate(picture(70, 90), restore_size=True).size == (70, 90) and translate(picture(70, 90)).mode == "L"
 
 
 @pytest.mark.parametrize(

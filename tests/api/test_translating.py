@@ -9,15 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+import p2p
 from p2p.api.load import by_pytorch
 from p2p.codecs.fast import Fast
 from p2p.data.pairs import find_inputs
 from p2p.data.transforms.sizing import Sizing
 from p2p.deploy.engine import load_engine
+from p2p.deploy.sizes import Sizes
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 from p2p.pipelines import sequential
-from tests.api.conftest import CPU, seeded
+from tests.api.conftest import CPU, exported, seeded
 from tests.conftest import picture
 from tests.pipelines.conftest import stages_for
 
@@ -65,16 +67,15 @@ def test_paths_and_pil_images_give_the_bits_of_the_files_of_infer(
     pairs = find_inputs(str(photos))
     sequential.run(pairs, stages, batch_size=batch_size)
     assert len(pairs) == 18 and not stages.failures
-    size = "input" if restore_size else "model"
     files = [pair.input.path for pair in pairs]
-    found = translate(files, size=size, batch_size=batch_size)
+    found = translate(files, restore_size=restore_size, batch_size=batch_size)
     for pair, image in zip(pairs, found, strict=True):
         with Image.open(tmp_path / f"out/{pair.name}.png") as expected:
             assert (image.mode, image.size) == (expected.mode, expected.size)
             assert image.tobytes() == expected.tobytes(), pair.name
     images = [Image.open(path) for path in files if path.suffix != ".npy"]
     alike = [image for path, image in zip(files, found, strict=True) if path.suffix != ".npy"]
-    again = translate(images, size=size, batch_size=batch_size)
+    again = translate(images, restore_size=restore_size, batch_size=batch_size)
     if batch_size == 1:  # other neighbours make other batches
         assert all(one.tobytes() == other.tobytes() for one, other in zip(again, alike, strict=True))
 
@@ -113,8 +114,8 @@ def test_deep_images_are_resized_in_their_own_depth(translate):
     small = translate(array)
     planes = [Image.fromarray(small[..., c]).resize((50, 40), Image.Resampling.BICUBIC) for c in range(3)]
     large = np.clip(np.stack([np.asarray(plane) for plane in planes], axis=2), 0, 1)
-    assert np.abs(translate(array, size="input") - large).max() < 1e-5
-    assert np.abs(translate(tensor(array) * 2 - 1, size="input") - (tensor(large) * 2 - 1)).max() < 1e-4
+    assert np.abs(translate(array, restore_size=True) - large).max() < 1e-5
+    assert np.abs(translate(tensor(array) * 2 - 1, restore_size=True) - (tensor(large) * 2 - 1)).max() < 1e-4
 
 
 def test_grey_images_become_three_equal_channels(translate):
@@ -133,8 +134,8 @@ def test_batches_come_back_as_batches(translate):
     assert (translate(frames, batch_size=1) == one_by_one).all()
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)
     assert (translate(images, batch_size=1).permute(0, 2, 3, 1).numpy() == one_by_one).all()
-    assert translate(frames, size="input").shape == frames.shape
-    assert translate(images / 127.5 - 1, size="input").shape == images.shape
+    assert translate(frames, restore_size=True).shape == frames.shape
+    assert translate(images / 127.5 - 1, restore_size=True).shape == images.shape
 
 
 def test_a_list_of_all_kinds_and_sizes(translate, tmp_path):
@@ -149,7 +150,7 @@ def test_a_list_of_all_kinds_and_sizes(translate, tmp_path):
         assert (translate(floats) - found[4]).abs().max() < 1e-5
         assert found[5].dtype == torch.uint8 and found[6].shape == (32, 32, 3)
     assert translate([]) == [] and len(translate((RGB, RGB))) == 2
-    assert translate([RGB, picture(9, 70)], size="input")[1].size == (9, 70)
+    assert translate([RGB, picture(9, 70)], restore_size=True)[1].size == (9, 70)
 
 
 def test_how_many_go_together():
@@ -246,7 +247,7 @@ def test_memory_that_is_not_there_is_not_asked_for(translate):
 def test_other_channels(tmp_path):
     translate = not_exported(UNet(in_channels=2, out_channels=4, image_size=32, width=4), channels=(2, 4))
     assert translate(np.zeros((50, 40, 2), np.float32)).shape == (32, 32, 4)
-    assert translate(torch.zeros(2, 50, 40), size="input").shape == (4, 50, 40)
+    assert translate(torch.zeros(2, 50, 40), restore_size=True).shape == (4, 50, 40)
     np.save(tmp_path / "x.npy", np.zeros((50, 40, 2), np.uint8))
     for image, sentence in (
         (picture(32, 32), "cannot translate the image: the model takes 2 channels, and it is a picture: use an array"),
@@ -312,7 +313,7 @@ def test_arrays_in_any_memory(translate, image):
     image.flags.writeable = False
     found = translate(image)
     assert found.dtype == image.dtype and (found == translate(image.copy())).all()
-    assert translate(image, size="input").shape == image.shape
+    assert translate(image, restore_size=True).shape == image.shape
 
 
 def test_tensors_in_any_memory(translate):
@@ -391,7 +392,7 @@ def test_further_mistakes(translate, tmp_path):
         with pytest.raises(ValueError, match=sentence):
             translate(image)
     for options, sentence in (
-        ({"size": "output"}, "^size=output is not known: use model or input$"),
+        ({"size": "output"}, "^size=output is not known: use model, input or tile$"),
         ({"batch_size": 0}, "^batch_size=0 is out of range: use 1 or more$"),
         ({"batch_size": 2.5}, "^batch_size=2.5 is out of range: use 1 or more$"),
         ({"batch_size": "8"}, "^batch_size=8 is out of range: use 1 or more$"),
@@ -404,3 +405,35 @@ def test_the_path_of_the_user_is_expanded(translate, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     picture(32, 32).save(tmp_path / "x.png")
     assert translate("~/x.png").tobytes() == translate(Path(tmp_path / "x.png")).tobytes()
+
+
+def test_at_their_own_sizes_as_infer_writes_them(tmp_path):
+    """Of a program of any size, of weights, and of floats, which are not rounded."""
+    network = seeded(UNet(image_size=32, width=8))
+    folder = exported(tmp_path / "export", network, stride=32, sizes=Sizes([32, 32], [32, 32], [256, 256], 32))
+    program, weights = p2p.load(folder, device="cpu"), not_exported(network)
+    photo = picture(70, 45)
+    photo.save(tmp_path / "a.png")
+    for size in ("input", "tile"):
+        stages = stages_for(load_engine(folder, device=CPU), tmp_path / size, size=size)
+        sequential.run(find_inputs(str(tmp_path / "a.png")), stages, batch_size=8)
+        expected = np.asarray(Image.open(tmp_path / size / "a.png"))
+        assert (np.asarray(program(photo, size=size)) == expected).all() and expected.std() > 20
+        for translate in (program, weights):
+            found = translate([tmp_path / "a.png", photo, np.stack([np.asarray(photo)] * 2)], size=size)
+            for each in [*found[:2], *found[2]]:
+                assert np.abs(np.asarray(each).astype(int) - expected).max() <= 1
+            floats = translate(tensor(np.asarray(photo)) / 127.5 - 1, size=size)
+            assert np.abs((floats + 1) * 127.5 - tensor(expected)).max() <= 1.01
+            assert ((floats + 1) * 127.5 % 1).abs().std() > 0.1
+    with pytest.raises(ValueError, match="cannot translate the image: it is 300x20 pixels, and the exported program"):
+        program(picture(300, 20), size="input")
+
+
+def test_what_cannot_be_at_its_own_size(translate):
+    for options, said in (
+        ({"size": "input"}, "size=input needs a program that takes any size"),
+        ({"size": "tile", "restore_size": True}, "restore_size=True applies only to size=model"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            translate(RGB, **options)

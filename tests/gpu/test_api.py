@@ -57,10 +57,10 @@ def test_tensors_stay_on_their_device(translate):
         found = translate(images.to("cuda", dtype))
         assert (found.device, found.dtype, found.shape) == (CUDA, dtype, images.shape)
         assert (found.cpu().float() - expected).abs().max() < 0.05
-    assert expected.device.type == "cpu" and translate(images.cuda(), size="input").is_cuda
+    assert expected.device.type == "cpu" and translate(images.cuda(), restore_size=True).is_cuda
     frames = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(translate(frames.cuda()).cpu(), translate(frames))
-    assert translate(torch.rand(3, 50, 70, device="cuda"), size="input").shape == (3, 50, 70)
+    assert translate(torch.rand(3, 50, 70, device="cuda"), restore_size=True).shape == (3, 50, 70)
     layer = torch.nn.Conv2d(3, 1, 3).cuda()
     layer(translate(images.cuda())).sum().backward()
     assert layer.weight.grad is not None

@@ -51,7 +51,8 @@ class Negative:
     device = CPU
     channels = 3
     takes_frames = False
-    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16])
+    program = SimpleNamespace(sizes=None, min_batch=1)
+    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16], stride=4, program=program)
 
     def __call__(self, input_NCHW):
         return -input_NCHW
@@ -60,16 +61,9 @@ class Negative:
         return 255 - frames_NHWC
 
 
-def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", restore_size=False):
+def stages_for(engine, output, *, codec=None, image_size=32, preprocess="resize_and_crop", **options):
     transform = Torchvision(image_size=image_size, preprocess=preprocess)
-    return Stages(
-        engine=engine,
-        transform=transform,
-        codec=codec or Pillow(),
-        output=output,
-        clock=Clock(),
-        restore_size=restore_size,
-    )
+    return Stages(engine=engine, transform=transform, codec=codec or Pillow(), output=output, clock=Clock(), **options)
 
 
 def files(folder):

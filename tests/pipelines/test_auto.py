@@ -114,11 +114,9 @@ def test_a_pipeline_of_another_package(many, tmp_path, monkeypatch):
 
 
 BACKWARDS = """
-from p2p.pipelines.stages import stacked
-
 def run(pairs, stages, *, batch_size):
     stages.warmup(1, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
         for image in [stages.load(pair) for pair in reversed(pairs)]:
-            stages.save(image.pair, stages.translate(stacked([image]))[0], image.size)
+            stages.save(image.pair, stages.outputs([image], batch_size=1)[0], image.size)
 """

@@ -64,10 +64,7 @@ class Sizing:
         if self.crops:
             self.check_crop(height, width)
             sized_HWC = self.crop(sized_HWC[None])[0]
-        if sized_HWC.dtype == np.uint8:
-            return sized_HWC
-        # Bicubic overshoots where it is not held to 8 bits.
-        return np.clip(normalize(sized_HWC, WHITE[frame_HWC.dtype]), -1.0, 1.0)
+        return in_levels(sized_HWC, frame_HWC.dtype)
 
     def scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size.
@@ -114,6 +111,14 @@ class Sizing:
 
     def _rounded(self, side: int) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
+
+
+def in_levels(frame_HWC: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A frame, in the range of one of that dtype -> uint8 as it is, of higher depth float32 in [-1, 1]."""
+    if frame_HWC.dtype == np.uint8:
+        return frame_HWC
+    # Bicubic overshoots where it is not held to 8 bits.
+    return np.clip(normalize(frame_HWC.astype(np.float32), WHITE[dtype]), -1.0, 1.0)
 
 
 def check_side(key: str, value: int) -> None:

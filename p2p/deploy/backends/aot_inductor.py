@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from p2p.deploy.instructions import instructions
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.signature import Signature
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.torch_export import trace
 from p2p.system.gpu_faults import of_gpu
 from p2p.system.quiet import quiet
@@ -52,6 +54,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
     max_autotune: bool = False,
     rewrites: Sequence[str] = ("last", "blocks"),
 ) -> Program:
@@ -63,6 +66,7 @@ def export(
         precision: "fp16", "bf16" or "fp32"; None: fp16 on a GPU and fp32 on a CPU.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone, with faster code, because
             the compiler knows every size. Otherwise it tunes for the largest.
+        sizes: heights and widths that it takes; None: those of the example alone.
         max_autotune: try Triton's kernels against the vendor's for every convolution, and keep the faster one. On a
             GPU that takes minutes.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -76,12 +80,12 @@ def export(
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     dtype = dtype_of(precision or ("fp16" if gpu else "fp32"))
     device = torch.device("cuda" if gpu else "cpu")
-    batches = {"min_batch": min_batch, "max_batch": max_batch}
+    shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
     program = trace(
-        generator, example, dtype=dtype, device=device, channels_last=gpu is not None, **batches, rewrites=rewrites
+        generator, example, dtype=dtype, device=device, channels_last=gpu is not None, **shapes, rewrites=rewrites
     )
     io = described(dtype, example)
-    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"], sizes)
     facts = signature.to_text() | {"device": device.type, "cpu": instructions()}
     options = {
         # Weights become constants, which the compiler lays out as its kernels read them: on a CPU 1.4 times as fast.
@@ -108,8 +112,7 @@ def export(
         backend="aot_inductor",
         file="generator.pt2",
         **io,
-        min_batch=min_batch,
-        max_batch=max_batch,
+        **shapes,
         versions=versions("triton") if gpu else versions(),
         gpu=gpu,
     )
@@ -128,7 +131,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
         try:
             facts = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
             signature = Signature.from_text(facts)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a package of AOT Inductor, or is damaged: export again") from error
         lacking = sorted(set(facts["cpu"].split()).difference(instructions().split()))
         if facts["device"] != device.type:

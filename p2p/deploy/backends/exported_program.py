@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from p2p.deploy.backend import Run
 from p2p.deploy.manifest import Program
 from p2p.deploy.precision import Precision, dtype_of
 from p2p.deploy.signature import checked
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.torch_export import export_graph
 
 VERSIONS = {"torch": "not older"}  # than what has written the file
@@ -31,6 +33,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
     rewrites: Sequence[str] = ("last",),
 ) -> Program:
     """Write `generator.pt2`, which `torch.export.load` reads without any of this project's code.
@@ -40,14 +43,15 @@ def export(
         example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C), N at least 1; fixes all but the batch.
         precision: "fp32" (the default), "bf16" or "fp16".
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        sizes: heights and widths that it takes; None: those of the example alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
         ValueError: min_batch and max_batch contradict each other.
     """
     dtype = dtype_of(precision or "fp32")
-    batches = {"min_batch": min_batch, "max_batch": max_batch}
-    return export_graph("exported_program", generator, example, folder, dtype=dtype, **batches, rewrites=rewrites)
+    shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
+    return export_graph("exported_program", generator, example, folder, dtype=dtype, **shapes, rewrites=rewrites)
 
 
 def load(program: Program, folder: Path, *, device: torch.device) -> Run:

@@ -10,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from p2p.deploy.backend import Run
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.signature import Signature
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.torch_export import trace
 from p2p.system.quiet import quiet
 
@@ -41,6 +43,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
     rewrites: Sequence[str] = ("last",),
 ) -> Program:
     """Write `generator.onnx`, opset 18, from `input_NCHW` to `output_NCHW`, or NHWC of frames, weights inside.
@@ -51,6 +54,7 @@ def export(
         precision: "fp16" or "fp32"; None: fp16 if there is a GPU, else fp32. ONNX Runtime's CPU kernels compute fp16
             in fp32, with conversions around them; it has no convolution in bf16.
         min_batch, max_batch: the batches it takes; None: any above. Equal: that one alone.
+        sizes: heights and widths that it takes; None: those of the example alone.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
 
     Raises:
@@ -69,9 +73,10 @@ def export(
         raise ValueError(
             f"the generator has {size / 2**30:.1f} GiB of weights, an ONNX file at most 2: use backend=auto"
         )
-    program = trace(generator, example, dtype=dtype, min_batch=min_batch, max_batch=max_batch, rewrites=rewrites)
+    shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
+    program = trace(generator, example, dtype=dtype, **shapes, rewrites=rewrites)
     io = described(dtype, example)
-    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"], sizes)
     path = folder / "generator.onnx"
     layout = "NCHW" if example.is_floating_point() else "NHWC"
     names = {"input_names": [f"input_{layout}"], "output_names": [f"output_{layout}"]}
@@ -87,8 +92,7 @@ def export(
         backend="onnx",
         file="generator.onnx",
         **io,
-        min_batch=min_batch,
-        max_batch=max_batch,
+        **shapes,
         versions=versions(*PACKAGES, "onnxruntime-gpu"),
     )
 
@@ -131,7 +135,11 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     def run(images: torch.Tensor) -> torch.Tensor:
         signature.check(images)
         images = images.contiguous()
-        outputs = torch.empty(len(images), *given.shape[1:], dtype=dtype, device=device)
+        shape = [len(images), *given.shape[1:]]
+        if signature.sizes is not None:
+            rows = 1 if dtype == torch.uint8 else 2
+            shape[rows : rows + 2] = images.shape[rows : rows + 2]
+        outputs = torch.empty(shape, dtype=dtype, device=device)
         binding = session.io_binding()
         for bind, name, tensor in (
             (binding.bind_input, taken.name, images),
@@ -154,15 +162,21 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
 
 
 def _describe(path: Path, signature: Signature) -> None:
-    """Check the file, name its batch dimension, and write into it what it takes."""
+    """Check the file, name what may vary in its shapes, and write into it what it takes."""
     import onnx
 
     model = onnx.load(path)
-    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # such as "s21"; empty if the batch is fixed
+    taken = [dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim]  # "s21", "32*s39"
+    names = {
+        "batch": taken[0],
+        "rows": taken[rows := 1 if signature.dtype == "uint8" else 2],
+        "columns": taken[rows + 1],
+    }
+    symbols = {re.search(r"s\d+", text)[0]: name for name, text in names.items() if text}  # no text where it is fixed
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param:
-                dimension.dim_param = re.sub(rf"\b{symbol}\b", "batch", dimension.dim_param)
+            for symbol, name in symbols.items():
+                dimension.dim_param = re.sub(rf"\b{symbol}\b", name, dimension.dim_param)
     onnx.helper.set_model_props(model, signature.to_text())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

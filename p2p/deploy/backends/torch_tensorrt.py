@@ -24,6 +24,7 @@ from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import Precision, described, dtype_of
 from p2p.deploy.rewrite import Frames
+from p2p.deploy.sizes import Sizes
 from p2p.deploy.torch_export import trace
 from p2p.system.gpu_faults import memory_full, of_gpu
 from p2p.system.quiet import quiet
@@ -53,6 +54,7 @@ def export(
     precision: Precision | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
     opt_batch: int | None = None,
     tf32: bool = False,
     rewrites: Sequence[str] = ("last", "blocks"),
@@ -67,6 +69,7 @@ def export(
         example: float32 (N, C, H, W), of `rewrite.Frames` uint8 (N, H, W, C); fixes all but the batch.
         precision: "fp16" (the default), "bf16" or "fp32".
         min_batch, max_batch: the batches it takes, None: 32. Equal: that one alone, which TensorRT makes faster.
+        sizes: heights and widths that it takes; from which on a profile is made; None: those of the example alone.
         opt_batch: the batch in between that the engine is tuned for; None: the largest.
         tf32: let "fp32" round the factors of its products to TF32's ten bits.
         rewrites: of the network before it is exported, see `p2p.deploy.rewrite.apply`; they change its speed alone.
@@ -90,18 +93,23 @@ def export(
     io = described(dtype, example)
     if isinstance(generator, Frames):
         generator, example = generator.network, from_frames(example)
-    batches: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch}
-    program = trace(generator, example, dtype=dtype, device=device, **batches, rewrites=rewrites)
-    image = tuple(example.shape[1:])
-    static = min_batch == max_batch
-    profile = {"min_shape": min_batch, "opt_shape": opt_batch, "max_shape": max_batch}
-    sizes = {"shape": (max_batch, *image)} if static else {key: (size, *image) for key, size in profile.items()}
+    shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
+    program = trace(generator, example, dtype=dtype, device=device, **shapes, rewrites=rewrites)
+    channels, *size = example.shape[1:]
+    least, best, most = (size, size, size) if sizes is None else (sizes.min, sizes.opt, sizes.max)
+    profile = {
+        "min_shape": (min_batch, channels, *least),
+        "opt_shape": (opt_batch, channels, *best),
+        "max_shape": (max_batch, channels, *most),
+    }
+    if len({*profile.values()}) == 1:
+        profile = {"shape": profile["max_shape"]}
     *_, errors = tensorrt_runtime.runtime(name)
     errors.clear()
     try:
         with quiet():  # it warns of its own graph surgery
             engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-                program, [torch_tensorrt.Input(**sizes, dtype=dtype)], disable_tf32=not tf32
+                program, [torch_tensorrt.Input(**profile, dtype=dtype)], disable_tf32=not tf32
             )
     except Exception as error:  # TensorRT says no in many ways; TensorRT-RTX 1.4 to transposed convolutions in bf16
         if of_gpu(error):
@@ -117,8 +125,7 @@ def export(
         backend="torch_tensorrt",
         file="generator.engine",
         **io,
-        min_batch=min_batch,
-        max_batch=max_batch,
+        **shapes,
         versions=versions(*CONVERTERS, *RUNTIMES.values()),
         gpu=torch.cuda.get_device_name(),
     )
@@ -138,7 +145,7 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     name = "tensorrt_rtx" if RTX in program.versions else "tensorrt"
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"{path} needs the package {name}, which is not installed: pip install {RUNTIMES[name]}")
-    run, signature = tensorrt_runtime.load(path, name, device=device)
+    run, signature = tensorrt_runtime.load(path, name, device=device, sizes=program.sizes)
     dtype = getattr(torch, signature.dtype)
     if program.dtype != "uint8":
         return Captured(run, device=device, dtype=dtype)

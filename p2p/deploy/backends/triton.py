@@ -20,11 +20,12 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.deploy.backend import Run
-from p2p.deploy.cuda_graph import Captured
+from p2p.deploy.cuda_graph import MAX_GRAPHS, Captured
 from p2p.deploy.manifest import Program, versions
 from p2p.deploy.precision import DTYPES, EIGHT_BITS, Precision, described
 from p2p.deploy.rewrite import Frames
 from p2p.deploy.signature import Signature, check_batches
+from p2p.deploy.sizes import Sizes
 
 VERSIONS = {"triton": "minor"}  # tiles that fit the shared memory of one may not fit that of another
 
@@ -46,6 +47,7 @@ def export(
     precision: Precision | Literal["int8", "fp8"] | None = None,
     min_batch: int = 1,
     max_batch: int | None = None,
+    sizes: Sizes | None = None,
 ) -> Program:
     """Write `generator.pt`: packed weights and the tiles of this GPU.
 
@@ -58,6 +60,7 @@ def export(
         precision: "fp16" (the default) or "bf16"; "int8" or "fp8" for the inner layers, see
             `p2p.deploy.kernels.quantize`.
         min_batch, max_batch: the batches it takes, None: 32; tiles are chosen for these two and for 8.
+        sizes: heights and widths that it takes, with the tiles of the example's; None: those of the example alone.
 
     Raises:
         ValueError: there is no such GPU, the generator or the precision is another, or the batches contradict each
@@ -79,7 +82,7 @@ def export(
         )
     dtype = DTYPES.get(precision, torch.float16)
     io = described(dtype, example)
-    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"])
+    signature = Signature(min_batch, max_batch, tuple(example.shape[1:]), io["dtype"], sizes)
     if isinstance(generator, Frames):
         generator, example = generator.network, from_frames(example)
     try:
@@ -113,6 +116,7 @@ def export(
         precision=precision if precision in EIGHT_BITS else io["precision"],
         min_batch=min_batch,
         max_batch=max_batch,
+        sizes=sizes,
         versions=versions("triton"),
         gpu=torch.cuda.get_device_name(),
     )
@@ -132,23 +136,25 @@ def load(program: Program, folder: Path, *, device: torch.device) -> Run:
     try:
         record = torch.load(path, map_location=device, weights_only=True)
         signature = Signature.from_text(record["takes"])
-    except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} is not a program of backend=triton, or is damaged: export again") from error
     down, up = ([Layer(**layer) for layer in record[name]] for name in ("down", "up"))
     weights, tuned = Weights(down, up, record["skips"]), sorted(record["tiles"])
-    networks: dict[int, UNetKernels] = {}
+    networks: dict[torch.Size, UNetKernels] = {}
 
     def run(images: torch.Tensor) -> torch.Tensor:
         signature.check(images)
         batch = len(images)
-        if batch not in networks:
-            height, width = signature.size
+        if images.shape not in networks:
+            height, width = images.shape[1:3] if signature.dtype == "uint8" else images.shape[2:]
             kernels = UNetKernels(weights, batch=batch, height=height, width=width, device=device)
             nearest = tuned[min(bisect.bisect_left(tuned, batch), len(tuned) - 1)]
             kernels.tune([Tile(*tile) for tile in record["tiles"][nearest]])
-            networks[batch] = kernels  # not before: where memory ran out, its buffers go
+            if len(networks) > MAX_GRAPHS:  # the last one is in no graph, which would go on using its buffers
+                networks.popitem()
+            networks[images.shape] = kernels  # not before: where memory ran out, its buffers go
         if signature.dtype != "uint8":
-            return networks[batch](images)
-        return to_frames(networks[batch](from_frames(images).to(weights.down[0].weight.dtype)))
+            return networks[images.shape](images)
+        return to_frames(networks[images.shape](from_frames(images).to(weights.down[0].weight.dtype)))
 
     return Captured(run, device=device, dtype=getattr(torch, signature.dtype))

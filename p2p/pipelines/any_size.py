@@ -1,0 +1,194 @@
+"""Images at their own sizes, between loading and saving: each whole, or in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from p2p.batch import from_frames
+from p2p.data.transforms.tiling import BITS, Axis, grid, pad, tiles_of
+from p2p.deploy.manifest import Manifest
+from p2p.deploy.sizes import Size, Sizes
+
+T = TypeVar("T")
+Generate = Callable[[torch.Tensor], torch.Tensor]  # frames of one size, (N, H, W, C) -> (N, H, W, C') on any device
+
+GROUP = 4  # batches of tiles that the images of a group have together: the last batch alone is not full
+
+
+class AnySize(Protocol):
+    """What `size=` chooses besides "model"."""
+
+    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
+        """The places of images that are loaded, translated and saved together; None: nobody knows that size yet."""
+
+    def translate(
+        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+    ) -> None:
+        """Frames as they are loaded, each (H, W, C), into `outputs`, uint8 (H, W, C') of the same sizes."""
+
+
+def any_size(size: str, manifest: Manifest) -> AnySize | None:
+    """What does it, with a program for which `p2p.deploy.sizes.check_size` allows it; None for "model"."""
+    match size:
+        case "input":
+            assert manifest.program.sizes is not None
+            return Whole(manifest.program.sizes)
+        case "tile":
+            _, height, width = manifest.input_shape
+            return Tiles((height, width), manifest.stride or manifest.multiple or 1)
+    return None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Each image at once, mirrored at its right and lower border to the next size that the program takes."""
+
+    sizes: Sizes
+
+    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
+        """Up to `batch_size` images of which the program sees one size."""
+        full, filling = [], {}
+        for place, size in enumerate(sizes):
+            seen = self._seen(size) or place  # one that will be refused is alone
+            group = filling.setdefault(seen, [])
+            group.append(place)
+            if len(group) == batch_size:
+                full.append(filling.pop(seen))
+        return [*full, *filling.values()]
+
+    def _seen(self, size: Size | None) -> Size | None:
+        try:
+            return None if size is None else self.sizes.around(size)
+        except ValueError:
+            return None
+
+    def translate(
+        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+    ) -> None:
+        """See `AnySize`."""
+        by_size: dict[Size, list[int]] = {}
+        for place, frame_HWC in enumerate(frames):
+            by_size.setdefault(self.sizes.around(frame_HWC.shape[:2]), []).append(place)
+        for seen, places in by_size.items():
+            for some in batches(places, batch_size):
+                translated = generate(stacked([pad(frames[place], *seen) for place in some])).cpu().numpy()
+                for place, frame_HWC in zip(some, translated, strict=True):
+                    height, width, _ = outputs[place].shape
+                    outputs[place][:] = frame_HWC[:height, :width]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Each image in overlapping tiles, see `p2p.data.transforms.tiling`; those of several images share batches.
+
+    Beside the frames it takes the memory of a batch, and of a row of tiles of each image that the batch is about.
+    """
+
+    tile: Size
+    stride: int
+
+    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
+        """Neighbours that have no more tiles together than `GROUP` batches, or a single image of any size."""
+        groups: list[list[int]] = []
+        held = 0
+        for place, size in enumerate(sizes):
+            tiles = 1 if size is None else tiles_of(size, self.tile, self.stride)
+            if not groups or held + tiles > GROUP * batch_size:
+                groups.append([])
+                held = 0
+            groups[-1].append(place)
+            held += tiles
+        return groups
+
+    def translate(
+        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+    ) -> None:
+        """See `AnySize`."""
+        axes = [grid(frame_HWC.shape[:2], self.tile, self.stride) for frame_HWC in frames]
+        canvases: dict[int, Canvas] = {}
+        places = (
+            (image, row, column)
+            for image, (rows, columns) in enumerate(axes)
+            for row in range(len(rows.starts))
+            for column in range(len(columns.starts))
+        )
+        for some in batches(places, batch_size):
+            tiles = generate(stacked([self._cut(frames[image], *axes[image], *at) for image, *at in some]))
+            for (image, row, column), tile_HWC in zip(some, tiles, strict=True):
+                if image not in canvases:
+                    canvases[image] = Canvas(*axes[image], outputs[image], tile_HWC)
+                canvases[image].add(row, column, tile_HWC)
+                if (row, column) == (len(axes[image][0].starts) - 1, len(axes[image][1].starts) - 1):
+                    canvases.pop(image).finish()
+
+    def _cut(self, frame_HWC: np.ndarray, rows: Axis, columns: Axis, row: int, column: int) -> np.ndarray:
+        top, left = rows.starts[row], columns.starts[column]
+        return pad(frame_HWC[top : top + rows.tile, left : left + columns.tile], *self.tile)
+
+
+class Canvas:
+    """An output that is filled by its tiles, row after row of them from left to right. Holds one row's sums.
+
+    Args:
+        rows, columns: where tiles lie.
+        output_HWC: what is filled, on the host: uint8, or float32 of which tiles are, too.
+        like_HWC: a tile, for its device.
+    """
+
+    def __init__(self, rows: Axis, columns: Axis, output_HWC: np.ndarray, like_HWC: torch.Tensor):
+        self._rows, self._columns, self._output_HWC = rows, columns, output_HWC
+        self._down, self._across = (
+            torch.from_numpy(axis.weights).to(like_HWC.device)[..., None] for axis in (rows, columns)
+        )
+        width = columns.starts[-1] + columns.tile
+        dtype = torch.int32 if output_HWC.dtype == np.uint8 else torch.float32
+        self._sums_HWC = torch.zeros(rows.tile, width, like_HWC.shape[2], dtype=dtype, device=like_HWC.device)
+        self._row = 0
+
+    def add(self, row: int, column: int, tile_HWC: torch.Tensor) -> None:
+        """A tile, of the output's dtype."""
+        if row > self._row:
+            self._put(through := self._rows.starts[row] - self._rows.starts[self._row])
+            below = self._sums_HWC[through:].clone()
+            self._sums_HWC.zero_()[: len(below)] = below
+            self._row = row
+        left = self._columns.starts[column]
+        weights = self._down[row][:, None] * self._across[column]
+        self._sums_HWC[:, left : left + self._columns.tile] += tile_HWC.to(self._sums_HWC.dtype) * weights
+
+    def finish(self) -> None:
+        """After the last tile."""
+        self._put(self._rows.tile)
+
+    def _put(self, count: int) -> None:
+        """So many rows of the sums are complete, and not needed any more."""
+        top = self._rows.starts[self._row]
+        part_HWC = self._output_HWC[top : top + count]
+        height, width, _ = part_HWC.shape
+        done = self._sums_HWC[:height, :width]
+        if done.is_floating_point():
+            part_HWC[:] = done.div_(1 << 2 * BITS).cpu().numpy()
+        else:
+            done.add_(1 << 2 * BITS - 1).bitwise_right_shift_(2 * BITS)
+            part_HWC[:] = done.to(torch.uint8).cpu().numpy()
+
+
+def stacked(frames: Sequence[np.ndarray]) -> torch.Tensor:
+    """Frames of one size as `Stages.generate` takes them: uint8, or float32 in [-1, 1] where one of them is."""
+    tensors = [torch.from_numpy(np.array(frame_HWC, order="C"))[None] for frame_HWC in frames]
+    if any(tensor.is_floating_point() for tensor in tensors):
+        tensors = [from_frames(tensor).permute(0, 2, 3, 1) for tensor in tensors]
+    return torch.cat(tensors)
+
+
+def batches(some: Sequence[T] | Iterator[T], batch_size: int) -> Iterator[list[T]]:
+    """So many at a time."""
+    rest = iter(some)
+    while batch := list(islice(rest, batch_size)):
+        yield batch
