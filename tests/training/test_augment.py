@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from p2p.batch import Batch
 from p2p.losses.feature_matching import FeatureMatching
 from p2p.training.augment import augmented, check_changes
+from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 SIDE = 16
 
@@ -78,6 +80,23 @@ def test_gradients_come_through(images):
         return augmented(image, image, ["translation", "cutout"])[1]
 
     assert torch.autograd.gradcheck(through, [image])
+
+
+def test_the_discriminator_sees_changed_pairs_in_all_its_passes(tmp_path):
+    seen = []
+
+    class Seeing(TinyDiscriminator):
+        def forward(self, a, b):
+            seen.append((a, b))
+            return super().forward(a, b)
+
+    torch.manual_seed(0)
+    batch = Batch(["x"], *(torch.rand(2, 1, 3, 16, 16) + 0.1))
+    for changes, holes in ((["cutout"], True), ([], False)):
+        seen.clear()
+        fit(pix2pix(TinyGenerator(), Seeing(), augment=changes), [batch], tmp_path)
+        assert len(seen) == 3  # the target, the output in both steps
+        assert all(((image == 0).all(1).sum() >= 16) == holes for pair in seen for image in pair)
 
 
 def test_names_that_are_not_known():
