@@ -37,12 +37,7 @@ def test_none_is_forgotten():
 def test_preset(name, tmp_path):
     losses, conditional, layers, skips, batch_size = PRESETS[name]
     cfg = compose_command("train", [f"experiment={name}"], tmp_path)
-    assert (cfg.image_size, cfg.epochs, cfg.batch_size, cfg.name) == (
-        256,
-        100 if name == "modern" else 200,
-        batch_size,
-        "default",
-    )
+    assert (cfg.image_size, cfg.epochs, cfg.batch_size, cfg.name) == (256, 200, batch_size, "default")
 
     small = ["image_size=128", "generator.width=2", "discriminator.width=2", "trainer=cpu", "batch_size=1"]
     few = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
