@@ -47,5 +47,6 @@ class KeptBatches:
             for group in self._groups:
                 batch = Batch.collate([*pool.map(self._dataset.__getitem__, group)])
                 batches.append(batch.pin_memory() if self._pin else batch)
+                if len(batches) == len(self):  # before the last is given: who knows how many there are asks no further
+                    self._batches = batches
                 yield batches[-1]
-        self._batches = batches

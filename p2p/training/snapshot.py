@@ -36,11 +36,14 @@ def snapshot(state: Any) -> tuple[Any, Callable[[], None]]:
     for device, flag in arrived.items():  # behind the copies: an event of a failed GPU does not say that they are there
         flag.copy_(torch.ones(1, dtype=torch.bool, device=device), non_blocking=True)
     events = [torch.cuda.current_stream(device).record_event() for device in devices]
+    streams = [torch.cuda.Stream(device) for device in devices]  # of their own: they disturb no graph that is recorded
 
     def wait() -> None:
         try:
             for event in events:
                 event.synchronize()
+            for stream in streams:  # an event that has passed says nothing of the GPU, one that is made does
+                stream.record_event()
         except RuntimeError:
             KEPT.append((copies, arrived))
             if not all(arrived.values()):
