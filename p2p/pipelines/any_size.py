@@ -53,7 +53,8 @@ class Whole:
 
     def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
         """Up to `batch_size` images of which the program sees one size."""
-        full, filling = [], {}
+        full: list[list[int]] = []
+        filling: dict[Size | int, list[int]] = {}
         for place, size in enumerate(sizes):
             seen = self._seen(size) or place  # one that will be refused is alone
             group = filling.setdefault(seen, [])

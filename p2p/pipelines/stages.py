@@ -199,7 +199,7 @@ class Stages:
     def outputs(self, images: list[Loaded], *, batch_size: int) -> Sequence[np.ndarray]:
         """Of a group that was loaded an output each, uint8 (H, W, C'). Waits for the GPU."""
         if self.any_size is None:
-            return self.translate(stacked([image.frame_HWC for image in images]))
+            return list(self.translate(stacked([image.frame_HWC for image in images])))
         channels = self.engine.manifest.output_shape[0]
         outputs = [np.empty((*image.frame_HWC.shape[:2], channels), np.uint8) for image in images]
         self.fill([image.frame_HWC for image in images], outputs, batch_size=batch_size)

@@ -96,7 +96,8 @@ class CpuTranslator:
 
     def _fill(self, batch: SlotBatch, slot: int) -> None:
         """`start` of images at their own sizes, on a GPU, too."""
-        frames, outputs = [], []
+        frames: list[np.ndarray] = []
+        outputs: list[np.ndarray] = []
         for row in batch.rows:
             found = batch.found[row]
             slots = self._inputs[int(found["state"] == HIGH_DEPTH)]
