@@ -219,17 +219,20 @@ def test_a_run_waits_for_nothing_but_the_oldest_batch(engine, pairs, tmp_path, m
 
     Without a decoder on the GPU, which waits in a thread of its own.
     """
-    translate_all, most = overlap._translate_all, []
+    translate_all, start, most = overlap._translate_all, GpuTranslator.start, []
 
-    def strict(pairs, stages, pool, translator, *args, **options):
+    def counted(self, *given):
+        start(self, *given)
+        most.append(len(self))
+
+    def strict(*given, **options):
         torch.cuda.set_sync_debug_mode("error")
-        start = translator.start
-        monkeypatch.setattr(translator, "start", lambda *given: (start(*given), most.append(len(translator))))
         try:
-            translate_all(pairs, stages, pool, translator, *args, **options)
+            translate_all(*given, **options)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
+    monkeypatch.setattr(GpuTranslator, "start", counted)
     monkeypatch.setattr(overlap, "_translate_all", strict)
     stages = stages_for(engine, tmp_path / "out", image_size=64, codec=Pillow())
     usual = [pair for pair in pairs if pair.name not in ("30b", "30c")]
