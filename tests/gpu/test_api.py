@@ -98,3 +98,10 @@ def test_another_gpu_than_the_current_one(folder):
     images = torch.rand(2, 3, 64, 64, device="cuda:0") * 2 - 1
     assert translate(images).device == CUDA and torch.cuda.current_device() == 0
     assert (translate(images) - p2p.load(folder, device="cuda:0")(images)).abs().max() < 0.02
+
+
+def test_the_shipped_model_draws_here_what_it_draws_on_a_cpu():
+    pytest.importorskip("safetensors")  # this machine's packages are not the project's own
+    drawing = np.asarray(picture(256, 256))
+    here, there = (p2p.load("emoji", device=device)(drawing).astype(int) for device in ("cuda", "cpu"))
+    assert np.abs(here - there).mean() < 0.5
