@@ -1,4 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): less memory in training, for a third more work."""
+"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): less memory in training, for one more forward pass."""
 
 from __future__ import annotations
 
