@@ -22,7 +22,8 @@ class MultiScale(nn.Module):
 
     Args:
         scales: PatchGANs, 1 or more; pix2pixHD has 2 for 1024x512 pixels, 3 for 2048x1024.
-        input_channels, target_channels, layers, width, norm, conditional: of each, see `PatchGAN`.
+        input_channels, target_channels, layers, width, norm, conditional, spectral_norm: of each, see
+            `PatchGAN`.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class MultiScale(nn.Module):
         width: int = 64,
         norm: str = "instance",
         conditional: bool = True,
+        spectral_norm: bool = False,
     ):
         super().__init__()
         if scales < 1:
@@ -48,6 +50,7 @@ class MultiScale(nn.Module):
                 width=width,
                 norm=norm,
                 conditional=conditional,
+                spectral_norm=spectral_norm,
             )
             for _ in range(scales)
         )

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from p2p.models.init import initialize
 from p2p.models.multi_scale import MultiScale
 from p2p.models.patchgan import PatchGAN, PixelGAN
+from p2p.models.spectral import SpectralConv2d
 
 
 def mean_of_neighbours(x):
@@ -78,3 +79,10 @@ def test_activations_of_the_others_end_with_their_logits(kind, layers):
     assert torch.equal(seen[-1], network(a, b))
     first = F.leaky_relu(network[0](torch.cat([a, b], 1)), 0.2)
     torch.testing.assert_close(seen[0], first)
+
+
+def test_settings_reach_every_scale():
+    network = MultiScale(scales=2, layers=1, width=2, norm="none", conditional=False, spectral_norm=True)
+    for judge in network.scales:
+        assert not judge.conditional and judge[0].in_channels == 3
+        assert isinstance(judge[0], SpectralConv2d) and isinstance(judge[1], torch.nn.Identity)
