@@ -200,12 +200,12 @@ class Translator:
 
 
 def padded(images_NCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Mirrored at the right and at the bottom, as by `p2p.data.transforms.tiling.pad`."""
+    """With the last column and row repeated, as by `p2p.data.transforms.tiling.pad`."""
     for dim, side in zip((2, 3), size, strict=True):
         found = images_NCHW.shape[dim]
         if found != side:
-            places = np.pad(np.arange(found), (0, side - found), mode="reflect")
-            images_NCHW = images_NCHW.index_select(dim, torch.from_numpy(places).to(images_NCHW.device))
+            places = torch.arange(side, device=images_NCHW.device).clamp_(max=found - 1)
+            images_NCHW = images_NCHW.index_select(dim, places)
     return images_NCHW
 
 

@@ -105,6 +105,8 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             program = published.find(cfg.weights)
             manifest = published.manifest_of(program)
         check_size(cfg.size, manifest, program)
+        if cfg.fit not in ("stretch", "pad"):
+            raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
         codec = instantiate(cfg.codec)
         codec.check_channels(manifest.output_shape[0])
         transform = transform_for(manifest, cfg.transform)
@@ -133,6 +135,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             output=folder,
             clock=clock,
             size=cfg.size,
+            fit=cfg.fit,
             restore_size=cfg.restore_size,
         )
         check_output(folder)
@@ -141,7 +144,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             "inputs": source_of(pairs[0]),
             "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
             "restore_size": cfg.restore_size,
-            **({} if cfg.size == "model" else {"size": cfg.size}),
+            **{key: cfg[key] for key, usual in (("size", "model"), ("fit", "stretch")) if cfg[key] != usual},
             "codec": OmegaConf.to_container(cfg.codec, resolve=True),
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs

@@ -54,9 +54,14 @@ USES = {
     "infer": (
         Use(r"export|stale", lambda cfg: cfg.weights is None, "weights= names what translates"),
         Use(
-            r"restore_size|transform\.(preprocess|multiple)",
+            r"restore_size|fit|transform\.(preprocess|multiple)",
             lambda cfg: cfg.size == "model",
             "size=input and size=tile translate and write each image at its own size",
+        ),
+        Use(
+            r"transform\.(preprocess|multiple)",
+            lambda cfg: cfg.fit == "stretch",
+            "fit=pad resizes to the model's size by itself",
         ),
         Use(
             r"codec\.quality",

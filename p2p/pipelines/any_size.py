@@ -47,7 +47,7 @@ def any_size(size: str, manifest: Manifest) -> AnySize | None:
 
 @dataclass(frozen=True)
 class Whole:
-    """Each image at once, mirrored at its right and lower border to the next size that the program takes."""
+    """Each image at once, its last column and row repeated up to the next size that the program takes."""
 
     sizes: Sizes
 

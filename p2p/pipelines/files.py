@@ -13,6 +13,7 @@ import numpy as np
 from p2p.codecs.codec import Codec
 from p2p.data.images import frame_of, gpu_size, read_file
 from p2p.data.pairs import Pair
+from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.deploy.sizes import Size, Sizes
 from p2p.system import atomic
@@ -58,7 +59,7 @@ class Files:
         self,
         *,
         codec: Codec,
-        sizing: Sizing | None,
+        sizing: Sizing | Letterbox | None,
         input_shape: list[int],
         sizes: Sizes | None = None,
         output: Path,
@@ -79,8 +80,9 @@ class Files:
 
     def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
-        if self.gpu_decodes is None or self.sizing is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
+        if self.gpu_decodes is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
             return None
+        assert isinstance(self.sizing, Sizing)
         if (size := gpu_size(data, pair.input)) is None:
             return None
         try:
@@ -148,6 +150,8 @@ class Files:
             OSError: no file can be written; its `filename` is this one.
         """
         with self._failing("encode", name), clock("encode"):
+            if self.restore_size and isinstance(self.sizing, Letterbox):
+                frame_HWC = self.sizing.cut(frame_HWC, size)
             if self.restore_size:
                 frame_HWC = to_size(frame_HWC, *size)
             data = self.codec.encode(frame_HWC)

@@ -16,6 +16,7 @@ from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
 from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
+from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
@@ -54,6 +55,7 @@ class Stages:
         output: folder that the written files' names are relative to.
         clock: measures each stage.
         size: "model", what the program was made for; "input" or "tile", see `p2p.pipelines.any_size`.
+        fit: of "model": "stretch", or "pad", see `p2p.data.transforms.letterbox`.
         restore_size: of "model": write each output at the size of its input.
 
     Attributes:
@@ -75,12 +77,16 @@ class Stages:
         output: Path,
         clock: Clock,
         size: Literal["model", "input", "tile"] = "model",
+        fit: Literal["stretch", "pad"] = "stretch",
         restore_size: bool = False,
     ):
         self.engine = engine
         self.transform = transform
         self.any_size = any_size(size, engine.manifest)
-        self.loader = None if self.any_size else _gpu_loader(codec, transform, engine.device, clock)
+        sizing = None if self.any_size else transform.sizing
+        if fit == "pad":
+            sizing = Letterbox(*engine.manifest.input_shape[1:])
+        self.loader = _gpu_loader(codec, sizing, engine.device, clock)
         self.encoder = codec.gpu_encoder(engine.device) if isinstance(codec, GpuCodec) else None
         if self.encoder is not None and (restore_size or self.any_size):
             what = (
@@ -91,7 +97,7 @@ class Stages:
             raise ValueError(f"codec.gpu_encodes and {what}: leave one of them out")
         self.files = Files(
             codec=codec,
-            sizing=None if self.any_size else transform.sizing,
+            sizing=sizing,
             input_shape=engine.manifest.input_shape,
             sizes=engine.manifest.program.sizes if size == "input" else None,
             output=output,
@@ -251,13 +257,13 @@ class Stages:
         return file[:length].tobytes() if length else None
 
 
-def _gpu_loader(codec: Codec, transform: Transform, device: torch.device, clock: Clock) -> GpuLoader | None:
+def _gpu_loader(codec: Codec, sizing: object, device: torch.device, clock: Clock) -> GpuLoader | None:
     """What loads on the GPU, where the codec has it decode."""
-    if not isinstance(codec, GpuCodec) or type(transform.sizing) is not Sizing:  # another's does what it likes
+    if not isinstance(codec, GpuCodec) or type(sizing) is not Sizing:  # another's does what it likes
         return None
     if (decoder := codec.gpu_decoder(device)) is None:
         return None
-    return GpuLoader(decoder=decoder, sizing=transform.sizing, device=device, clock=clock)
+    return GpuLoader(decoder=decoder, sizing=sizing, device=device, clock=clock)
 
 
 def _gpu_decodes(loader: GpuLoader | None) -> Literal["same size", "any size"] | None:

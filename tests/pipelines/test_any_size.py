@@ -107,7 +107,7 @@ def test_size_input_is_what_the_network_makes_of_the_whole_image(made, tmp_path)
     )
     image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
-        expected = network(torch.nn.functional.pad(image, (0, 2, 0, 2), mode="reflect"))[0, :, :98, :150]
+        expected = network(torch.nn.functional.pad(image, (0, 2, 0, 2), mode="replicate"))[0, :, :98, :150]
     written = decode((tmp_path / "out/a.png").read_bytes())
     assert np.abs(written - ((expected + 1) * 127.5).permute(1, 2, 0).numpy()).max() <= 0.51
 
@@ -163,7 +163,7 @@ def tiled_by_hand(network, photo, tile, overlap, fade, step):
 
     rows, columns = along(height), along(width)
     total = np.zeros((rows[-1] + tile, columns[-1] + tile, 3))
-    padded = np.pad(photo, ((0, total.shape[0] - height), (0, total.shape[1] - width), (0, 0)), mode="reflect")
+    padded = np.pad(photo, ((0, total.shape[0] - height), (0, total.shape[1] - width), (0, 0)), mode="edge")
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
             image = torch.from_numpy(padded[top : top + tile, left : left + tile].copy()).permute(2, 0, 1)[None]
@@ -246,3 +246,22 @@ def test_a_codec_whose_files_have_no_known_header(tmp_path):
     stages = stages_for(negative, tmp_path / "out", codec=Backwards(), image_size=16, size="tile")
     sequential.run([Pair("b", Source(tmp_path / "b.bin"))], stages, batch_size=2)
     assert (decode((tmp_path / "out/b.png").read_bytes()) == 255 - np.asarray(picture(40, 30))).all()
+
+
+def test_fit_pad_keeps_proportions_and_is_cut_off_again(folder, tmp_path):
+    """Wider than high: its border is repeated above and below; restored, it is the image that was resized, and back."""
+    pairs = [pair for pair in find_inputs(str(folder)) if pair.name in ("0", "5turned", "6deep")]
+    for name, run in RUNS.items():
+        for restore in (False, True):
+            stages = stages_for(Negative(), tmp_path / f"{name}{restore}", fit="pad", restore_size=restore)
+            run(pairs, stages, batch_size=2)
+            assert not stages.failures
+    for restore in (False, True):
+        written = files(tmp_path / f"sequential{restore}")
+        assert written == files(tmp_path / f"overlap{restore}") == files(tmp_path / f"lightning{restore}")
+    photo = Image.open(folder / "0.png")  # 64x40
+    small = 255 - np.asarray(photo.resize((16, 10), Image.Resampling.BICUBIC))
+    boxed = decode((tmp_path / "overlapFalse/0.png").read_bytes())
+    assert (boxed[3:13] == small).all() and (boxed[:3] == small[:1]).all() and (boxed[13:] == small[-1:]).all()
+    restored = Image.fromarray(small).resize((64, 40), Image.Resampling.BICUBIC)
+    assert (decode((tmp_path / "overlapTrue/0.png").read_bytes()) == np.asarray(restored)).all()
