@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from p2p.models.resize import ResizeConv2d
+if TYPE_CHECKING:
+    from p2p.models.resize import ResizeConv2d
 
 
 @torch.no_grad()
 def fold_resize(network: nn.Module) -> nn.Module:
     """A copy whose `ResizeConv2d`s are ConvTranspose2ds; `network` itself is left as it is."""
+    from p2p.models.resize import ResizeConv2d  # only to export: a program runs without the code of models
+
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
