@@ -18,7 +18,7 @@ from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import some_of
 from p2p.config.pasteable import command_line, run_settings
-from p2p.config.shown import shown
+from p2p.config.shown import as_typed, shown
 from p2p.data.pairs import Pair
 from p2p.data.transforms.transform import Transform
 from p2p.deploy import published
@@ -31,6 +31,7 @@ from p2p.profiling.clock import Clock
 from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
+from p2p.run.leaves import leaves
 from p2p.system import signals
 from p2p.system.device import check_device, pick_device
 from p2p.system.folders import check_output
@@ -168,7 +169,8 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
     failed = len(stages.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
     print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
-    draw_gallery(pairs, stages, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}")
+    facts = facts_of(cfg, manifest, clock)
+    draw_gallery(pairs, stages, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
     if failed:
         reasons = some_of(list(stages.failures.values()))
         raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
@@ -215,7 +217,18 @@ def fail_blocked(pairs: list[Pair], outputs: list[Path], stages: Stages) -> list
     return [pair for pair in pairs if stages.path(pair.name).parent not in files]
 
 
-def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str) -> None:
+def facts_of(cfg: DictConfig, manifest: Manifest, clock: Clock) -> dict[str, str]:
+    """What the gallery says of the run: the program, the speed, and all settings by the names that they are set by."""
+    program, seconds = manifest.program, clock.seconds.get("e2e")
+    facts = {"backend": f"{program.backend}, {program.precision or program.dtype}", "checkpoint": manifest.checkpoint}
+    facts |= {"images/s": f"{clock.images['e2e'] / seconds:,.1f}"} if seconds else {}
+    settings = leaves(OmegaConf.to_container(cfg, resolve=True))
+    return facts | {key: shown(as_typed(value)) for key, value in settings if value is not None}
+
+
+def draw_gallery(
+    pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str, facts: dict[str, str]
+) -> None:
     """Draw it, or say why not: whether the images are translated does not depend on it."""
     from p2p.report import gallery
 
@@ -230,9 +243,8 @@ def draw_gallery(pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int
             channels=(stages.files.input_shape[0], stages.engine.manifest.output_shape[0]),
             restored=stages.files.restore_size or stages.any_size is not None,
         )
-        if entries:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            gallery.write(entries, run_dir, title=title, total=len(done))
-            print(f"look at {shown(str(run_dir / 'index.html'))} or {shown(str(run_dir / 'gallery.png'))}")
+        page = gallery.write(entries, run_dir, title=title, count=count, total=len(done), settings=facts)
+        if page is not None:
+            print(f"look at {shown(str(page))} or {shown(str(run_dir / 'gallery.png'))}")
     except Exception as error:  # of files that others change meanwhile, say; the images are there all the same
         print(f"no gallery could be drawn: {shown(str(error) or type(error).__name__)}")

@@ -50,7 +50,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "min_size": Range(1, 2**16),
     "opt_size": Range(1, 2**16),
     "max_size": Range(1, 2**16),
-    "gallery": Range(0, 1000),  # all of them are in one page, and in memory while it is made
+    "gallery": Range(0, 10_000),  # all of them are in one page
     "*_channels": Range(1, 4096),
     "*.workers": PROCESSES,
     "pipeline.slots": COUNT,

@@ -1,38 +1,57 @@
-"""A page and a picture of what was translated."""
+"""A page, a picture and a table of what was translated."""
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from p2p.batch import to_frames
+from p2p.batch import from_frames, to_frames
 from p2p.codecs.fast import encode_png
 from p2p.config.shown import shown
 from p2p.data.images import read_input, read_pair
-from p2p.data.pairs import Pair
+from p2p.data.pairs import Pair, Source
 from p2p.data.transforms.sizing import to_size
 from p2p.deploy.accuracy import psnr_db
-from p2p.report.picture import as_picture, contact_sheet, spread
+from p2p.metrics.ssim import ssim
+from p2p.report.page import address, publish
+from p2p.report.picture import contact_sheet, spread
+from p2p.report.thumbnails import longest_side, strip
 from p2p.system import atomic
 
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
+COLUMNS = ["input", "output", "target"]
 
 
 @dataclass
 class Entry:
-    """One translated image: uint8 frames (H, W, C); `target` and the PSNRs in dB where a target is known."""
+    """One translated image.
+
+    Attributes:
+        name: see `p2p.data.pairs.Pair`.
+        input, output, target: uint8 frames (H, W, C) as the network sees them; None where no target is known.
+        scores: {"PSNR": dB, "SSIM": at most 1} where there is a target.
+        files: where input, output and target are, as far as they are files.
+    """
 
     name: str
     input: np.ndarray
     output: np.ndarray
     target: np.ndarray | None = None
-    psnr: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    files: Sequence[Source] = ()
+
+    @property
+    def frames(self) -> list[np.ndarray]:
+        """Those that there are, in the order of COLUMNS."""
+        return [self.input, self.output] if self.target is None else [self.input, self.output, self.target]
 
 
 def collect(
@@ -44,10 +63,10 @@ def collect(
     eval: Callable[[np.ndarray], torch.Tensor],
     channels: tuple[int, int],
     restored: bool,
-) -> list[Entry]:
+) -> Iterator[Entry]:
     """`count` of the images that were translated, evenly spread, read back from the files that were written.
 
-    What cannot be read back, because it was deleted meanwhile, say, is left out.
+    What cannot be read back, because it was deleted meanwhile, say, is left out, and said at the end.
 
     Args:
         pairs: what was translated.
@@ -67,95 +86,113 @@ def collect(
         seen = [to_frames(eval(frame)[None])[0].numpy() for frame in frames]
         if restored:  # what it was before, up to the resize
             output = to_size(output, *seen[-1].shape[:2])
-        target = None if pair.target is None else seen[1]
-        return Entry(pair.name, seen[0], output, target, None if target is None else _psnr(output, target))
+        files = [pair.input, Source(path)]
+        if pair.target is None:
+            return Entry(pair.name, seen[0], output, files=files)
+        return Entry(pair.name, seen[0], output, seen[1], scores_of(output, seen[1]), [*files, pair.target])
 
-    entries: list[Entry] = []
     missing: dict[str, Exception] = {}
     for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):
         try:
-            entries.append(entry(pair, path))
-        except (ValueError, OSError) as error:  # noqa: PERF203 - of a few dozens
+            yield entry(pair, path)
+        except (ValueError, OSError) as error:  # noqa: PERF203 - beside reading a file it costs nothing
             missing[pair.name] = error
     if missing:
         name, first = next(iter(missing.items()))
         print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {first}')}")
-    return entries
 
 
-def _psnr(output: np.ndarray, target: np.ndarray) -> float:
-    a, b = (torch.from_numpy(frame.copy())[None] / 127.5 - 1 for frame in (output, target))
-    return psnr_db(a, b).item()
+def scores_of(output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """PSNR in dB and SSIM of two uint8 frames (H, W, C); those that are numbers, as SSIM is from 6 pixels on."""
+    a, b = _image_NCHW(output), _image_NCHW(target)
+    scores = {"PSNR": psnr_db(a, b).item(), "SSIM": ssim(a, b).item()}
+    return {name: score for name, score in scores.items() if math.isfinite(score)}
 
 
-def write(entries: list[Entry], folder: Path, *, title: str, total: int) -> None:
-    """Write `index.html`, which needs no other file, and `gallery.png`, some of its rows as one picture.
+def _image_NCHW(frame_HWC: np.ndarray) -> torch.Tensor:
+    return from_frames(torch.from_numpy(frame_HWC.copy())[None])
 
-    Of images with many channels both show the first three, see `p2p.report.picture.as_picture`.
+
+def write(
+    entries: Iterable[Entry],
+    folder: Path,
+    *,
+    title: str,
+    count: int,
+    total: int,
+    settings: dict[str, str] | None = None,
+) -> Path | None:
+    """Write `gallery.html` (and `index.html`), `gallery.png`, some of its rows as one picture, and `scores.csv`.
+
+    Of images with many channels pages show the first three, see `p2p.report.picture.as_picture`.
 
     Args:
-        entries: what to show.
-        folder: where to.
+        entries: what to show. Each is needed for a moment: their frames together may not fit into memory.
+        folder: where to; made if it is not there.
         title: heading of the page.
+        count: of the entries, or more.
         total: how many images were translated, shown beside the number that is displayed.
-    """
-    header = ["input", "output", "target"] if entries[0].target is not None else ["input", "output"]
-    rows = [[getattr(entry, column) for column in header] for entry in entries]
-    captions = [_caption(entry) for entry in entries]
-    sheet = contact_sheet(spread(rows, PICTURE_ROWS), header=header, captions=spread(captions, PICTURE_ROWS), across=2)
-    atomic.sweep(folder)
-    atomic.write(folder / "gallery.png", encode_png(np.asarray(sheet)))
+        settings: what to say of the run.
 
-    summary = f"{len(entries)} of {total} images"
-    scores = [entry.psnr for entry in entries if entry.psnr is not None]
-    if scores:
-        summary += f", mean PSNR {np.mean(scores):.2f} dB"
-        if entries[0].input.shape == entries[0].target.shape:
-            unchanged = np.mean([_psnr(entry.input, entry.target) for entry in entries])
-            summary += f" (returning the input unchanged: {unchanged:.2f} dB)"
-    figures = "\n".join(_figure(entry, header, row) for entry, row in zip(entries, rows, strict=True))
-    page = PAGE.format(title=html.escape(shown(title)), summary=html.escape(summary), figures=figures)
-    atomic.write(folder / "index.html", page)
+    Returns:
+        index.html; None where there was no entry.
+    """
+    count = min(count, total)
+    images: list[dict[str, Any]] = []
+    rows: list[list[np.ndarray]] = []
+    captions, unchanged = [], []
+    in_picture = {*spread(range(count), PICTURE_ROWS)}
+    longest = longest_side(len(COLUMNS) * count)
+    files: list[Sequence[Source]] = []
+    for index, entry in enumerate(entries):
+        images.append(_image(entry, folder, longest=longest))
+        files.append(entry.files)
+        if entry.target is not None and entry.input.shape == entry.target.shape:
+            unchanged.append(psnr_db(_image_NCHW(entry.input), _image_NCHW(entry.target)).item())
+        if index in in_picture:
+            rows.append(entry.frames)
+            captions.append(_caption(entry))
+    if not images:
+        return None
+    columns = COLUMNS[: len(rows[0])]
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.sweep(folder)
+    sheet = contact_sheet(rows, header=columns, captions=captions, across=2)
+    atomic.write(folder / "gallery.png", encode_png(np.asarray(sheet)))
+    _write_scores(folder / "scores.csv", images, files)
+    summary = f"{len(images)} of {total} images{_means([image['scores'] for image in images], unchanged)}"
+    data = {"summary": summary, "columns": columns, "settings": settings or {}, "images": images}
+    return publish("gallery", folder, title=title, data=data)
+
+
+def _image(entry: Entry, folder: Path, *, longest: int) -> dict[str, Any]:
+    """What the page knows of an image."""
+    height, width = entry.output.shape[:2]
+    files = [{"address": address(source.path, folder), "half": source.half} for source in entry.files]
+    picture = strip(entry.frames, longest=longest)
+    size = {"width": width, "height": height}
+    return {"name": shown(entry.name), **size, "scores": entry.scores, "files": files, "picture": picture}
+
+
+def _means(scores: list[dict[str, float]], unchanged: list[float]) -> str:
+    """Half a sentence of the images' mean scores; "" where there are none."""
+    psnr, similarity = ([each[name] for each in scores if name in each] for name in ("PSNR", "SSIM"))
+    if not psnr:
+        return ""
+    base = f" (returning the input unchanged: {np.mean(unchanged):.2f} dB)" if unchanged else ""
+    return f", mean PSNR {np.mean(psnr):.2f} dB{base}" + (f", SSIM {np.mean(similarity):.4f}" if similarity else "")
+
+
+def _write_scores(path: Path, images: list[dict[str, Any]], files: list[Sequence[Source]]) -> None:
+    """A row for each image: name, scores, and the paths of its files."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", "PSNR", "SSIM", *COLUMNS])
+    for image, sources in zip(images, files, strict=True):
+        scores = [image["scores"].get(name, "") for name in ("PSNR", "SSIM")]
+        table.writerow([image["name"], *scores, *(source.path for source in sources)])
+    atomic.write(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def _caption(entry: Entry) -> str:
-    return shown(entry.name) if entry.psnr is None else f"{shown(entry.name)}  {entry.psnr:.1f} dB"
-
-
-def _figure(entry: Entry, header: list[str], row: list[np.ndarray]) -> str:
-    name = html.escape(shown(entry.name))
-    images = "".join(
-        f'<div><img src="{_data_uri(frame)}" alt="{column} of {name}"><span>{column}</span></div>'
-        for column, frame in zip(header, row, strict=True)
-    )
-    return f"<figure><div class=row>{images}</div><figcaption>{html.escape(_caption(entry))}</figcaption></figure>"
-
-
-def _data_uri(frame_HWC: np.ndarray) -> str:
-    picture = np.atleast_3d(np.asarray(as_picture(frame_HWC)))
-    return f"data:image/png;base64,{base64.b64encode(encode_png(picture)).decode()}"
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-  :root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 15%, transparent) }}
-  body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }}
-  h1 {{ font-size: 1.3rem; margin: 0 }}
-  main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); margin-top: 1.5rem }}
-  figure {{ margin: 0; padding: .75rem; border: 1px solid var(--line); border-radius: .5rem }}
-  .row {{ display: flex; gap: .5rem; text-align: center; font-size: .8rem }}
-  .row div {{ flex: 1 }}
-  img {{ width: 100%; display: block; border-radius: .25rem }}
-  figcaption {{ margin-top: .5rem; font-variant-numeric: tabular-nums }}
-</style>
-<h1>{title}</h1>
-<p>{summary}</p>
-<main>
-{figures}
-</main>
-</html>
-"""
+    return shown(entry.name) if not entry.scores else f"{shown(entry.name)}  {entry.scores['PSNR']:.1f} dB"

@@ -98,7 +98,7 @@ MISTAKES = {
     ("export", "frames=1"): "frames=1 is not valid: use true or false, such as the default, false",
     ("export", "backend.max_batch=all"): "backend.max_batch=all is not valid: use a whole number or null",
     ("infer", "gallery=abc"): "gallery=abc is not valid: use a whole number, such as the default, 48",
-    ("infer", "gallery=-1"): "gallery=-1 is out of range: use 0 to 1000",
+    ("infer", "gallery=-1"): "gallery=-1 is out of range: use 0 to 10000",
     ("infer", "restore_size=maybe"): "restore_size=maybe is not valid: use true or false, such as the default, false",
     ("infer", "codec.quality=good"): "codec.quality=good is not valid: use a whole number, such as the default, 96",
 }

@@ -41,7 +41,7 @@ def draw_samples(folder, root, *, epoch=1, samples=None):
 
 def draw_gallery(folder, root):
     frame = np.zeros((8, 8, 3), np.uint8)
-    gallery.write([gallery.Entry("x", frame, frame)], folder, title="t", total=1)
+    gallery.write([gallery.Entry("x", frame, frame)], folder, title="t", count=1, total=1)
 
 
 def draw_edges(folder, root):

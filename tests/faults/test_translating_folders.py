@@ -16,6 +16,7 @@ from p2p.config.cli import CONF, one_sentence, run_command
 from p2p.data.pairs import Pair, Source
 from p2p.report import gallery
 from p2p.report.failures import HEADER, listed
+from p2p.report.page import data_of
 from p2p.system import atomic
 from tests.conftest import picture
 from tests.pipelines.conftest import Negative, files
@@ -29,7 +30,9 @@ class Engine(Negative):
     def __init__(self, program="1"):
         facts = {"direction": "AtoB", "preprocess": "resize_and_crop", "multiple": None, "program_sha256": program}
         facts["image_size"] = self.image_size
-        facts["program"], facts["program_is_whole"] = SimpleNamespace(considered=None), lambda folder: True
+        program_facts = {"backend": "negative", "dtype": "float32", "precision": None, "considered": None}
+        facts |= {"program": SimpleNamespace(**program_facts), "checkpoint": "last.ckpt"}
+        facts["program_is_whole"] = lambda folder: True
         self.manifest = SimpleNamespace(**vars(Negative.manifest), **facts)
 
     def check_batch_size(self, batch_size):
@@ -226,7 +229,7 @@ def test_an_output_that_is_lost_meanwhile_is_missing_in_the_gallery(translate, p
 
     monkeypatch.setattr(gallery, "collect", later)
     assert "2 images are not in the gallery, such as 0: it is not an image" in translate(gallery=9)
-    assert (tmp_path / "run/index.html").read_text().count("<figure>") == 4
+    assert len(data_of((tmp_path / "run/index.html").read_text())["images"]) == 4
 
 
 def test_a_name_that_is_not_utf_8_in_every_place(translate, photos, tmp_path):
@@ -234,7 +237,7 @@ def test_a_name_that_is_not_utf_8_in_every_place(translate, photos, tmp_path):
     for pipeline in ([], OVERLAP):
         assert "7 images written" in translate(*pipeline, gallery=9)
         assert os.fsdecode(b"caf\xe9.png") in files(tmp_path / "out")
-        assert "caf\\xe9" in (tmp_path / "run/index.html").read_text()
+        assert "caf\\xe9" in [image["name"] for image in data_of((tmp_path / "run/index.html").read_text())["images"]]
         assert "7 skipped" in translate("skip_existing=true", *pipeline)
 
 

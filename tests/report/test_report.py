@@ -1,9 +1,17 @@
+import base64
+import csv
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from p2p.data.pairs import Source
 from p2p.report import gallery
+from p2p.report.page import data_of
 from p2p.report.picture import contact_sheet, spread
 from p2p.report.tables import scores_of
+from p2p.report.thumbnails import PIXELS, longest_side, strip
 
 
 def plain(value, channels=3):
@@ -36,15 +44,54 @@ def test_grey_frames_stand_beside_colour():
 
 
 def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
-    entries = [gallery.Entry(f"<{i}>", plain(100), plain(120), plain(110), 22.1) for i in range(3)]
-    gallery.write(entries, tmp_path, title="a & b", total=7)
-    page = (tmp_path / "index.html").read_text()
-    assert "a &amp; b" in page and "&lt;1&gt;  22.1 dB" in page
-    assert "3 of 7 images, mean PSNR 22.10 dB (returning the input unchanged: 28.13 dB)" in page  # 20 log10(255 / 10)
-    assert page.count('src="data:image/png;base64,') == 9
-    assert "http" not in page
-    gallery.write([gallery.Entry("x", plain(1), plain(2))], tmp_path, title="t", total=1)
-    assert "PSNR" not in (tmp_path / "index.html").read_text()
+    scores = {"PSNR": 22.1, "SSIM": 0.5}
+    files = [Source(tmp_path / "in/a b.jpg", "left"), Source(tmp_path / "run/images/a b.png")]
+    entries = [gallery.Entry(f"<{i}>", plain(100), plain(120), plain(110), scores, files) for i in range(3)]
+    run = tmp_path / "run"
+    index = gallery.write(entries, run, title="a & b", count=9, total=7, settings={"codec.format": "png"})
+    page = index.read_text()
+    assert "<title>a &amp; b</title>" in page and "<0>" not in page and "http" not in page
+    data = data_of(page)
+    assert data["summary"] == (  # 20 log10(255 / 10)
+        "3 of 7 images, mean PSNR 22.10 dB (returning the input unchanged: 28.13 dB), SSIM 0.5000"
+    )
+    assert (data["columns"], data["settings"]) == (["input", "output", "target"], {"codec.format": "png"})
+    assert [image["name"] for image in data["images"]] == ["<0>", "<1>", "<2>"]
+    image = data["images"][1]
+    assert (image["width"], image["height"], image["scores"]) == (30, 20, scores)
+    assert image["files"] == [
+        {"address": "../in/a%20b.jpg", "half": "left"},
+        {"address": "images/a%20b.png", "half": None},
+    ]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["picture"]))))
+    assert picture.shape == (24, 3 * 32, 3)  # whole blocks of JPEG
+    means = [picture[:, 32 * at : 32 * at + 32].mean() for at in range(3)]
+    assert means == pytest.approx([100, 120, 110], abs=1)
+    rows = list(csv.DictReader((run / "scores.csv").open()))
+    assert [(row["name"], row["PSNR"], row["output"]) for row in rows][2] == ("<2>", "22.1", str(files[1].path))
+    assert (
+        "PSNR" not in data_of(gallery.write(entries_without(), run, title="t", count=1, total=1).read_text())["summary"]
+    )
+
+
+def entries_without():
+    return [gallery.Entry("x", plain(1), plain(2))]
+
+
+def test_all_pictures_together_are_bounded():
+    frames = [np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)] * 3
+    sizes = {
+        count: Image.open(io.BytesIO(base64.b64decode(strip(frames, longest=longest_side(3 * count))))).size
+        for count in (1, 10_000)
+    }
+    assert sizes[1] == (3 * 512, 400)
+    assert 10_000 * sizes[10_000][0] * sizes[10_000][1] <= PIXELS
+    assert sizes[10_000][0] / 3 > 50
+
+
+def test_without_entries_there_is_no_page(tmp_path):
+    assert gallery.write([], tmp_path / "run", title="t", count=9, total=0) is None
+    assert not (tmp_path / "run").exists()
 
 
 def test_scores_are_grouped_by_prefix():
@@ -59,5 +106,7 @@ def test_many_channels_are_shown_by_the_first(tmp_path, channels, seen):
     frame = np.broadcast_to(10 * np.arange(channels, dtype=np.uint8), (20, 30, channels))
     sheet = np.asarray(contact_sheet([[frame, plain(200)[:8]]], header=["", ""]))
     assert (sheet == seen).all(axis=2).sum() == 600
-    gallery.write([gallery.Entry("x", frame, plain(1))], tmp_path, title="t", total=1)
-    assert (tmp_path / "index.html").read_text().count("data:image/png;base64,") == 2
+    gallery.write([gallery.Entry("x", frame, plain(1))], tmp_path, title="t", count=1, total=1)
+    (image,) = data_of((tmp_path / "index.html").read_text())["images"]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["picture"]))))
+    assert picture[8, 8] == pytest.approx(np.array(seen), abs=2)
