@@ -33,7 +33,7 @@ class Engine(Negative):
         program_facts = {"backend": "negative", "dtype": "float32", "precision": None, "considered": None}
         facts |= {"program": SimpleNamespace(**program_facts), "checkpoint": "last.ckpt"}
         facts["program_is_whole"] = lambda folder: True
-        self.manifest = SimpleNamespace(**vars(Negative.manifest), **facts)
+        self.manifest = SimpleNamespace(**{**vars(Negative.manifest), **facts})
 
     def check_batch_size(self, batch_size):
         pass
