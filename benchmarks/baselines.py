@@ -65,8 +65,6 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             find_pairs(args.root / split, direction=args.direction),
             transform,
             augment=False,  # all of each image, once
-            input_channels=3,
-            target_channels=3,
         )
         for split in ("train", "val")
     )

@@ -16,8 +16,9 @@ from isal import igzip_lib, isal_zlib
 from PIL import Image
 from torchvision.io import encode_jpeg as torchvision_jpeg
 
-from p2p.codecs.fast import encode_jpeg, encode_png
+from p2p.codecs.fast import encode_jpeg
 from p2p.codecs.pillow import decode
+from p2p.codecs.png import encode_png
 
 Encode = Callable[..., bytes]
 OTHERS = ("imagecodecs", "opencv-python-headless", "pyvips", "pyjpegli", "deflate", "zlib-ng")

@@ -38,7 +38,7 @@ def make_engine(
 ) -> Engine:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     transform = Torchvision(image_size=image_size)
-    images = torch.stack([transform.eval(read_input(pair, decode, channels=3)) for pair in pairs[:4]])
+    images = torch.stack([transform.eval(read_input(pair, decode)) for pair in pairs[:4]])
     checkpoint = folder / "initial"
     checkpoint.touch()
 

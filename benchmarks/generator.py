@@ -153,7 +153,7 @@ def main() -> None:
     device = pick_device("auto")
     transform, decode = Torchvision(image_size=options.image_size), Pillow().decode
     pairs = find_pairs(ROOT / "data/samples/val")
-    images = torch.stack([transform.eval(read_input(pair, decode, channels=3)) for pair in pairs])
+    images = torch.stack([transform.eval(read_input(pair, decode)) for pair in pairs])
     network = trained_like(images, options.norm_stats)
     expected = torch.cat([network(image[None]) for image in images])
     with FlopCounterMode(display=False) as counter:

@@ -86,7 +86,7 @@ def validation(root: Path, size: int) -> tuple[list[str], list[np.ndarray], list
         ValueError: the right halves are no label maps of this palette.
     """
     pairs = find_pairs(root / "val", direction="BtoA")
-    data = PairDataset(pairs, Torchvision(image_size=size), augment=False, input_channels=3, target_channels=3)
+    data = PairDataset(pairs, Torchvision(image_size=size), augment=False)
     labels, photos = (
         [to_frames(getattr(data[index], side))[0].numpy() for index in range(len(data))]
         for side in ("input_NCHW", "target_NCHW")

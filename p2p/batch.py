@@ -74,7 +74,9 @@ def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, C), or float32 in [-1, 1] as it is -> float32 (N, C, H, W) in [-1, 1], contiguous."""
     images_NCHW = frames_NHWC.permute(0, 3, 1, 2)
     if frames_NHWC.dtype != torch.uint8:
-        return images_NCHW.contiguous()
+        # Of one channel, `contiguous` leaves strides by which oneDNN may take the layout for channels last, and then
+        # other kernels, whose last bits differ from one pipeline to the other.
+        return images_NCHW.clone(memory_format=torch.contiguous_format)
     return normalize(images_NCHW.to(torch.float32, memory_format=torch.contiguous_format))
 
 

@@ -25,3 +25,17 @@ def normalize(levels: Levels, white: float = 255.0) -> Levels:
     levels /= half
     levels -= 1.0
     return levels
+
+
+def to_shares(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Numbers of a file -> float32 in [0, 1]: `low` is 0, `high` is 1, and what is beyond is clipped."""
+    exact = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
+    shares = np.subtract(values, low, dtype=exact)
+    shares /= high - low
+    return np.clip(shares, 0.0, 1.0, out=shares).astype(np.float32, copy=False)
+
+
+def to_values(levels: np.ndarray, low: float, high: float, dtype: np.dtype) -> np.ndarray:
+    """float32 in [-1, 1] -> numbers in [low, high] of that dtype; whole ones are rounded to the nearest."""
+    values = (levels.astype(np.float64) + 1.0) * ((high - low) / 2) + low
+    return (np.rint(values) if dtype.kind == "u" else values).astype(dtype)

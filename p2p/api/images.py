@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.pillow import BYTES, LARGE, MODES, decode, frame_of_image, in_range
+from p2p.codecs.depth import fits_in_16
+from p2p.codecs.pillow import BYTES, LARGE, MODES, decode, frame_of_image, in_range, is_deep
+from p2p.codecs.values import labels_of_image
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
-from p2p.data.transforms.sizing import Sizing, in_levels, resize, to_size
-from p2p.levels import WHITE
+from p2p.data.reading import Reading
+from p2p.data.transforms.sizing import Sizing, in_levels, to_size
+from p2p.levels import WHITE, to_values
 from p2p.pipelines.files import check_size
 from p2p.system.memory import check_room
 
@@ -36,11 +39,13 @@ class Expected(NamedTuple):
         sizing: brings images to size; None leaves them at their own.
         input_shape: (C, H, W) that it takes; H and W are None if any will do that `sizing` gives.
         output_channels: that it gives.
+        readings: what the numbers of inputs and of outputs mean.
     """
 
     sizing: Sizing | None
     input_shape: tuple[int, int | None, int | None]
     output_channels: int
+    readings: tuple[Reading, Reading]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +76,7 @@ class Prepared:
         """The network's output, float32 in [-1, 1] -> the kind that the input was of, in memory of its own."""
         pixels_NHWC = output_NCHW.clamp(-1.0, 1.0).permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
         if restore_size and tuple(pixels_NHWC.shape[1:3]) != self.size:
-            resized = _to_size_of_floats if self.high_depth else to_size
-            pixels_NHWC = torch.from_numpy(np.stack([resized(each, *self.size) for each in pixels_NHWC.cpu().numpy()]))
+            pixels_NHWC = torch.from_numpy(np.stack([to_size(each, *self.size) for each in pixels_NHWC.cpu().numpy()]))
         return self.back(pixels_NHWC)
 
 
@@ -96,7 +100,7 @@ def _(path: str | os.PathLike, expected: Expected) -> Prepared:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a list of its files, as sorted(Path(...).glob('*.jpg')) makes one")
     source = Source(path)
-    frame_HWC = frame_of(read_file(source), source, decode, channels=expected.input_shape[0])
+    frame_HWC = frame_of(read_file(source), source, decode, reading=expected.readings[0])
     try:
         return _picture(frame_HWC, expected)
     except ValueError as error:
@@ -105,9 +109,15 @@ def _(path: str | os.PathLike, expected: Expected) -> Prepared:
 
 @prepare.register
 def _(image: Image.Image, expected: Expected) -> Prepared:
-    if expected.input_shape[0] not in MODES:
-        raise ValueError(f"the model takes {expected.input_shape[0]} channels, and it is a picture: use an array")
-    return _picture(frame_of_image(image, channels=expected.input_shape[0]), expected)
+    reading = expected.readings[0]
+    if reading.labels is not None:
+        return _picture(reading.of_values(labels_of_image(image)), expected)
+    if reading.channels not in MODES:
+        raise ValueError(f"the model takes {reading.channels} channels, and it is a picture: use an array")
+    if reading.range is not None and is_deep(image):
+        return _picture(reading.of_values(np.repeat(np.asarray(image)[..., None], reading.channels, axis=2)), expected)
+    frame_HWC = frame_of_image(image, channels=reading.channels, background=reading.background)
+    return _picture(reading.of_values(frame_HWC), expected)
 
 
 def _picture(frame_HWC: np.ndarray, expected: Expected) -> Prepared:
@@ -117,17 +127,23 @@ def _picture(frame_HWC: np.ndarray, expected: Expected) -> Prepared:
             f"the model gives {expected.output_channels} channels, which no PIL image has: use an array or a tensor"
         )
 
-    def back(frames_NHWC: torch.Tensor) -> Image.Image:
-        frame_HWC = frames_NHWC[0].cpu().numpy()
-        return Image.fromarray(frame_HWC.squeeze(2) if frame_HWC.shape[2] == 1 else frame_HWC)
+    # In the targets' numbers where Pillow has a mode for them: floats of one channel.
+    range = expected.readings[1].range if expected.output_channels == 1 else None
 
-    return Prepared(input_NCHW=_input([frame_HWC], expected), size=frame_HWC.shape[:2], high_depth=False, back=back)
+    def back(pixels_NHWC: torch.Tensor) -> Image.Image:
+        pixels_HWC = pixels_NHWC[0].cpu().numpy()
+        pixels_HWC = pixels_HWC if range is None else to_values(pixels_HWC, *range, np.dtype(np.float32))
+        return Image.fromarray(pixels_HWC.squeeze(2) if pixels_HWC.shape[2] == 1 else pixels_HWC)
+
+    size, high_depth = frame_HWC.shape[:2], range is not None
+    return Prepared(input_NCHW=_input([frame_HWC], expected), size=size, high_depth=high_depth, back=back)
 
 
 @prepare.register
 def _(array: np.ndarray, expected: Expected) -> Prepared:
-    channels, array = expected.input_shape[0], np.asarray(array)  # np.matrix would have no third dimension
-    if array.dtype.kind not in "uf":
+    array, (reading, target) = np.asarray(array), expected.readings  # np.matrix would have no third dimension
+    channels = reading.channels if reading.labels is None else 1
+    if array.dtype.kind not in ("uf" if reading.of_pictures else "buif"):
         raise ValueError(f"it holds {array.dtype}: use uint8, uint16, or float32 in [0, 1]")
     grey = array.ndim == 2
     frames_NHWC = array[None, :, :, None] if grey else array[None] if array.ndim == 3 else array
@@ -136,16 +152,23 @@ def _(array: np.ndarray, expected: Expected) -> Prepared:
             f"it is an array of shape {array.shape}: an image is (H, W, {channels}), a batch (N, H, W, {channels})"
             + (", a grey image (H, W)" if channels in MODES else "")
         )
-    frames_NHWC = in_range(frames_NHWC)
+    if reading.of_pictures:
+        frames_NHWC = in_range(frames_NHWC)
+        dtype, span = array.dtype, (0.0, WHITE[frames_NHWC.dtype])
+    else:
+        frames_NHWC = np.stack([reading.of_values(each) for each in frames_NHWC])
+        dtype, span = np.dtype(np.uint8), (0.0, 255.0)
     if frames_NHWC.shape[3] != channels:
         frames_NHWC = np.repeat(frames_NHWC, channels, axis=3)
-    high_depth = array.dtype != np.uint8
+    if target.range is not None:
+        span = target.range
+        kept = array.dtype.kind == "f" or (array.dtype == np.uint16 and fits_in_16(span))
+        dtype = array.dtype if kept else np.dtype(np.float32)
+    high_depth = dtype != np.uint8
 
     def back(pixels_NHWC: torch.Tensor) -> np.ndarray:
         pixels = pixels_NHWC.cpu().numpy()
-        if high_depth:
-            pixels = (pixels + np.float32(1)) * np.float32(WHITE[frames_NHWC.dtype] / 2)
-            pixels = (np.rint(pixels) if array.dtype.kind == "u" else pixels).astype(array.dtype)
+        pixels = to_values(pixels, *span, dtype) if high_depth else pixels
         if array.ndim == 4:
             return pixels
         return pixels[0, :, :, 0] if grey and pixels.shape[3] == 1 else pixels[0]
@@ -159,6 +182,10 @@ def _(array: np.ndarray, expected: Expected) -> Prepared:
 def _(tensor: torch.Tensor, expected: Expected) -> Prepared:
     channels = expected.input_shape[0]
     _check_tensor(tensor, channels)
+    if tensor.dtype == torch.uint8 and not expected.readings[0].of_pictures:
+        raise ValueError(
+            "it is a tensor of 8 bits, and the model takes other numbers: use an array, or floats in [-1, 1]"
+        )
     images_NCHW = (tensor if tensor.ndim == 4 else tensor[None]).expand(-1, channels, -1, -1)  # of a grey one
     size = images_NCHW.shape[2], images_NCHW.shape[3]
     high_depth = tensor.dtype != torch.uint8
@@ -214,14 +241,11 @@ def _input(frames_NHWC: Sequence[np.ndarray] | np.ndarray, expected: Expected) -
     if height * width > LARGE:
         check_room(height * width * BYTES, what=f"it is {width}x{height} pixels")
     sizing = expected.sizing or (lambda frame_HWC: in_levels(frame_HWC, frame_HWC.dtype))
-    sized = [sizing(frames_NHWC[0])]
+    reading = expected.readings[0]
+    sized = [reading.planes(sizing(frames_NHWC[0]))]
     if expected.sizing and expected.input_shape[1:] != (None, None):
         check_size(sized[0], expected.input_shape)
     if count * sized[0].size > LARGE:
         check_room(count * sized[0].size * BYTES_OF_A_LEVEL, what=f"it is a batch of {count:,} images")
-    sized += [sizing(frame_HWC) for frame_HWC in frames_NHWC[1:]]
+    sized += [reading.planes(sizing(frame_HWC)) for frame_HWC in frames_NHWC[1:]]
     return from_frames(torch.from_numpy(np.stack(sized)))
-
-
-def _to_size_of_floats(pixels_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.clip(resize(pixels_HWC, height, width), -1.0, 1.0)  # bicubic overshoots

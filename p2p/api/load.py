@@ -13,6 +13,7 @@ from torch import nn
 from p2p import shipped
 from p2p.api.translator import Translator, on
 from p2p.data.pairs import check_direction
+from p2p.data.reading import Reading, readings_of
 from p2p.data.transforms.sizing import Sizing
 from p2p.deploy import manifest
 from p2p.deploy.artifact import recover
@@ -113,6 +114,7 @@ def load_export(folder: Path, *, device: torch.device) -> Translator:
         max_batch=program.max_batch,
         norm_stats=facts.norm_stats,
         direction=facts.direction,
+        readings=facts.readings,
     )
 
 
@@ -160,6 +162,7 @@ def load_checkpoint(checkpoint: Path, run_dir: Path, *, device: torch.device) ->
         channels=(record.data.input_channels, record.data.target_channels),
         norm_stats=resolve_norm_stats(record.norm_stats, batch_size=record.batch_size),
         direction=record.data.direction,
+        readings=readings_of(record.data),
     )
 
 
@@ -197,6 +200,7 @@ def load_published(path: Path, *, device: torch.device) -> Translator:
         channels=(facts.input_channels, facts.target_channels),
         norm_stats=facts.norm_stats,
         direction=facts.direction,
+        readings=facts.readings,
     )
 
 
@@ -209,11 +213,13 @@ def by_pytorch(
     channels: tuple[int, int],
     norm_stats: Literal["instance", "running"],
     direction: str,
+    readings: tuple[Reading, Reading] | None = None,
 ) -> Translator:
     """A generator that was not exported: any batch, and any size that `sizing` gives.
 
     Args:
         channels: of the input and of the output.
+        readings: of both, see `Translator`.
     """
     stride = getattr(network, "stride", None) or sizing.multiple
     view = inference_view(network, norm_stats=norm_stats).requires_grad_(False).to(device, torch.float32)
@@ -231,4 +237,5 @@ def by_pytorch(
         sizes=Sizes([stride, stride], [sizing.size, sizing.size], [ANY, ANY], stride),
         norm_stats=norm_stats,
         direction=direction,
+        readings=readings,
     )

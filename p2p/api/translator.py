@@ -17,6 +17,7 @@ from PIL import Image
 
 from p2p.api.images import Expected, ImageLike, Output, Prepared, prepare
 from p2p.batch import from_frames, to_frames
+from p2p.data.reading import Reading
 from p2p.data.transforms.sizing import Sizing
 from p2p.deploy.sizes import Sizes
 from p2p.pipelines.any_size import Tiles
@@ -47,6 +48,7 @@ class Translator:
         min_batch, max_batch: images that it takes at a time; None: any number.
         norm_stats: what BatchNorm goes by, "instance" or "running".
         direction: which side of an A|B pair is the input, "AtoB" or "BtoA".
+        readings: what the numbers of inputs and of outputs mean; None: pictures.
     """
 
     source: Path
@@ -64,13 +66,15 @@ class Translator:
     max_batch: int | None = None
     norm_stats: str
     direction: str
+    readings: tuple[Reading, Reading] | None = None
     _expected: Expected = field(init=False)
     _at_own_size: Expected = field(init=False)
     _parts: Parts = field(init=False)
     _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._expected = Expected(self.sizing, self.input_shape, self.output_channels)
+        readings = self.readings or (Reading(self.input_shape[0]), Reading(self.output_channels))
+        self._expected = Expected(self.sizing, self.input_shape, self.output_channels, readings)
         self._at_own_size = self._expected._replace(sizing=None)
         self._parts = Parts(least=lambda: self.min_batch)
 

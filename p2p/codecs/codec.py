@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # a worker that imports torch starts in 3 seconds, one that d
 class Codec(Protocol):
     """Decodes the files of inputs and encodes those of outputs. It travels to worker processes, so it can be pickled.
 
+    One that also writes 16 bits or floats has `bits`, and one that keeps alpha `keeps_alpha`, and both are more that
+    `encode` takes: see `p2p.codecs.pillow.Pillow`.
+
     Attributes:
         suffix: of the files that it encodes, such as ".png".
     """

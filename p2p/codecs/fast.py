@@ -4,27 +4,21 @@ JPEG goes through simplejpeg, a thin binding of libjpeg-turbo: twice as fast as 
 to the same pixels. It encodes to the same from quality 96 on; below, libjpeg-turbo's interface of this kind always
 takes the fast DCT, whatever `fastdct` says (simplejpeg 1.9).
 
-PNG gets one filter for all rows, by NumPy, and the quickest deflate there is, isal's. Pillow tries five filters a row
-and then zlib; on pictures of a generator that costs ten times as long for files of the same size. The format is W3C's
-"Portable Network Graphics (PNG) Specification", third edition.
+PNG gets one filter for all rows, by NumPy, and the quickest deflate there is, isal's: `p2p.codecs.png`. Pillow tries
+five filters a row and then zlib; on pictures of a generator that costs ten times as long for files of the same size.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Literal
 
 import numpy as np
 import simplejpeg
-from isal import isal_zlib
 
+from p2p.codecs.depth import Bits
 from p2p.codecs.jpeg import JPEG, turned
 from p2p.codecs.pillow import LARGE, Format, Pillow, Subsampling
-
-PNG = b"\x89PNG\r\n\x1a\n"
-COLOUR_TYPES = {1: 0, 3: 2}  # grey, RGB (section 11.2.1)
-NONE, UP = 0, 2  # filters: bytes as they are, or each less the one above it (section 9.2)
+from p2p.codecs.png import COLOUR_TYPES, encode_png
 
 
 class Fast:
@@ -35,7 +29,7 @@ class Fast:
     and next to nothing at 75, and saves no time to speak of.
 
     Args:
-        format: "png" (lossless), "jpg", "webp", or "npy", an array for any number of channels.
+        format, bits: see `p2p.codecs.pillow.Pillow`.
         quality: of JPEG and WebP, 1 to 100.
         subsampling: of JPEG's colour: 444, at every pixel; 422, half as wide; 420, half as wide and half as high, which
             takes half the time to encode and blurs edges between colours.
@@ -51,14 +45,15 @@ class Fast:
         subsampling: Subsampling = 444,
         png_level: Literal[0, 1] = 1,
         lossless: bool = False,
+        bits: Bits | None = None,
     ):
         if png_level not in (0, 1):
             raise ValueError(f"codec.png_level={png_level} is out of range: use 0 or 1, or codec=pillow for 2 to 9")
         self._pillow = Pillow(
-            format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless
+            format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless, bits=bits
         )
         self._quality, self._subsampling, self._png_level = quality, subsampling, png_level
-        self.suffix = self._pillow.suffix
+        self.suffix, self.bits, self.keeps_alpha = self._pillow.suffix, self._pillow.bits, self._pillow.keeps_alpha
 
     def decode(self, data: bytes, *, channels: int = 3) -> np.ndarray:
         """See `p2p.codecs.pillow.decode`."""
@@ -69,18 +64,13 @@ class Fast:
         """Raise a ValueError if the format has no images of so many channels."""
         self._pillow.check_channels(channels)
 
-    def encode(self, frame_HWC: np.ndarray) -> bytes:
-        """uint8 (H, W, 1 or 3), as npy (H, W, C) -> the bytes of a file.
-
-        Raises:
-            ValueError: the format has no images of so many channels.
-        """
-        if frame_HWC.shape[2] in (1, 3):
-            if self.suffix == ".png":
-                return encode_png(frame_HWC, level=self._png_level)
-            if self.suffix == ".jpg":
-                return encode_jpeg(frame_HWC, quality=self._quality, subsampling=self._subsampling)
-        return self._pillow.encode(frame_HWC)
+    def encode(self, frame_HWC: np.ndarray, *, alpha: bool = False) -> bytes:
+        """See `p2p.codecs.pillow.Pillow.encode`."""
+        if self.suffix == ".png" and frame_HWC.shape[2] in COLOUR_TYPES:
+            return encode_png(frame_HWC, level=self._png_level)
+        if self.suffix == ".jpg" and frame_HWC.shape[2] in (1, 3):
+            return encode_jpeg(frame_HWC, quality=self._quality, subsampling=self._subsampling)
+        return self._pillow.encode(frame_HWC, alpha=alpha)
 
 
 def decode_jpeg(data: bytes, *, channels: int) -> np.ndarray | None:
@@ -127,27 +117,3 @@ def encode_jpeg(frame_HWC: np.ndarray, *, quality: int, subsampling: Subsampling
     wanted, stored = ("GRAY", "Gray") if frame_HWC.shape[2] == 1 else ("RGB", str(subsampling))
     frame_HWC = np.ascontiguousarray(frame_HWC)  # a view with gaps is refused
     return simplejpeg.encode_jpeg(frame_HWC, quality, wanted, stored, fastdct=False)
-
-
-def encode_png(frame_HWC: np.ndarray, *, level: Literal[0, 1] = 1) -> bytes:
-    """uint8 (H, W, 1 or 3) in [0, 255] -> the bytes of a PNG file, grey or RGB, lossless; level 0: not compressed."""
-    height, width, channels = frame_HWC.shape
-    assert frame_HWC.dtype == np.uint8 and channels in COLOUR_TYPES and height and width
-    rows = frame_HWC.reshape(height, width * channels)
-    lines = np.empty((height, width * channels + 1), np.uint8)
-    if level:
-        lines[:, 0], lines[0, 1:] = UP, rows[0]
-        np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])  # modulo 256, as the format has it
-        pixels = isal_zlib.compress(lines, 1)
-    else:
-        lines[:, 0], lines[:, 1:] = NONE, rows
-        pixels = zlib.compress(lines.data, 0)  # isal's 0 compresses, too
-    # 8 bits a channel, colour type; deflate, adaptive filters, not interlaced: 0 each
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")
-    return b"".join((PNG, *(part for kind, data in chunks for part in _chunk(kind, data))))
-
-
-def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
-    checksum = isal_zlib.crc32(data, zlib.crc32(kind))
-    return struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)

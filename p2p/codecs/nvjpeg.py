@@ -18,6 +18,7 @@ import numpy as np
 
 from p2p.codecs import nvjpeg_library
 from p2p.codecs.codec import CodedFiles
+from p2p.codecs.depth import Bits
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg_encoder import NvJpegEncoder
 from p2p.codecs.nvjpeg_library import IMAGE, NO_MEMORY, RGBI, CannotUse, check
@@ -52,10 +53,11 @@ class NvJpeg(Fast):
         subsampling: Subsampling = 444,
         png_level: Literal[0, 1] = 1,
         lossless: bool = False,
+        bits: Bits | None = None,
         gpu_encodes: float = 0,
     ):
         super().__init__(
-            format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless
+            format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless, bits=bits
         )
         if not 0 <= gpu_encodes <= 1:
             raise ValueError(f"codec.gpu_encodes={gpu_encodes} is out of range: use 0 (none) to 1 (all files)")

@@ -17,6 +17,7 @@ from p2p.commands.results import Exported
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import as_typed
 from p2p.data.dataset import PairDataset
+from p2p.data.reading import readings_of
 from p2p.deploy import rewrite
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
@@ -177,6 +178,7 @@ def export_program(cfg: DictConfig) -> Exported:
         backend=instantiate(cfg.backend, _convert_="all"),
         norm_stats=resolve_norm_stats(cfg.norm_stats or record.norm_stats, batch_size=record.batch_size),
         direction=record.data.direction,
+        readings=readings_of(record.data),
         preprocess=record.transform.preprocess,
         multiple=sizing.multiple,
         image_size=sizing.size,

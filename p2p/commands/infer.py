@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from p2p.codecs.codec import Codec
+from p2p.codecs.values import is_transparent
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import some_of
@@ -73,6 +75,19 @@ def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
     return instantiate(options, image_size=manifest.image_size, preprocess=preprocess, multiple=multiple, flip=False)
 
 
+def check_alpha(alpha: str, codec: Codec) -> None:
+    """Raise a ValueError for another word than drop and keep, or where the files have no alpha."""
+    if alpha not in ("drop", "keep"):
+        raise ValueError(f"alpha={alpha} is not known: use drop or keep")
+    if alpha == "keep" and not getattr(codec, "keeps_alpha", False):
+        raise ValueError(f"alpha=keep needs files that have alpha, and {codec.suffix} has none: use codec.format=png")
+
+
+def codec_settings(codec: DictConfig) -> dict:
+    """What the outputs' history keeps of a codec: without bits=null, which earlier versions did not have."""
+    return {key: value for key, value in OmegaConf.to_container(codec, resolve=True).items() if value is not None}
+
+
 def check_fresh(cfg: DictConfig) -> None:
     """Refuse a program whose checkpoint a later training has replaced, or say so where cfg.stale allows it."""
     if cfg.stale not in ("refuse", "use"):
@@ -110,8 +125,13 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
         codec = instantiate(cfg.codec)
         codec.check_channels(manifest.output_shape[0])
+        check_alpha(cfg.alpha, codec)
         transform = transform_for(manifest, cfg.transform)
         pairs = inputs_to_translate(cfg, direction=manifest.direction)
+        if cfg.alpha == "drop" and manifest.background is None and is_transparent(pairs[0].input.path):
+            print(
+                f"{pairs[0].input.path} is transparent in parts, which is left out: alpha=keep writes that to outputs"
+            )
         outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
         keep_apart(pairs, outputs, source=cfg.input, output=folder)
         if not cfg.skip_existing:  # else there may be nothing to do
@@ -138,6 +158,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             size=cfg.size,
             fit=cfg.fit,
             restore_size=cfg.restore_size,
+            keeps_alpha=cfg.alpha == "keep",
         )
         check_output(folder)
         settings = {
@@ -146,7 +167,9 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
             "restore_size": cfg.restore_size,
             **{key: cfg[key] for key, usual in (("size", "model"), ("fit", "stretch")) if cfg[key] != usual},
-            "codec": OmegaConf.to_container(cfg.codec, resolve=True),
+            "codec": codec_settings(cfg.codec),
+            **({"alpha": cfg.alpha} if cfg.alpha != "drop" else {}),
+            **({"range": manifest.target_range} if manifest.target_range is not None else {}),
         }
         todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
         sweep(folder, outputs)
@@ -239,8 +262,9 @@ def draw_gallery(
             [stages.path(pair.name) for pair in done],
             count=count,
             decode=stages.files.codec.decode,
+            read_back=stages.files.read_back,
             eval=stages.transform.eval,
-            channels=(stages.files.input_shape[0], stages.engine.manifest.output_shape[0]),
+            readings=stages.engine.manifest.readings,
             restored=stages.files.restore_size or stages.any_size is not None,
         )
         page = gallery.write(entries, run_dir, title=title, count=count, total=len(done), settings=facts)

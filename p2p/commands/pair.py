@@ -29,7 +29,7 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
     """
 
     def draw(pair: Pair) -> list[np.ndarray]:
-        photo = read_input(pair, decode, channels=3)
+        photo = read_input(pair, decode)
         _check_depth(pair, photo)
         return [np.repeat(line_drawing(photo, sigma=sigma, low=low, high=high), 3, axis=2), photo]
 
@@ -53,7 +53,7 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
     """
 
     def both(pair: Pair) -> list[np.ndarray]:
-        frames = read_pair(pair, decode, input_channels=3, target_channels=3)
+        frames = read_pair(pair, decode)
         _check_depth(pair, *frames)
         return list(frames)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from p2p.data.pages import Pages, check_pages, left_out
 from p2p.data.pairs import Direction, Pair, check_outside, find_inputs, looks_side_by_side, sides_of
 from p2p.data.splits import find_split
 from p2p.data.walk import Skipped, summary
@@ -39,14 +40,19 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
     if cfg.input is None:
         if cfg.layout is not None:
             raise ValueError(f"layout={cfg.layout} is of input=, and the run knows that of its own pairs: leave it out")
+        if cfg.pages is not None:
+            raise ValueError(f"pages={cfg.pages} is of input=, and the run knows that of its own pairs: leave it out")
         data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
         layout = data.get("layout")  # absent from records of earlier versions
-        pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, layout=layout)
+        options = {"layout": layout, "pages": data.get("pages", "first")}
+        pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, **options)
         if said is not None:
             print(said)
         return pairs
     skipped: Skipped = {}
-    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, skipped=skipped)
+    pages: Pages = cfg.pages or "first"
+    check_pages(pages)
+    pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, pages=pages, skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} images in {cfg.input}{summary(skipped)}")
     if cfg.layout is None and pairs[0].target is not None:
@@ -54,6 +60,8 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
         print(f"{a} and {b} are taken as pairs: layout=inputs translates the images of both")
     if cfg.layout is None and looks_side_by_side(pairs[0]):
         print(f"{pairs[0].input.path} is twice as wide as high: for A|B pairs add layout=side_by_side")
+    if cfg.pages is None and (more := left_out(pair.input.path for pair in pairs)):
+        print(f"{more}: pages=all translates each")
     return pairs
 
 

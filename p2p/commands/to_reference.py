@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from p2p.config.cli import one_sentence, wants_trace
+from p2p.data.reading import readings_of
 from p2p.deploy import rewrite
 from p2p.deploy.export import load_weights
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
@@ -70,6 +71,10 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder / "latest_net_G.pth", state)
     print(f"{folder}/latest_net_G.pth: {found}, the {weights} weights")
+    if not all(reading.of_pictures for reading in readings_of(record.data)):
+        print(
+            "the reference knows nothing of data.range and data.labels: it has to be given images that are in [-1, 1]"
+        )
     options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
     options += [] if record.generator.get("dropout") else ["--no_dropout"]
 

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from p2p.config.cli import one_sentence, wants_trace
+from p2p.data.reading import facts_of, readings_of
 from p2p.deploy import published
 from p2p.deploy.export import load_weights
 from p2p.models.inference_view import resolve_norm_stats
@@ -66,6 +67,7 @@ def write_safetensors(checkpoint: Path, output: Path, *, weights: Literal["train
         preprocess=record.transform.preprocess,
         multiple=sizing.multiple,
         image_size=sizing.size,
+        **facts_of(*readings_of(record.data)),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     published.write(output, generator, facts)

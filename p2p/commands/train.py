@@ -22,6 +22,8 @@ from p2p.commands.run import settle_norm_stats
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.resume import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
 from p2p.config.settings import check_strategy
+from p2p.config.shown import as_typed
+from p2p.data.percentile import percentiles
 from p2p.interop.config import load_start, start_from_reference
 from p2p.report.tables import scores_of, show_scores
 from p2p.system.atomic import disk_of
@@ -67,6 +69,7 @@ def train(cfg: DictConfig) -> Trained:
     resume, checkpoint = find_what_to_resume(cfg)
     earlier = None if resume else find_start(cfg.init_from, init_discriminator_from=cfg.init_discriminator_from)
     start = start_from_reference(cfg) if resume is None and earlier is None else {}
+    settle_range(cfg)
     data = made(cfg, "data")
     loggers = make_loggers(cfg, resume, checkpoint)
     why_on_cpu = check_trainer_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -100,6 +103,29 @@ def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None]:
     for line in what_is_kept(cfg, resume):
         say(line)
     return resume, None if resume is None else read_checkpoint(resume)
+
+
+def settle_range(cfg: DictConfig) -> None:
+    """Put two numbers in the place of data.range=percentile, so that the record tells them to export.py and infer.py.
+
+    Inputs and targets have numbers of their own, unless data.target_range says something else.
+    """
+    kinds = {"range": cfg.data.get("range"), "target_range": cfg.data.get("target_range")}
+    if "percentile" not in kinds.values():
+        return
+    data, shares = made(cfg, "data", range="auto", target_range=None), list(cfg.data.percentiles)
+    if len(shares) != 2 or not shares[0] < shares[1]:
+        raise ValueError(f"data.percentiles={shares} is not valid: use two numbers from 0 to 100, such as [0.1,99.9]")
+    dataset = data.dataset("train")
+    of_inputs, of_targets = dataset.readings
+    if kinds["range"] == "percentile" and of_inputs.labels is None:
+        cfg.data.range = percentiles([pair.input for pair in dataset.pairs], of_inputs, shares)
+        say(f"inputs: {shares[0]:g} to {shares[1]:g} per cent of the numbers are {as_typed(cfg.data.range)}")
+    if kinds["target_range"] == "percentile" or (kinds["range"] == "percentile" and kinds["target_range"] is None):
+        found = percentiles([pair.target for pair in dataset.pairs], of_targets, shares)
+        shared = of_inputs.labels is not None and kinds["target_range"] is None  # data.range is of targets alone
+        cfg.data["range" if shared else "target_range"] = found
+        say(f"targets: {shares[0]:g} to {shares[1]:g} per cent of the numbers are {as_typed(found)}")
 
 
 def make_loggers(cfg: DictConfig, resume: Path | None, checkpoint: dict | None) -> list[Logger]:

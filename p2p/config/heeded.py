@@ -49,6 +49,16 @@ USES = {
             lambda cfg: any(loss.get("weight") is None for loss in cfg.losses.values()),
             "it weighs losses that have no weight of their own, and there is none",
         ),
+        Use(
+            r"data\.input_channels",
+            lambda cfg: cfg.data.get("labels") is None,
+            "data.labels and data.edges say how many channels inputs have",
+        ),
+        Use(
+            r"data\.percentiles",
+            lambda cfg: "percentile" in (cfg.data.get("range"), cfg.data.get("target_range")),
+            "it is of data.range=percentile alone",
+        ),
     ),
     "export": (),
     "infer": (

@@ -52,6 +52,8 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "max_size": Range(1, 2**16),
     "gallery": Range(0, 10_000),  # all of them are in one page
     "*_channels": Range(1, 4096),
+    "data.labels": Range(2, 1024),
+    "data.percentiles": Range(0, 100),
     "*.workers": PROCESSES,
     "pipeline.slots": COUNT,
     "pipeline.workers": Range(0, max(64, 4 * available_cores())),  # as the pipeline itself has it

@@ -30,10 +30,10 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
-LISTS = {"optimizer.betas", "min_size", "opt_size", "max_size"}  # that ranges are for each number of
+LISTS = {"optimizer.betas", "data.percentiles", "min_size", "opt_size", "max_size"}  # of numbers, each in a range
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
-WORDS_OR_NULL = {"weights", "norm_stats", "layout"}  # at the root, where nothing is annotated
+WORDS_OR_NULL = {"weights", "norm_stats", "layout", "pages"}  # at the root, where nothing is annotated
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
 
@@ -49,11 +49,19 @@ def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -
         ValueError: a value is of another type than its default, out of range, or a word that is not known.
     """
     settle_paths(cfg)
+    settle_channels(cfg)
     groups = GlobalHydra.instance().config_loader().list_groups("")
     choices = [override for override in overrides if re.match(r"[+~]*([^@=]+)", override)[1] in groups]
     check_types(cfg, hydra.compose(config_name, overrides=choices))
     check_ranges(cfg)
     check_modes(cfg)
+
+
+def settle_channels(cfg: DictConfig) -> None:
+    """Give inputs that hold labels as many channels as there are, and one for their instances' edges."""
+    data = cfg.get("data")
+    if data is not None and type(labels := data.get("labels")) is int:
+        data.input_channels = labels + (data.get("edges") is True)
 
 
 def check_types(cfg: DictConfig, defaults: DictConfig) -> None:

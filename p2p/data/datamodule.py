@@ -22,7 +22,9 @@ from p2p.data.decoded_batches import DecodedBatches
 from p2p.data.decoder import Decode, gpu_decoder
 from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.kept import KeptBatches, can_be_kept
+from p2p.data.pages import Pages, check_pages
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
+from p2p.data.reading import DROPPED, Range, readings
 from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
 from p2p.data.transforms.transform import Transform
@@ -44,6 +46,13 @@ class PairedImages(LightningDataModule):
             single images, and no norm sees two of them.
         direction: "AtoB" or "BtoA".
         input_channels, target_channels: 3 for RGB, 1 for grey, of .npy files any number.
+        range, target_range: the numbers in inputs' and targets' files that are black and white, such as [0, 4095];
+            "auto": those of the files' dtype; of targets None: as of inputs. Outputs go back through it.
+        percentiles: what train.py puts in the place of range=percentile, in per cent of the training pairs' numbers.
+        labels: how many, of inputs that hold a label for each pixel: one channel for each. None: they are pictures.
+        edges: inputs are instance maps, 1000 * label + number, and one more channel has the instances' edges.
+        alpha: a colour that transparent images are laid on, or "drop": they are seen as if they were opaque.
+        pages: "all": each page of a TIFF file is an image; "first": the others are left out.
         train, val: names of the two splits; `p2p.data.splits.find_split` says where they can be.
         layout: "side_by_side" or "two_folders"; None: what is there, if its shape agrees, see `p2p.data.pairs`.
         source: makes the folder `root` where it is missing, such as `p2p.data.download.fetch_archive`; None: never.
@@ -69,6 +78,13 @@ class PairedImages(LightningDataModule):
         direction: Direction = "AtoB",
         input_channels: int = 3,
         target_channels: int = 3,
+        range: Range = "auto",
+        target_range: Range | None = None,
+        percentiles: list[float] | None = None,
+        labels: int | None = None,
+        edges: bool = False,
+        alpha: str = DROPPED,
+        pages: Pages = "first",
         train: str = "train",
         val: str = "val",
         layout: PairLayout | None = None,
@@ -96,6 +112,17 @@ class PairedImages(LightningDataModule):
                 raise ValueError(f"data.{key}={value} is not known: use one of {', '.join(get_args(known))}")
         check_direction(direction, key="data.direction")
         check_layout(layout, key="data.layout")
+        check_pages(pages, key="data.pages")
+        self._input, self._target = readings(
+            input_channels=input_channels,
+            target_channels=target_channels,
+            range=range,
+            target_range=target_range,
+            labels=labels,
+            edges=edges,
+            alpha=alpha,
+        )
+        self._pages: Pages = pages
         self.root = Path(root)
         self._layout = layout
         self._found: dict[str, list[Pair]] = {}
@@ -104,7 +131,6 @@ class PairedImages(LightningDataModule):
         self._transform = transform
         self._direction = direction
         self._splits = {"train": train, "val": val}
-        self._channels = {"input_channels": input_channels, "target_channels": target_channels}
         self._cache = cache
         self._decode = decode
         self._augmentation = augmentation
@@ -147,17 +173,21 @@ class PairedImages(LightningDataModule):
         self.prepare_data()  # for callers without a Trainer, such as export.py
         if split not in self._found:
             name, key = self._splits[split], f"data.{split}"
-            found = find_split(self.root, name, key=key, direction=self._direction, layout=self._layout)
+            found = find_split(
+                self.root, name, key=key, direction=self._direction, layout=self._layout, pages=self._pages
+            )
             self._found[split], said = found
             if said is not None:
                 rank_zero_only(print)(said)
         pairs = self._found[split]
-        return PairDataset(pairs, self._transform, augment=augment and split == "train", **self._channels)
+        return self._pairs(pairs, augment=augment and split == "train")
 
     def inputs(self, source: str) -> PairDataset:
         """Other images as inputs without targets, resized and nothing else: see `p2p.data.pairs.find_inputs`."""
-        pairs = find_inputs(source, direction=self._direction)
-        return PairDataset(pairs, self._transform, augment=False, **self._channels)
+        return self._pairs(find_inputs(source, direction=self._direction, pages=self._pages), augment=False)
+
+    def _pairs(self, pairs: list[Pair], *, augment: bool) -> PairDataset:
+        return PairDataset(pairs, self._transform, augment=augment, input=self._input, target=self._target)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented batches; a last one that is not full is kept.

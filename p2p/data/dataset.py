@@ -14,8 +14,11 @@ from p2p.codecs.pillow import decode
 from p2p.data.cache import PairCache
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair
+from p2p.data.reading import RGB, Reading
 from p2p.data.transforms.transform import Transform, View
+from p2p.levels import normalize
 
+EIGHT_BITS = np.dtype(np.uint8)
 Loaded = tuple[torch.Tensor, np.dtype]  # (C, H, W), and what its file had
 
 
@@ -26,11 +29,11 @@ class PairDataset(Dataset):
         pairs: what to load; a pair without a target gives its input, resized and nothing else.
         transform: `train` or `eval` of it is applied.
         augment: random crops and flips, for training.
-        input_channels, target_channels: of the frames, see `p2p.codecs.pillow.decode`.
+        input, target: how their files are read.
 
     Attributes:
         pairs, transform: as given.
-        channels: those of inputs and targets.
+        readings: those of inputs and targets.
         epoch_seed: crops and flips follow from it and the pair's index, not from which process loads the pair, and
             when; in shared memory where there are loader processes. Below zero, without an `EpochLoader`, they follow
             from torch's global generator.
@@ -42,12 +45,12 @@ class PairDataset(Dataset):
     """
 
     def __init__(
-        self, pairs: list[Pair], transform: Transform, *, augment: bool, input_channels: int, target_channels: int
+        self, pairs: list[Pair], transform: Transform, *, augment: bool, input: Reading = RGB, target: Reading = RGB
     ):
         self.pairs = pairs
         self.transform = transform
         self._augment = augment
-        self.channels = {"input_channels": input_channels, "target_channels": target_channels}
+        self.readings = (input, target)
         self.epoch_seed = torch.tensor(-1)
         self.cache: PairCache | None = None
         self.batches_on_gpu: Callable[[Iterable[list[int]]], Iterator[Batch]] | None = None
@@ -63,11 +66,11 @@ class PairDataset(Dataset):
             images = [view.of(image_CHW, dtype) for image_CHW, dtype in loaded]
         else:
             if pair.target is None:
-                frames: Sequence[np.ndarray] = (read_input(pair, decode, channels=self.channels["input_channels"]),)
+                frames: Sequence[np.ndarray] = (read_input(pair, decode, reading=self.readings[0]),)
             else:
-                frames = read_pair(pair, decode, **self.channels)
+                frames = self._frames(pair)
             with self._naming(pair):
-                images = [self.transform.eval(frame) for frame in frames]
+                images = [self._eval(*each) for each in zip(frames, self.readings, strict=False)]
         return Batch([pair.name], *(image[None] for image in images))
 
     @property
@@ -78,9 +81,9 @@ class PairDataset(Dataset):
     def load(self, index: int) -> tuple[Loaded, ...]:
         """Input and target as the transform takes them from the files, before crop and flip."""
         pair = self.pairs[index]
-        frames = read_pair(pair, decode, **self.channels)
+        frames = self._frames(pair)
         with self._naming(pair):
-            return tuple((self.transform.load(frame), frame.dtype) for frame in frames)
+            return tuple(self._load(*each) for each in zip(frames, self.readings, strict=True))
 
     def view(self, index: int, height: int, width: int) -> View:
         """The crop and the flip of this epoch, for a loaded pair of this size."""
@@ -89,8 +92,19 @@ class PairDataset(Dataset):
         with self._naming(self.pairs[index]):
             return self.transform.draw(height, width, generator)
 
+    def _frames(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        return read_pair(pair, decode, input=self.readings[0], target=self.readings[1])
+
+    def _load(self, frame_HWC: np.ndarray, reading: Reading) -> Loaded:
+        image_CHW = self.transform.load(frame_HWC)
+        return (planes_of(image_CHW, reading), EIGHT_BITS) if reading.labels else (image_CHW, frame_HWC.dtype)
+
+    def _eval(self, frame_HWC: np.ndarray, reading: Reading) -> torch.Tensor:
+        image_CHW = self.transform.eval(frame_HWC)
+        return normalize(planes_of(image_CHW, reading).float()) if reading.labels else image_CHW
+
     def _cached(self, index: int) -> list[Loaded]:
-        return [(image_HWC.permute(2, 0, 1), np.dtype(np.uint8)) for image_HWC in self.cache.pair(index)]
+        return [(image_HWC.permute(2, 0, 1), EIGHT_BITS) for image_HWC in self.cache.pair(index)]
 
     @contextmanager
     def _naming(self, pair: Pair) -> Iterator[None]:
@@ -99,3 +113,9 @@ class PairDataset(Dataset):
             yield
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
+
+
+def planes_of(labels_CHW: torch.Tensor, reading: Reading) -> torch.Tensor:
+    """Labels at the network's size, int32 (1, H, W) -> uint8 (C, H, W), 0 or 255."""
+    planes_HWC = reading.planes(labels_CHW.permute(1, 2, 0).numpy())
+    return torch.from_numpy(planes_HWC).permute(2, 0, 1)

@@ -46,8 +46,10 @@ def _unsuitable(dataset: PairDataset) -> str | None:
     """Why these pairs are the CPU's, as half a sentence."""
     if getattr(type(dataset.transform), "load", None) is not Torchvision.load:
         return f"{type(dataset.transform).__name__} loads images in its own way"
-    if {*dataset.channels.values()} != {3}:
+    if {reading.channels for reading in dataset.readings} != {3}:
         return "a GPU decodes to RGB, and data.input_channels or data.target_channels is not 3"
+    if not all(reading.of_pictures for reading in dataset.readings):
+        return "a GPU decodes pictures, and data.range or data.labels says that files are something else"
     some = dataset.pairs[:: -(-len(dataset) // LOOKED_AT)]
     fit = sum(read_coded(pair) is not None for pair in some)
     return None if 2 * fit >= len(some) else f"of {len(some)} pairs that were looked at, a GPU can decode {fit}"

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 
 import numpy as np
 
-from p2p.codecs import jpeg
+from p2p.codecs import jpeg, tiff
 from p2p.data.halves import alike, check_half
 from p2p.data.pairs import Pair, Source
+from p2p.data.reading import RGB, Decode, Reading
 from p2p.system.memory import check_room
-
-Decode = Callable[..., np.ndarray]
 
 MOST = 4 << 30  # bytes: no image file is larger, but what is sparse or a disk's image can be
 MANY = 256 << 20  # bytes, of which it is asked whether the memory is there
 
 
-def read_input(pair: Pair, decode: Decode, *, channels: int) -> np.ndarray:
-    """The input of a pair alone, (H, W, channels), as `decode` gives it.
+def read_input(pair: Pair, decode: Decode, *, reading: Reading = RGB) -> np.ndarray:
+    """The input of a pair alone, (H, W, C), see `Reading.frame`.
 
     Raises:
         ValueError: the file cannot be read, and why.
     """
-    return frame_of(read_file(pair.input), pair.input, decode, channels=channels)
+    return frame_of(read_file(pair.input), pair.input, decode, reading=reading)
 
 
 def read_file(source: Source) -> bytes:
-    """The bytes of an image's file.
+    """The bytes of an image's file, or of a file with that page alone.
 
     Raises:
         ValueError: it cannot be read, and why.
     """
     try:
+        if source.page is not None:
+            return tiff.page(source.path, source.page)
         # Without a file object, which makes twice as many system calls; a FIFO would wait for its writer.
         fd = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -56,13 +56,13 @@ def read_file(source: Source) -> bytes:
         raise ValueError(f"cannot read {source.path}: {error}") from error
 
 
-def frame_of(data: bytes, source: Source, decode: Decode, *, channels: int) -> np.ndarray:
-    """The bytes of an image's file -> the image, (H, W, channels), as `decode` gives it.
+def frame_of(data: bytes, source: Source, decode: Decode, *, reading: Reading = RGB) -> np.ndarray:
+    """The bytes of an image's file -> the image, (H, W, C), see `Reading.frame`.
 
     Raises:
         ValueError: they cannot be decoded, and why.
     """
-    return _half(_decoded(data, source, decode, channels), source)
+    return half_of(_decoded(data, source, decode, reading), source)
 
 
 def gpu_size(data: bytes, source: Source) -> tuple[int, int] | None:
@@ -91,20 +91,20 @@ def read_coded(pair: Pair) -> tuple[list[bytes], tuple[int, int]] | None:
 
 
 def read_pair(
-    pair: Pair, decode: Decode, *, input_channels: int, target_channels: int
+    pair: Pair, decode: Decode, *, input: Reading = RGB, target: Reading = RGB
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target, (H, W, input_channels) and (H, W, target_channels), as `decode` gives them.
+    """Input and target, (H, W, C), see `Reading.frame`.
 
     Raises:
         ValueError: a file cannot be read, or the two differ in size.
     """
     assert pair.target is not None
-    frame = _decoded(read_file(pair.input), pair.input, decode, input_channels)
-    if pair.target.path == pair.input.path and target_channels == input_channels:
+    frame = _decoded(read_file(pair.input), pair.input, decode, input)
+    if pair.target.path == pair.input.path and pair.target.page == pair.input.page and target == input:
         other = frame  # A|B side by side: decoded once
     else:
-        other = _decoded(read_file(pair.target), pair.target, decode, target_channels)
-    input_HWC, target_HWC = _half(frame, pair.input), _half(other, pair.target)
+        other = _decoded(read_file(pair.target), pair.target, decode, target)
+    input_HWC, target_HWC = half_of(frame, pair.input), half_of(other, pair.target)
     if input_HWC.shape[:2] != target_HWC.shape[:2]:
         sizes = ["x".join(map(str, image.shape[1::-1])) for image in (input_HWC, target_HWC)]
         raise ValueError(
@@ -113,16 +113,21 @@ def read_pair(
     return input_HWC, target_HWC
 
 
-def _decoded(data: bytes, source: Source, decode: Decode, channels: int) -> np.ndarray:
+def _decoded(data: bytes, source: Source, decode: Decode, reading: Reading = RGB) -> np.ndarray:
     try:
-        return decode(data, channels=channels)
+        return reading.frame(data, decode)
     except MemoryError:
         raise ValueError(f"cannot read {source.path}: there is not enough memory to decode it") from None
     except ValueError as error:
         raise ValueError(f"cannot read {source.path}: {error}") from error
 
 
-def _half(frame_HWC: np.ndarray, source: Source) -> np.ndarray:
+def half_of(frame_HWC: np.ndarray, source: Source) -> np.ndarray:
+    """The half of a whole image that is asked for, or all of it.
+
+    Raises:
+        ValueError: it cannot be halved.
+    """
     if source.half is None:
         return frame_HWC
     height, width = frame_HWC.shape[:2]

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 from p2p.data.halves import shape_of_halves, size_of
 from p2p.data.lists import listed
+from p2p.data.pages import Named, Pages, paged
 from p2p.data.walk import Skipped, folders_in, images_below, images_like, is_image
 
 Direction = Literal["AtoB", "BtoA"]
@@ -25,12 +26,14 @@ BESIDE = "beside the two folders"
 class Source(NamedTuple):
     """Where an image is: a file, or the left or right half of one.
 
-    `shape` is the width over height that a half should have, within `p2p.data.halves.SAME`; None: any.
+    `shape` is the width over height that a half should have, within `p2p.data.halves.SAME`; None: any. `page` is the
+    place of a page in a TIFF file of several, see `p2p.codecs.tiff.pages`; None: the first.
     """
 
     path: Path
     half: Literal["left", "right"] | None = None
     shape: float | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def find_pairs(
     *,
     direction: Direction = "AtoB",
     layout: PairLayout | None = None,
+    pages: Pages = "first",
     skipped: Skipped | None = None,
 ) -> list[Pair]:
     """The training pairs in a folder, sorted by name.
@@ -87,6 +91,7 @@ def find_pairs(
         direction: which side is the input.
         layout: None: two folders if there are such, else side by side, if the images' shapes agree with that, see
             `p2p.data.halves`. With "side_by_side" they may have any.
+        pages: "all": each page of a TIFF is an image, x_p000, x_p001 and so on.
         skipped: is told what is there and not taken.
 
     Raises:
@@ -103,7 +108,7 @@ def find_pairs(
         for path in sorted(folder.iterdir()):
             if path not in sides and (path.is_dir() or is_image(path.name)) and not path.name.startswith("."):
                 skipped.setdefault(BESIDE, []).append(path.name)
-        return pairs_of(*sides, direction=direction, skipped=skipped)
+        return pairs_of(*sides, direction=direction, pages=pages, skipped=skipped)
     if layout == "two_folders":
         raise ValueError(f"{folder} does not hold the two folders, A and B, that layout=two_folders asks for")
     files = images_below(folder, skipped)
@@ -111,23 +116,27 @@ def find_pairs(
     if layout is None:
         _check_one_sided(folder, files)
         shape = shape_of_halves(files, folder)
-    return [_split(pair, direction, shape) for pair in _inputs(files, folder)]
+    return [_split(pair, direction, shape) for pair in _inputs(files, folder, pages)]
 
 
-def pairs_of(a: Path, b: Path, *, direction: Direction, skipped: Skipped | None = None) -> list[Pair]:
+def pairs_of(
+    a: Path, b: Path, *, direction: Direction, pages: Pages = "first", skipped: Skipped | None = None
+) -> list[Pair]:
     """Pairs of the images of two folders, sorted by name: see `match`; with BtoA those of `b` are the inputs."""
-    pairs = match(a, b, skipped=skipped)
+    pairs = match(a, b, pages=pages, skipped=skipped)
     return pairs if direction == "AtoB" else [Pair(pair.name, pair.target, pair.input) for pair in pairs]
 
 
-def match(a: Path, b: Path, *, skipped: Skipped | None = None) -> list[Pair]:
+def match(a: Path, b: Path, *, pages: Pages = "first", skipped: Skipped | None = None) -> list[Pair]:
     """Pairs of the images of two folders that have equal relative paths without suffix; those of `a` are the inputs.
 
     Raises:
         ValueError: no image in a folder, or one without its partner.
     """
     skipped = {} if skipped is None else skipped
-    sides = [{pair.name: pair.input for pair in _inputs(images_below(folder, skipped), folder)} for folder in (a, b)]
+    sides = [
+        {pair.name: pair.input for pair in _inputs(images_below(folder, skipped), folder, pages)} for folder in (a, b)
+    ]
     for (this, inputs), (other, partners) in permutations(zip((a, b), sides, strict=True)):
         alone = sorted(inputs.keys() - partners.keys())
         if alone:
@@ -143,6 +152,7 @@ def find_inputs(
     *,
     layout: Layout | None = None,
     direction: Direction = "AtoB",
+    pages: Pages = "first",
     skipped: Skipped | None = None,
 ) -> list[Pair]:
     """The images to translate, sorted by name; those of a list in its order.
@@ -154,6 +164,7 @@ def find_inputs(
         layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
             folder holds `A/` and `B/`, or others of SIDES. None: two folders if it has them, else inputs.
         direction: which side of a pair is the input.
+        pages: see `find_pairs`.
         skipped: is told what is there and not taken.
 
     Raises:
@@ -162,24 +173,24 @@ def find_inputs(
     check_layout(layout, known=("inputs", *get_args(PairLayout)))
     skipped = {} if skipped is None else skipped
     if source == "-" or source.startswith("@"):
-        pairs = _find_listed(source, layout)
+        pairs = _find_listed(source, layout, pages)
     elif layout in (None, "two_folders") and sides_of(Path(source)) is not None:
-        return find_pairs(source, direction=direction, layout="two_folders", skipped=skipped)
+        return find_pairs(source, direction=direction, layout="two_folders", pages=pages, skipped=skipped)
     elif layout == "two_folders":
         raise ValueError(
             f"input={source} does not hold the two folders A and B that layout=two_folders asks for: make them, or"
             " choose another layout"
         )
     elif Path(source).is_dir():
-        pairs = _inputs(images_below(source, skipped), Path(source))
+        pairs = _inputs(images_below(source, skipped), Path(source), pages)
     elif Path(source).is_file():
         folder, name = os.path.split(Path(source))
-        pairs = _inputs([os.path.join(folder or ".", name)], Path(folder))  # noqa: PTH118
+        pairs = _inputs([os.path.join(folder or ".", name)], Path(folder), pages)  # noqa: PTH118
     else:
         files, root = images_like(source, skipped)
         if not files:
             raise ValueError(f"input={source} is not a folder, not a file, and not a pattern that matches an image")
-        pairs = _inputs(files, Path(root))
+        pairs = _inputs(files, Path(root), pages)
     return [_split(pair, direction) for pair in pairs] if layout == "side_by_side" else pairs
 
 
@@ -191,20 +202,22 @@ def looks_side_by_side(pair: Pair) -> bool:
     return size is not None and size[0] == 2 * size[1]
 
 
-def _find_listed(source: str, layout: Layout | None) -> list[Pair]:
+def _find_listed(source: str, layout: Layout | None, pages: Pages) -> list[Pair]:
     if layout == "two_folders":
         raise ValueError(f"input={source} is a list of files, and layout=two_folders needs a folder that holds A and B")
     files = listed(source)
     # Without `..` and `//`, so that folders can be compared; links are left alone, so that names are as written.
     whole = [os.path.abspath(path).replace("//", "/") for path in files]  # noqa: PTH100 - Path.resolve follows links
-    pairs = _inputs(whole, Path(os.path.commonpath([os.path.dirname(path) for path in whole])))  # noqa: PTH120
-    return [replace(pair, input=Source(path)) for pair, path in zip(pairs, files, strict=True)]
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))  # noqa: PTH120
+    as_written = dict(zip(map(Path, whole), files, strict=True))
+    pairs = _inputs(whole, root, pages)
+    return [replace(pair, input=pair.input._replace(path=as_written[pair.input.path])) for pair in pairs]
 
 
-def _inputs(files: list[str], root: Path) -> list[Pair]:
+def _inputs(files: list[str], root: Path, pages: Pages) -> list[Pair]:
     """Name each file by its path below `root`, which all begin with; of two that differ in suffix alone, with it.
 
-    By text, because a million files would take half a minute by `Path`.
+    A page of several is named by its number, too. By text, because a million files would take half a minute by `Path`.
     """
     start = len(os.path.join(root, ""))  # noqa: PTH118
     below = [path[start:] for path in files]
@@ -217,11 +230,13 @@ def _inputs(files: list[str], root: Path) -> list[Pair]:
             raise ValueError(
                 f"{owners[name]} and {path} would both be written as {Path(name).name}: rename one of them"
             )
-    return [Pair(name.replace(os.sep, "/"), Source(Path(path))) for name, path in zip(names, files, strict=True)]
+    images: list[Named] = [(name, path, None) for name, path in zip(names, files, strict=True)]
+    images = images if pages == "first" else paged(images)
+    return [Pair(name.replace(os.sep, "/"), Source(Path(path), page=page)) for name, path, page in images]
 
 
 def _split(pair: Pair, direction: Direction, shape: float | None = None) -> Pair:
-    a, b = Source(pair.input.path, "left", shape), Source(pair.input.path, "right", shape)
+    a, b = (pair.input._replace(half=half, shape=shape) for half in ("left", "right"))
     return replace(pair, input=a, target=b) if direction == "AtoB" else replace(pair, input=b, target=a)
 
 

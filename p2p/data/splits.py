@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2p.data.pages import Pages, left_out
 from p2p.data.pairs import SIDES, Direction, Pair, PairLayout, find_pairs, pairs_of, sides_of
 from p2p.data.walk import Skipped, folders_in, summary
 
@@ -12,7 +13,13 @@ OTHER_NAMES = {"val": ("valid", "validation", "test")}  # of a split, where it i
 
 
 def find_split(
-    root: Path, split: str, *, key: str, direction: Direction, layout: PairLayout | None = None
+    root: Path,
+    split: str,
+    *,
+    key: str,
+    direction: Direction,
+    layout: PairLayout | None = None,
+    pages: Pages = "first",
 ) -> tuple[list[Pair], str | None]:
     """The pairs of a split, sorted by name, and a line about them if there is something to say.
 
@@ -28,7 +35,7 @@ def find_split(
         root: the folder of the data set.
         split: name of the split's folder.
         key: the setting that names it, for messages.
-        direction, layout: see `p2p.data.pairs.find_pairs`.
+        direction, layout, pages: see `p2p.data.pairs.find_pairs`.
 
     Raises:
         ValueError: it is in none of these places, or what is there is refused by `find_pairs`.
@@ -43,12 +50,14 @@ def find_split(
         if folders is None:
             continue
         if len(folders) == 2:
-            pairs = pairs_of(*folders, direction=direction, skipped=skipped)
+            pairs = pairs_of(*folders, direction=direction, pages=pages, skipped=skipped)
         else:
-            pairs = find_pairs(*folders, direction=direction, layout=layout, skipped=skipped)
-        if folders == [root / split] and not skipped:
+            pairs = find_pairs(*folders, direction=direction, layout=layout, pages=pages, skipped=skipped)
+        more = left_out(pair.input.path for pair in pairs) if pages == "first" else None
+        if folders == [root / split] and not skipped and not more:
             return pairs, None
-        return pairs, f"{len(pairs):,} pairs in {' and '.join(map(str, folders))}{summary(skipped)}"
+        said = f"{len(pairs):,} pairs in {' and '.join(map(str, folders))}{summary(skipped)}"
+        return pairs, said + (f"; {more}: data.pages=all takes each" if more else "")
     raise ValueError(
         f"there is no folder {root / split}: put the {key.removeprefix('data.')} pairs there, or name another folder of"
         f" {root} with {key}=...; {split}A and {split}B, or A/{split} and B/{split}, will do, too"

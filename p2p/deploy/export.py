@@ -11,6 +11,8 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Direction
+from p2p.data.reading import Reading
+from p2p.data.reading import facts_of as facts_of_readings
 from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary
@@ -83,6 +85,7 @@ def export(
     backend: Export,
     norm_stats: Literal["instance", "running"],
     direction: Direction,
+    readings: tuple[Reading, Reading] | None = None,
     preprocess: Preprocess = "resize_and_crop",
     multiple: int | None = None,
     image_size: int | None = None,
@@ -105,6 +108,7 @@ def export(
         folder: the artifact; one that is there is replaced at the very end, see `p2p.deploy.artifact`.
         backend: writes the program, see `p2p.deploy.backend.Backend.export`.
         norm_stats: "instance" or "running".
+        readings: of inputs and targets, for the manifest; None: pictures.
         direction, preprocess, multiple, image_size, stride, checkpoint: for the manifest; image_size None: the images'
             width.
         sizes: heights and widths that the program takes; None: those of the images alone.
@@ -146,6 +150,7 @@ def export(
             "output_shape": list(expected.shape[1:]),
             "norm_stats": norm_stats,
             "direction": direction,
+            **({} if readings is None else facts_of_readings(*readings)),
             "preprocess": preprocess,
             "multiple": multiple,
             "image_size": image_size or images_NCHW.shape[-1],

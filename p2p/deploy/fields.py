@@ -52,6 +52,11 @@ def number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def one_of_both(value: object) -> bool:
+    """true or false."""
+    return isinstance(value, bool)
+
+
 def shape(value: object) -> bool:
     """[C, H, W]."""
     return isinstance(value, list) and len(value) == 3 and all(map(side, value))
@@ -65,6 +70,11 @@ def sizes(value: object) -> bool:
     if not all(isinstance(each, list) and len(each) == 2 and all(map(side, each)) for each in (least, best, most)):
         return False
     return all(a <= b <= c for a, b, c in zip(least, best, most, strict=True))
+
+
+def span(value: object) -> bool:
+    """Two numbers, the first the smaller."""
+    return isinstance(value, list) and len(value) == 2 and all(map(number, value)) and value[0] < value[1]
 
 
 side = whole(1, LARGEST)
@@ -98,6 +108,11 @@ MANIFEST: dict[str, Rule] = {
     "multiple": optional(whole(1, LARGEST)),
     "image_size": whole(1, LARGEST),
     "stride": optional(whole(1, LARGEST)),
+    "input_range": optional(span),
+    "target_range": optional(span),
+    "labels": optional(whole(2, LARGEST)),
+    "edges": one_of_both,
+    "background": optional(matching("[a-z]{3,30}|#[0-9A-Fa-f]{3,8}")),
     "checkpoint": text,
     "checkpoint_sha256": digest,
     "checkpoint_bytes": optional(whole(0, math.inf)),

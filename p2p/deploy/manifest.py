@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from p2p.data.reading import Reading, from_facts
 from p2p.deploy import fields
 from p2p.deploy.sizes import Sizes
 from p2p.system import atomic
@@ -130,6 +131,8 @@ class Manifest:
         value_range: of both, and `mean` and `std` that bring pixels in [0, 1] there.
         norm_stats: "instance" or "running", see `p2p.models.inference_view`.
         direction: which side of an A|B pair is the input.
+        input_range, target_range, labels, edges, background: how files are read, and what outputs are written in, see
+            `p2p.data.reading.Reading`.
         preprocess, multiple, image_size: how images were brought to size, see `p2p.data.transforms.torchvision`.
         stride: what the sides of the network's images are multiples of; None in records of earlier versions.
         checkpoint, checkpoint_sha256, checkpoint_bytes, checkpoint_mtime_ns: the weights' origin, see
@@ -157,10 +160,20 @@ class Manifest:
     checkpoint_mtime_ns: int | None = None
     built: str = ""
     build_seconds: float = 0.0
+    input_range: list[float] | None = None
+    target_range: list[float] | None = None
+    labels: int | None = None
+    edges: bool = False
+    background: str | None = None
     value_range: list[float] = field(default_factory=lambda: [-1.0, 1.0])
     mean: float = 0.5
     std: float = 0.5
     created: str = field(default_factory=now)
+
+    @property
+    def readings(self) -> tuple[Reading, Reading]:
+        """How files of inputs and of targets are read."""
+        return from_facts((self.input_shape[0], self.output_shape[0]), vars(self))
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
@@ -185,7 +198,10 @@ class Manifest:
             record = json.loads(path.read_text())
             program = program_of(record.pop("program"))
             fields.check(record, fields.MANIFEST)
-            return cls(program=program, **record)
+            manifest = cls(program=program, **record)
+            if manifest.labels is not None and manifest.input_shape[0] != manifest.labels + manifest.edges:
+                raise ValueError(f"labels={manifest.labels} do not make {manifest.input_shape[0]} channels")
+            return manifest
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged or of another version of p2p ({error}): export again, or delete {folder}"

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p.data.pairs import Direction
+from p2p.data.reading import Reading, from_facts
 from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import fields
 from p2p.deploy.manifest import Manifest, Program
@@ -30,9 +31,11 @@ if TYPE_CHECKING:  # torch comes after all that can be checked without it
 
 SUFFIX = ".safetensors"
 KEY = "p2p"  # in the header, beside names, shapes and dtypes
+READING = ("input_range", "target_range", "labels", "edges", "background")
 CHANNELS = fields.whole(1, fields.LARGEST)
 RULES: dict[str, fields.Rule] = {
     **{name: fields.MANIFEST[name] for name in ("norm_stats", "direction", "preprocess", "multiple", "image_size")},
+    **{name: fields.MANIFEST[name] for name in READING},
     "generator": lambda value: isinstance(value, dict) and "_target_" in value,
     "input_channels": CHANNELS,
     "target_channels": CHANNELS,
@@ -48,6 +51,7 @@ class Published(NamedTuple):
         norm_stats: "instance" or "running", see `p2p.models.inference_view`.
         direction: which side of a pair was the input.
         preprocess, multiple, image_size: how images are brought to size, see `p2p.data.transforms.torchvision`.
+        input_range, target_range, labels, edges, background: see `p2p.deploy.manifest.Manifest`.
     """
 
     generator: dict[str, Any]
@@ -58,6 +62,16 @@ class Published(NamedTuple):
     preprocess: Preprocess
     multiple: int | None
     image_size: int
+    input_range: list[float] | None = None
+    target_range: list[float] | None = None
+    labels: int | None = None
+    edges: bool = False
+    background: str | None = None
+
+    @property
+    def readings(self) -> tuple[Reading, Reading]:
+        """How files of inputs and of targets are read."""
+        return from_facts((self.input_channels, self.target_channels), self._asdict())
 
 
 def find(name: str) -> Path:
@@ -110,6 +124,7 @@ def manifest_of(path: Path) -> Manifest:
         multiple=facts.multiple,
         image_size=facts.image_size,
         stride=stride,
+        **{name: getattr(facts, name) for name in READING},
         checkpoint=path.name,
         checkpoint_sha256=digest,
         psnr_db={},

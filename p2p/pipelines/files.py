@@ -11,11 +11,16 @@ from typing import Literal
 import numpy as np
 
 from p2p.codecs.codec import Codec
-from p2p.data.images import frame_of, gpu_size, read_file
+from p2p.codecs.depth import to_depth, with_alpha
+from p2p.codecs.pillow import MODES
+from p2p.codecs.values import read_alpha, read_values
+from p2p.data.images import frame_of, gpu_size, half_of, read_file
 from p2p.data.pairs import Pair
+from p2p.data.reading import Reading
 from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.deploy.sizes import Size, Sizes
+from p2p.levels import WHITE, to_shares
 from p2p.system import atomic
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
@@ -50,6 +55,10 @@ class Files:
         sizing: brings a decoded frame to size; None leaves it at its own.
         input_shape: (C, H, W) that the exported program takes.
         sizes: those that it takes of frames at their own sizes; None: any.
+        reading: of inputs' files.
+        range: that black and white stand for in outputs of 16 or 32 bits; None: that of their dtype.
+        bits: of a channel of outputs, see `p2p.codecs.depth.bits_of`.
+        keeps_alpha: outputs are as transparent as their inputs.
         output: folder that the written files' names are relative to.
         restore_size: write each output at the size of its input.
         gpu_decodes: what a GPU may decode: JPEG files that need no resize, as it has none, or of "any size".
@@ -64,6 +73,10 @@ class Files:
         sizes: Sizes | None = None,
         output: Path,
         restore_size: bool,
+        reading: Reading,
+        range: tuple[float, float] | None = None,
+        bits: int = 8,
+        keeps_alpha: bool = False,
         gpu_decodes: Literal["same size", "any size"] | None = None,
     ):
         self.codec = codec
@@ -72,15 +85,23 @@ class Files:
         self.input_shape = input_shape
         self.output = output
         self.restore_size = restore_size
+        self.reading, self.range, self.bits, self.keeps_alpha = reading, range, bits, keeps_alpha
         self.gpu_decodes = gpu_decodes
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
         return self.output / f"{name}{self.codec.suffix}"
 
+    @property
+    def output_dtype(self) -> np.dtype:
+        """Of the frames that are to be saved: uint8, or float32 in [-1, 1] for more than 8 bits."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.float32)
+
     def gpu_size(self, pair: Pair, data: bytes) -> Size | None:
         """Height and width of an image that the GPU is to load; None for one that is `load`'s, also as it fails."""
         if self.gpu_decodes is None or self.input_shape[0] != 3 or len(data) > CODED_BYTES:
+            return None
+        if not self.reading.of_pictures:
             return None
         assert isinstance(self.sizing, Sizing)
         if (size := gpu_size(data, pair.input)) is None:
@@ -121,7 +142,7 @@ class Files:
         try:
             with clock("decode"):
                 data = self.read(pair) if data is None else data
-                frame_HWC = frame_of(data, pair.input, self.codec.decode, channels=self.input_shape[0])
+                frame_HWC = frame_of(data, pair.input, self.codec.decode, reading=self.reading)
             stage = "preprocess"
             with clock("preprocess"):
                 return self._sized(frame_HWC, pair), frame_HWC.shape[:2]
@@ -135,27 +156,28 @@ class Files:
             if self.sizing is None:
                 if self.sizes is not None:
                     self.sizes.around(frame_HWC.shape[:2])
-                return in_levels(frame_HWC, frame_HWC.dtype)
-            sized_HWC = self.sizing(frame_HWC)
+                return self.reading.planes(in_levels(frame_HWC, frame_HWC.dtype))
+            sized_HWC = self.reading.planes(self.sizing(frame_HWC))
             check_size(sized_HWC, self.input_shape)
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
         return sized_HWC
 
-    def save(self, name: str, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
-        """Encode and write one output, uint8 (H, W, C), of an input of that size. Its file is whole or not there.
+    def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
+        """Encode and write one output of an input of that size. Its file is whole or not there.
+
+        Args:
+            frame_HWC: uint8, for outputs of more than 8 bits float32 in [-1, 1].
 
         Raises:
             Failure: the format has no such image, or the file system no such name.
             OSError: no file can be written; its `filename` is this one.
         """
-        with self._failing("encode", name), clock("encode"):
+        with self._failing("encode", pair.name), clock("encode"):
             if self.restore_size and isinstance(self.sizing, Letterbox):
                 frame_HWC = self.sizing.cut(frame_HWC, size)
-            if self.restore_size:
-                frame_HWC = to_size(frame_HWC, *size)
-            data = self.codec.encode(frame_HWC)
-        self.write(name, data, clock)
+            data = self._encoded(pair, to_size(frame_HWC, *size) if self.restore_size else frame_HWC)
+        self.write(pair.name, data, clock)
 
     def write(self, name: str, data: bytes, clock: Clock) -> None:
         """Write one output that is encoded, as `save` does."""
@@ -172,6 +194,30 @@ class Files:
                 raise
             reason = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
             raise Failure(stage, f"cannot {stage} {self.path(name)}: {reason}") from error
+
+    def read_back(self, data: bytes, *, channels: int) -> np.ndarray:
+        """The bytes of an output -> uint8 (H, W, C) in [0, 255], to be looked at.
+
+        Raises:
+            ValueError: they cannot be decoded.
+        """
+        if self.bits == 8 and channels in MODES:
+            return self.codec.decode(data, channels=channels)
+        values_HWC = read_values(data, channels=channels)
+        shares_HWC = to_shares(values_HWC, *(self.range or (0.0, WHITE[values_HWC.dtype])))
+        return np.rint(shares_HWC * 255).astype(np.uint8)
+
+    def _encoded(self, pair: Pair, frame_HWC: np.ndarray) -> bytes:
+        if self.bits > 8:
+            frame_HWC = to_depth(frame_HWC, self.bits, self.range)
+        # Read from the input's file once more, which is rare, and not carried through slots and batches.
+        alpha_HWC = read_alpha(read_file(pair.input)) if self.keeps_alpha else None
+        if alpha_HWC is None:
+            return self.codec.encode(frame_HWC)
+        alpha_HWC = half_of(alpha_HWC, pair.input)
+        if not self.restore_size and self.sizing is not None:
+            alpha_HWC = self.sizing(alpha_HWC)
+        return self.codec.encode(with_alpha(frame_HWC, alpha_HWC), alpha=True)  # type: ignore[call-arg]
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

@@ -65,7 +65,7 @@ class GpuTranslator:
         self._engine, self._downloads = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
         # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
         self._frames, self._translated = (
-            [torch.empty(slots.shape[1:], dtype=torch.uint8, device=self._device) for _ in range(self.depth)]
+            [torch.empty(slots.shape[1:], dtype=slots.dtype, device=self._device) for _ in range(self.depth)]
             for slots in (self._input_NHWC, self._output_NHWC)
         )
         torch.cuda.synchronize(self._device)  # on the current stream, that memory may still have another use

@@ -86,7 +86,9 @@ def run(
         return sequential.run(pairs, stages, batch_size=batch_size)
     if stages.any_size is not None:
         return _run_at_any_size(pairs, stages, batch_size=batch_size, slots=slots, workers=workers)
-    slot_size, image_bytes = batch_size, math.prod(manifest.input_shape) + math.prod(manifest.output_shape)
+    output_dtype = stages.files.output_dtype
+    image_bytes = math.prod(manifest.input_shape) + math.prod(manifest.output_shape) * output_dtype.itemsize
+    slot_size = batch_size
     if on_gpu:
         slot_size = batch_size * batches_per_slot(len(pairs), batch_size, image_bytes=image_bytes)
         if (most := GpuTranslator.held(slot_size, image_bytes, device=stages.engine.device)) < slot_size:
@@ -109,6 +111,7 @@ def run(
         slot_size=slot_size,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,
+        output_dtype=output_dtype.name,
         coded=CODED_BYTES if stages.files.gpu_decodes else 0,
     )
     _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
@@ -120,17 +123,19 @@ def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slot
     pairs = [pair for group in planned for pair, _ in group]
     groups, pixels = lay_out([[size for _, size in group] for group in planned])
     channels = stages.engine.manifest.input_shape[0], stages.engine.manifest.output_shape[0]
+    output_dtype = stages.files.output_dtype
+    pixel_bytes = channels[0] + channels[1] * output_dtype.itemsize
     slot_size = max(map(len, groups))
     part, ring = plan(slot_size, workers)
     if slots is None:
-        slots = max(2, min(ring, SLOTS_BYTES // (pixels * sum(channels))))
+        slots = max(2, min(ring, SLOTS_BYTES // (pixels * pixel_bytes)))
     slots = min(slots, len(groups))
     check_room(
-        slots * pixels * sum(channels),
+        slots * pixels * pixel_bytes,
         what=f"use a smaller batch_size or fewer pipeline.slots: {pixels:,} pixels in each of {slots} slots",
     )
     arrays = share_pairs(pairs) | share_slots_of_any_size(
-        slots=slots, slot_size=slot_size, pixels=pixels, channels=channels
+        slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name
     )
     _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
 

@@ -88,8 +88,10 @@ def _anonymous(size: int) -> int:
 
 def share_pairs(pairs: list[Pair]) -> dict[str, SharedArray]:
     """The arrays of a `PairTable`: one copy of all names and paths, however many processes read it."""
-    fields = [(pair.name, str(pair.input.path), pair.input.half or "", str(pair.input.shape or "")) for pair in pairs]
-    texts = [os.fsencode("\0".join(each)) for each in fields]
+    texts = []
+    for pair in pairs:
+        path, half, shape, page = pair.input
+        texts.append(os.fsencode(f"{pair.name}\0{path}\0{half or ''}\0{shape or ''}\0{page or ''}"))
     ends = np.cumsum([len(text) for text in texts])
     return {"text": SharedArray.of(np.frombuffer(b"".join(texts), np.uint8)), "ends": SharedArray.of(ends)}
 
@@ -106,38 +108,46 @@ class PairTable:
 
     def __getitem__(self, number: int) -> Pair:
         begin = self._ends[number - 1] if number else 0
-        name, path, half, shape = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
-        return Pair(name, Source(Path(path), half or None, float(shape) if shape else None))  # type: ignore[arg-type]
+        name, path, half, shape, page = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
+        known = half or None, float(shape) if shape else None, int(page) if page else None
+        return Pair(name, Source(Path(path), *known))  # type: ignore[arg-type]
 
 
 def share_slots(
-    *, slots: int, slot_size: int, input_shape: list[int], output_shape: list[int], coded: int = 0
+    *,
+    slots: int,
+    slot_size: int,
+    input_shape: list[int],
+    output_shape: list[int],
+    output_dtype: str = "uint8",
+    coded: int = 0,
 ) -> dict[str, SharedArray]:
     """A ring of slots on either side of an engine, so many images each, and what is known of their rows.
 
     Args:
         input_shape, output_shape: (C, H, W) of an image.
+        output_dtype: of what the engine gives: uint8, or float32 for files of more bits.
         coded: bytes that a JPEG file may have that is kept as it is, for a GPU to decode; 0: none is.
     """
     ring = (slots, slot_size)
     return {
         "input": SharedArray((*ring, *hwc(input_shape)), "uint8"),
         "high_depth": SharedArray((*ring, *hwc(input_shape)), "float32"),
-        "output": SharedArray((*ring, *hwc(output_shape)), "uint8"),
+        "output": SharedArray((*ring, *hwc(output_shape)), output_dtype),
         "loaded": SharedArray(ring, ROW),  # of the rows of input slots
         "saved": SharedArray(ring, ROW),  # of the rows of output slots
     } | ({"coded": SharedArray((*ring, coded), "uint8")} if coded else {})
 
 
 def share_slots_of_any_size(
-    *, slots: int, slot_size: int, pixels: int, channels: tuple[int, int]
+    *, slots: int, slot_size: int, pixels: int, channels: tuple[int, int], output_dtype: str = "uint8"
 ) -> dict[str, SharedArray]:
     """As `share_slots`, but images lie one behind the other, each of its own size, in slots of so many pixels."""
     ring = (slots, slot_size)
     return {
         "input": SharedArray((slots, pixels, channels[0]), "uint8"),
         "high_depth": SharedArray((slots, pixels, channels[0]), "float32"),
-        "output": SharedArray((slots, pixels, channels[1]), "uint8"),
+        "output": SharedArray((slots, pixels, channels[1]), output_dtype),
         "loaded": SharedArray(ring, ROW),
         "saved": SharedArray(ring, ROW),
     }

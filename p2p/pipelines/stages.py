@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
+from p2p.codecs.depth import bits_of
 from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
@@ -57,6 +58,7 @@ class Stages:
         size: "model", what the program was made for; "input" or "tile", see `p2p.pipelines.any_size`.
         fit: of "model": "stretch", or "pad", see `p2p.data.transforms.letterbox`.
         restore_size: of "model": write each output at the size of its input.
+        keeps_alpha: write each output as transparent as its input.
 
     Attributes:
         any_size: translates images at their own sizes; None: at the model's.
@@ -79,11 +81,12 @@ class Stages:
         size: Literal["model", "input", "tile"] = "model",
         fit: Literal["stretch", "pad"] = "stretch",
         restore_size: bool = False,
+        keeps_alpha: bool = False,
     ):
         self.engine = engine
         self.transform = transform
         self.any_size = any_size(size, engine.manifest)
-        sizing = None if self.any_size else transform.sizing
+        sizing: Sizing | Letterbox | None = None if self.any_size else transform.sizing
         if fit == "pad":
             sizing = Letterbox(*engine.manifest.input_shape[1:])
         self.loader = _gpu_loader(codec, sizing, engine.device, clock)
@@ -95,6 +98,12 @@ class Stages:
                 else ("restore_size=true, which resizes on the CPU")
             )
             raise ValueError(f"codec.gpu_encodes and {what}: leave one of them out")
+        reading, target = engine.manifest.readings
+        bits = bits_of(codec.suffix.removeprefix("."), getattr(codec, "bits", 8), target.range)
+        if bits > 8 and engine.takes_frames:
+            raise ValueError(
+                f"codec.bits={bits} needs more than the 8 bits that a program of frames=true gives: export without it"
+            )
         self.files = Files(
             codec=codec,
             sizing=sizing,
@@ -102,6 +111,10 @@ class Stages:
             sizes=engine.manifest.program.sizes if size == "input" else None,
             output=output,
             restore_size=restore_size,
+            reading=reading,
+            range=target.range,
+            bits=bits,
+            keeps_alpha=keeps_alpha,
             gpu_decodes=_gpu_decodes(self.loader),
         )
         self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
@@ -128,7 +141,7 @@ class Stages:
 
     def size_of(self, pair: Pair) -> Size | None:
         """Height and width of an input, by its header, or if need be decoded; None where it cannot be read."""
-        if size := size_of(pair.input.path):
+        if pair.input.page is None and (size := size_of(pair.input.path)):
             width, height = size
             return height, width if pair.input.half is None else width // 2
         try:
@@ -160,7 +173,7 @@ class Stages:
 
     def _warm_up(self, part: slice) -> None:
         channels, height, width = self.engine.manifest.input_shape
-        self.engine.frames(torch.zeros(part.stop - part.start, height, width, channels, dtype=torch.uint8)).cpu()
+        self.generate(torch.zeros(part.stop - part.start, height, width, channels, dtype=torch.uint8)).cpu()
 
     def load(self, pair: Pair) -> Loaded | None:
         """Read one input; None, and a reason in `failures`, if that cannot be done. From one thread at a time."""
@@ -197,17 +210,22 @@ class Stages:
         self.on_image()
 
     def generate(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        """Frames as they are loaded, uint8 or float32 (N, H, W, C) -> uint8 (N, H, W, C') on the engine's device."""
+        """Frames as they are loaded, uint8 or float32 (N, H, W, C) -> uint8 (N, H, W, C') on the engine's device.
+
+        For outputs of more than 8 bits float32 in [-1, 1].
+        """
+        if self.files.bits > 8:
+            return self.engine(from_frames(frames_NHWC)).float().clamp(-1.0, 1.0).permute(0, 2, 3, 1)
         if frames_NHWC.dtype == torch.uint8:
             return self.engine.frames(frames_NHWC)
         return to_frames(self.engine(from_frames(frames_NHWC)))
 
     def outputs(self, images: list[Loaded], *, batch_size: int) -> Sequence[np.ndarray]:
-        """Of a group that was loaded an output each, uint8 (H, W, C'). Waits for the GPU."""
+        """Of a group that was loaded an output each, `Files.output_dtype` (H, W, C'). Waits for the GPU."""
         if self.any_size is None:
             return list(self.translate(stacked([image.frame_HWC for image in images])))
         channels = self.engine.manifest.output_shape[0]
-        outputs = [np.empty((*image.frame_HWC.shape[:2], channels), np.uint8) for image in images]
+        outputs = [np.empty((*image.frame_HWC.shape[:2], channels), self.files.output_dtype) for image in images]
         self.fill([image.frame_HWC for image in images], outputs, batch_size=batch_size)
         return outputs
 
@@ -225,7 +243,7 @@ class Stages:
             self.any_size.translate(frames, outputs, generate, batch_size=batch_size)
 
     def translate(self, frames_NHWC: torch.Tensor) -> np.ndarray:
-        """What `generate` takes -> uint8 (N, H, W, C') on the host. Waits for the GPU."""
+        """What `generate` takes -> what it gives on the host. Waits for the GPU."""
         done = self.parts(len(frames_NHWC), lambda part: self._translate(frames_NHWC[part]))
         return done[0] if len(done) == 1 else np.concatenate(done)
 
@@ -238,7 +256,7 @@ class Stages:
         data = None if self.encoder is None else self._encode_on_gpu(self.encoder, pair, frame_HWC)
         try:
             if data is None:
-                self.files.save(pair.name, frame_HWC, size, self.clock)
+                self.files.save(pair, frame_HWC, size, self.clock)
             else:
                 self.files.write(pair.name, data, self.clock)
         except Failure as error:

@@ -132,13 +132,13 @@ class Worker:
             self._go_on()
             known = self._saved[task.slot, row]
             size = int(known["height"]), int(known["width"])
-            name = self._pairs[known["pair"]].name
+            pair = self._pairs[known["pair"]]
             try:
                 frame_HWC = frame_in(self._output_NHWC, task.slot, row, known)
                 if coded := known["coded"]:
-                    self._files.write(name, frame_HWC.reshape(-1)[:coded].tobytes(), self._clock)
+                    self._files.write(pair.name, frame_HWC.reshape(-1)[:coded].tobytes(), self._clock)
                 else:
-                    self._files.save(name, frame_HWC, size, self._clock)
+                    self._files.save(pair, frame_HWC, size, self._clock)
             except Failure as error:
                 failed[row] = error.args
         return failed

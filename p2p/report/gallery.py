@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.fast import encode_png
+from p2p.codecs.png import encode_png
 from p2p.config.shown import shown
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, Source
+from p2p.data.reading import Reading
 from p2p.data.transforms.sizing import to_size
 from p2p.deploy.accuracy import psnr_db
 from p2p.metrics.ssim import ssim
@@ -60,8 +61,9 @@ def collect(
     *,
     count: int,
     decode: Callable[..., np.ndarray],
+    read_back: Callable[..., np.ndarray],
     eval: Callable[[np.ndarray], torch.Tensor],
-    channels: tuple[int, int],
+    readings: tuple[Reading, Reading],
     restored: bool,
 ) -> Iterator[Entry]:
     """`count` of the images that were translated, evenly spread, read back from the files that were written.
@@ -72,24 +74,31 @@ def collect(
         pairs: what was translated.
         outputs: of each its output.
         decode: of a codec, the bytes of a file -> a frame.
+        read_back: the bytes of an output -> uint8 (H, W, C).
         eval: of a transform, a frame -> float32 (C, H, W) in [-1, 1].
-        channels: of inputs and of outputs.
+        readings: of inputs and of targets.
         restored: whether outputs were written at the sizes of their inputs.
     """
 
+    def seen(frame_HWC: np.ndarray, reading: Reading) -> np.ndarray:
+        image_CHW = eval(frame_HWC)
+        if reading.labels is not None:
+            return reading.planes(image_CHW.permute(1, 2, 0).numpy())
+        return to_frames(image_CHW[None])[0].numpy()
+
     def entry(pair: Pair, path: Path) -> Entry:
-        output = decode(path.read_bytes(), channels=channels[1])
+        output = read_back(path.read_bytes(), channels=readings[1].channels)
         if pair.target is None:
-            frames: Sequence[np.ndarray] = [read_input(pair, decode, channels=channels[0])]
+            frames: Sequence[np.ndarray] = [read_input(pair, decode, reading=readings[0])]
         else:
-            frames = read_pair(pair, decode, input_channels=channels[0], target_channels=channels[1])
-        seen = [to_frames(eval(frame)[None])[0].numpy() for frame in frames]
+            frames = read_pair(pair, decode, input=readings[0], target=readings[1])
+        images = [seen(*each) for each in zip(frames, readings, strict=False)]
         if restored:  # what it was before, up to the resize
-            output = to_size(output, *seen[-1].shape[:2])
+            output = to_size(output, *images[-1].shape[:2])
         files = [pair.input, Source(path)]
         if pair.target is None:
-            return Entry(pair.name, seen[0], output, files=files)
-        return Entry(pair.name, seen[0], output, seen[1], scores_of(output, seen[1]), [*files, pair.target])
+            return Entry(pair.name, images[0], output, files=files)
+        return Entry(pair.name, images[0], output, images[1], scores_of(output, images[1]), [*files, pair.target])
 
     missing: dict[str, Exception] = {}
     for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):

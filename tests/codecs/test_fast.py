@@ -8,8 +8,9 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from p2p.codecs import fast, pillow
-from p2p.codecs.fast import Fast, decode_jpeg, encode_jpeg, encode_png
+from p2p.codecs.fast import Fast, decode_jpeg, encode_jpeg
 from p2p.codecs.pillow import Pillow
+from p2p.codecs.png import encode_png
 from p2p.system import memory
 from tests.conftest import picture
 

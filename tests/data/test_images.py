@@ -5,10 +5,11 @@ from PIL import Image
 from p2p.codecs.pillow import decode
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, Source, find_pairs
+from p2p.data.reading import RGB, Reading
 
 
-def read(pair, **channels):
-    return read_pair(pair, decode, **{"input_channels": 3, "target_channels": 3} | channels)
+def read(pair, input=RGB, target=RGB):
+    return read_pair(pair, decode, input=input, target=target)
 
 
 def test_halves_are_the_halves(tmp_path):
@@ -21,10 +22,10 @@ def test_halves_are_the_halves(tmp_path):
     assert a.shape == b.shape == (4, 5, 3)
     assert (a == 10).all()
     assert (b == 200).all()
-    grey, colour = read(pair, input_channels=1)
+    grey, colour = read(pair, Reading(1))
     assert grey.shape == (4, 5, 1)
     assert (colour == b).all()
-    assert (read_input(pair, decode, channels=3) == a).all()
+    assert (read_input(pair, decode) == a).all()
 
 
 def test_an_odd_width_is_no_pair(tmp_path):
@@ -49,12 +50,12 @@ def test_an_unreadable_file_is_named(tmp_path, content):
         content = path.read_bytes()[:400]
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot read .*broken\.jpg: it is (not an image|damaged)"):
-        read_input(Pair("broken", Source(path)), decode, channels=3)
+        read_input(Pair("broken", Source(path)), decode)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*gone\.jpg: No such file"):
-        read_input(Pair("gone", Source(tmp_path / "gone.jpg")), decode, channels=3)
+        read_input(Pair("gone", Source(tmp_path / "gone.jpg")), decode)
 
 
 def test_arrays_of_many_channels_beside_images(tmp_path):
@@ -64,10 +65,10 @@ def test_arrays_of_many_channels_beside_images(tmp_path):
     np.save(tmp_path / "A/x.npy", array)
     Image.new("RGB", (6, 4), "white").save(tmp_path / "B/x.png")
     (pair,) = find_pairs(tmp_path)
-    a, b = read(pair, input_channels=5)
+    a, b = read(pair, Reading(5))
     assert (a == array).all()
     assert b.shape == (4, 6, 3)
     with pytest.raises(ValueError, match=r"cannot read .*A.x\.npy: it has 5 channels and 3 are asked for"):
         read(pair)
     with pytest.raises(ValueError, match=r"cannot read .*B.x\.png: it is an image, of which channels=5"):
-        read(pair, input_channels=5, target_channels=5)
+        read(pair, Reading(5), Reading(5))

@@ -125,7 +125,7 @@ def test_hydra_takes_a_quoted_name_with_brackets():
 
 
 def test_a_pattern_without_match_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"input=.*\*\.jpg is no folder, no file, and no pattern"):
+    with pytest.raises(ValueError, match=r"input=.*\*\.jpg is not a folder, not a file, and not a pattern"):
         find_inputs(f"{tmp_path}/*.jpg")
 
 

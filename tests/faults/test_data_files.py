@@ -156,7 +156,7 @@ def test_every_format_that_is_taken_can_be_read(tmp_path, suffix):
         pytest.skip(f"Pillow does not write {kind}")
     (pair,) = find_inputs(str(tmp_path))
     for codec in (decode, Fast().decode):
-        frame = read_input(pair, codec, channels=3)
+        frame = read_input(pair, codec)
         assert frame.shape == (16, 32, 3)
         if suffix != ".pbm":
             white = {np.dtype(np.uint8): 255, np.dtype(np.float32): 1}[frame.dtype]
@@ -229,7 +229,7 @@ def test_too_little_memory_is_that_images_failure(tmp_path, kind):
     resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20), limits[1]))
     try:
         with pytest.raises(ValueError, match=rf"cannot read .*{path.name}: there is not enough memory"):
-            read_input(Pair("x", Source(path)), decode, channels=3)
+            read_input(Pair("x", Source(path)), decode)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 

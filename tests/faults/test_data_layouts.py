@@ -90,7 +90,7 @@ def test_the_shape_is_that_of_the_upright_image(tmp_path, stored):
     size, options = ((64, 32), {}) if stored == "upright" else ((32, 64), {"exif": exif})
     picture(*size).save(tmp_path / "x.jpg", **options)
     (pair,) = find_pairs(tmp_path)
-    assert read_pair(pair, decode, input_channels=3, target_channels=3)[0].shape == (32, 32, 3)
+    assert read_pair(pair, decode)[0].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_one_odd_image_among_many_is_found_when_it_is_used(tmp_path):
     for pair in (pairs[odd], PairTable(shared["text"].array, shared["ends"].array)[odd]):
         assert pair.input.shape == 1.0
         with pytest.raises(ValueError, match=r"00001\.png is 32 pixels wide and 32 high, of another shape"):
-            read_pair(pairs[odd], decode, input_channels=3, target_channels=3)
+            read_pair(pairs[odd], decode)
 
 
 def test_arrays_side_by_side(tmp_path):

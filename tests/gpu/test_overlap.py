@@ -13,6 +13,7 @@ from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg, NvJpegDecoder
 from p2p.codecs.pillow import Pillow, decode
 from p2p.data.pairs import Pair, find_inputs
+from p2p.data.reading import RGB
 from p2p.data.transforms import cvcuda
 from p2p.deploy import cuda_graph
 from p2p.deploy.backends import exported_program
@@ -77,7 +78,7 @@ class Elementwise:
     channels = 3
     image_size = 64
     takes_frames = False
-    manifest = SimpleNamespace(input_shape=[3, 64, 64], output_shape=[3, 64, 64])
+    manifest = SimpleNamespace(input_shape=[3, 64, 64], output_shape=[3, 64, 64], readings=(RGB, RGB))
 
     def frames(self, frames_NHWC):
         frames_NHWC = frames_NHWC.to(CUDA, non_blocking=True)

@@ -52,8 +52,7 @@ def pairs():
 def images(pairs):
     from p2p.data.dataset import PairDataset
 
-    channels = {"input_channels": 3, "target_channels": 3}
-    dataset = PairDataset(pairs, Torchvision(image_size=128), augment=False, **channels)
+    dataset = PairDataset(pairs, Torchvision(image_size=128), augment=False)
     return torch.cat([dataset[i].input_NCHW for i in range(len(dataset))])
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import find_inputs
+from p2p.data.reading import RGB
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
@@ -52,7 +53,9 @@ class Negative:
     channels = 3
     takes_frames = False
     program = SimpleNamespace(sizes=None, min_batch=1)
-    manifest = SimpleNamespace(input_shape=[3, 16, 16], output_shape=[3, 16, 16], stride=4, program=program)
+    manifest = SimpleNamespace(
+        input_shape=[3, 16, 16], output_shape=[3, 16, 16], stride=4, program=program, readings=(RGB, RGB)
+    )
 
     def __call__(self, input_NCHW):
         return -input_NCHW

@@ -10,6 +10,7 @@ import pytest
 
 from p2p.codecs.pillow import Pillow
 from p2p.data.pairs import Pair, Source
+from p2p.data.reading import RGB
 from p2p.pipelines import overlap, sequential, workers
 from p2p.pipelines.messages import LOAD, SAVE
 from p2p.pipelines.processes import early
@@ -188,7 +189,7 @@ def test_more_slots_than_batches_cost_nothing(many, tmp_path):
 class Huge(Negative):
     """Takes images of 300 MB, and makes none."""
 
-    manifest = SimpleNamespace(input_shape=[3, 10_000, 10_000], output_shape=[3, 10_000, 10_000])
+    manifest = SimpleNamespace(input_shape=[3, 10_000, 10_000], output_shape=[3, 10_000, 10_000], readings=(RGB, RGB))
 
 
 @pytest.mark.parametrize(("run", "rule"), [(sequential.run, "batch_size: what"), (overlap.run, "batch_size or fewer")])

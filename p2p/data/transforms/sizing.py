@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Frames = TypeVar("Frames", np.ndarray, "torch.Tensor")
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
+LABELS = np.dtype(np.int32)  # of a frame that holds labels, see `p2p.data.reading.Reading`
 LARGEST = 16_384  # side of an image in training, in pixels
 
 
@@ -53,7 +54,8 @@ class Sizing:
 
         Args:
             frame_HWC: uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1]; any number of channels. uint8
-                with 1 or 3 is resized in 8 bits, as the reference does, all else in float32.
+                with 1 or 3 is resized in 8 bits, as the reference does, all else in float32. int32 are labels, which
+                stay what they are.
 
         Raises:
             ValueError: it is smaller than the crop.
@@ -114,8 +116,8 @@ class Sizing:
 
 
 def in_levels(frame_HWC: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A frame, in the range of one of that dtype -> uint8 as it is, of higher depth float32 in [-1, 1]."""
-    if frame_HWC.dtype == np.uint8:
+    """A frame, in the range of that dtype -> uint8 and labels as they are, of higher depth float32 in [-1, 1]."""
+    if frame_HWC.dtype in (np.uint8, LABELS):
         return frame_HWC
     # Bicubic overshoots where it is not held to 8 bits.
     return np.clip(normalize(frame_HWC.astype(np.float32), WHITE[dtype]), -1.0, 1.0)
@@ -128,7 +130,13 @@ def check_side(key: str, value: int) -> None:
 
 
 def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bicubic, (height, width, C): uint8 of 1 or 3 channels stays that, all else is float32 of its range."""
+    """Pillow's bicubic, (height, width, C): uint8 of 1 or 3 channels stays that, all else is float32 of its range.
+
+    Labels, int32, are those of the nearest pixels.
+    """
+    if frame_HWC.dtype == LABELS:
+        rows, columns = (nearest(*sides) for sides in zip(frame_HWC.shape[:2], (height, width), strict=True))
+        return frame_HWC[rows[:, None], columns]
     if frame_HWC.dtype == np.uint8 and frame_HWC.shape[2] in (1, 3):
         if frame_HWC.shape[:2] == (height, width):
             return frame_HWC
@@ -138,8 +146,15 @@ def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(_bicubic(plane, height, width)) for plane in planes], axis=2)
 
 
+def nearest(before: int, after: int) -> np.ndarray:
+    """For each of `after` pixels in a row which of `before` lies where its middle is, as Pillow's NEAREST has it."""
+    return ((np.arange(after) + 0.5) * (before / after)).astype(np.intp)
+
+
 def to_size(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (H, W, C), by Pillow's bicubic -> uint8 (height, width, C)."""
+    """uint8 (H, W, C), or float32 in [-1, 1], by Pillow's bicubic -> the same of (height, width, C)."""
+    if frame_HWC.dtype == np.float32:
+        return np.clip(resize(frame_HWC, height, width), -1.0, 1.0)  # bicubic overshoots
     if frame_HWC.shape[2] in (1, 3):
         return resize(frame_HWC, height, width)
     planes = np.split(frame_HWC, frame_HWC.shape[2], axis=2)  # in 8 bits, too
