@@ -25,7 +25,7 @@ from p2p.deploy.engine import Engine, load_engine
 from p2p.pipelines.any_size import Tiles, Whole
 
 CPU = torch.device("cpu")
-COST = {"model": [1024], "input": [512, 1024, 2048, 4096], "tile": [512, 1024, 2048, 4096, 8192]}
+COST = {"model": [1024], "input": [512, 1024, 2048], "tile": [512, 1024, 2048, 4096]}
 
 
 def photos_in(folder: Path, *, side: int) -> list[np.ndarray]:
@@ -114,8 +114,9 @@ def cost(export: Path, photos: list[np.ndarray]) -> None:
     for size, sides in COST.items():
         for side in sides:
             with tempfile.TemporaryDirectory() as folder:
-                Image.fromarray(photos[0]).resize((side, side)).save(f"{folder}/photo.png")
-                command = [sys.executable, "infer.py", f"export={export}", f"input={folder}", f"output={folder}/out"]
+                (Path(folder) / "in").mkdir()
+                Image.fromarray(photos[0]).resize((side, side)).save(f"{folder}/in/photo.png")
+                command = [sys.executable, "infer.py", f"export={export}", f"input={folder}/in", f"output={folder}/out"]
                 command += [f"size={size}", f"run_dir={folder}/run", "gallery=0", "pipeline=sequential", "batch_size=4"]
                 code = (
                     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3);"
