@@ -116,7 +116,7 @@ def test_infer_by_both_pipelines(name, inside):
     folder = folder_of(name)
     out, _ = run("infer", f"name={name}", "batch_size=8")
     assert "16 images written" in out and "0 failed" in out
-    for stage in ("init", "warmup", "decode", "preprocess", "generate", "encode", "write", "e2e"):
+    for stage in ("start", "warm-up", "decode", "preprocess", "generate", "encode", "write", "end to end"):
         assert stage in out
     out = inside(
         "infer",

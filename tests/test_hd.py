@@ -78,7 +78,8 @@ def test_what_is_started_from(tmp_path, capsys):
     start_from_run(model(width=3), path)
     assert capsys.readouterr().out.splitlines() == [
         f"{path}: the generator and the discriminator",
-        f"{path}: the generator; the discriminator starts anew, since that one has other settings",
+        f"{path}: the generator; the discriminator starts from random weights, because the file has one of"
+        " other settings",
     ]
     new.generator = torch.nn.Conv2d(1, 1, 1)
     with pytest.raises(ValueError, match=r"x\.ckpt holds another generator than this one: use its generator= and"):

@@ -223,7 +223,7 @@ def _check_tensor(tensor: torch.Tensor, channels: int) -> None:
             f"it is a tensor of shape {shape}: an image is ({channels}, H, W), a batch (N, {channels}, H, W)"
         )
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise ValueError("it requires a gradient, and none comes through a translation: use image.detach()")
+        raise ValueError("it requires a gradient, and a translation computes none: use image.detach()")
     if tensor.dtype != torch.uint8:
         low, high = torch.stack(tensor.aminmax()).tolist()
         if not (low >= -1 and high <= 1):  # also catches NaN

@@ -94,7 +94,7 @@ def load_export(folder: Path, *, device: torch.device) -> Translator:
     engine = load_engine(folder, device=device)
     replaced = replaced_checkpoint(folder)
     if replaced is not None:  # infer refuses it; here its folder was named
-        fact = f"{folder} is of earlier weights than {os.path.relpath(replaced)} now has"
+        fact = f"{folder} was made from older weights than {os.path.relpath(replaced)} has now"
         warnings.warn(f"{fact}: export again, or load the run itself", stacklevel=4)  # at the call of p2p.load
     facts, program = engine.manifest, engine.manifest.program
     channels, height, width = facts.input_shape

@@ -28,12 +28,12 @@ class Auto(NvJpeg):
 
         cores = available_cores() // max(1, torch.cuda.device_count())
         if cores >= MANY:
-            print(f"codec: fast, because there are {cores} cores for each GPU, enough to decode on")
+            print(f"codec: fast, because {cores} cores for each GPU are enough to decode")
             return None
         try:
             decoder = NvJpegDecoder(device)
         except CannotUse as reason:
             print(f"codec: fast, because {reason}")
             return None
-        print(f"codec: nvjpeg, because this GPU has engines for JPEG, which leave its {cores} cores to the rest")
+        print(f"codec: nvjpeg, because the JPEG engines of this GPU can decode, and its {cores} cores do the rest")
         return decoder

@@ -113,7 +113,7 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
         check_batches(backend.min_batch, backend.max_batch)
     rewrite.check_names(backend.get("rewrites", ()))
     if backend.get("tf32") and precision != "fp32":
-        raise ValueError(f"backend.tf32=true is of backend.precision=fp32 alone, not of {precision}: leave one out")
+        raise ValueError(f"backend.tf32=true applies only to backend.precision=fp32, not to {precision}: leave one out")
 
 
 def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
@@ -201,7 +201,7 @@ def export_program(cfg: DictConfig) -> Exported:
     precision = (program.precision or program.dtype) + (" on frames" if program.dtype == "uint8" else "")
     print(
         f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
-        f" {psnr['mean']:.1f} dB from fp32 over {psnr['images']} validation images (worst {psnr['worst']:.1f} dB)"
+        f" PSNR {psnr['mean']:.1f} dB against fp32 over {psnr['images']} images (worst {psnr['worst']:.1f} dB)"
     )
     where = (
         ({"size": "input"} if program.sizes else {})

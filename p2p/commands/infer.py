@@ -96,16 +96,18 @@ def check_fresh(cfg: DictConfig) -> None:
     if checkpoint is None:
         return
     path = os.path.relpath(checkpoint)
-    fact = f"{cfg.export} is of earlier weights than {path} now has"
+    fact = f"{cfg.export} was made from older weights than {path} has now"
     if cfg.stale == "use":
-        print(f"{fact}, and is used as stale=use says")
+        print(f"{fact}; it is used because of stale=use")
         return
     options = run_settings(cfg.run_dir)
     if checkpoint.name != "last.ckpt":
         options["ckpt_path"] = "best" if checkpoint.name == "best.ckpt" else path
     if Path(cfg.export) != Path(cfg.run_dir) / "export":
         options["output"] = cfg.export
-    raise ValueError(f"{fact}: export them with {command_line('export', **options)}, or add stale=use for the old ones")
+    raise ValueError(
+        f"{fact}: export them with {command_line('export', **options)}, or add stale=use to use the old ones"
+    )
 
 
 def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None]) -> Translated:
@@ -224,7 +226,7 @@ def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dic
     todo, why = to_do(pairs, outputs, history=read_history(folder), settings=settings)
     if why:
         reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
-        print(f"{why.total()} images that are in {shown(str(folder))} are written anew: {reasons}")
+        print(f"{why.total()} images in {shown(str(folder))} are written again: {reasons}")
     return todo
 
 

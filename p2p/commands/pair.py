@@ -100,31 +100,35 @@ def main(arguments: list[str]) -> None:
     """The command line, without the name of the command."""
     parser = argparse.ArgumentParser(
         prog="p2p pair",
-        description="Make A|B images to train on. Relative paths are kept, so train/ and val/ stay apart.",
+        description="Make A|B images to train on. The outputs keep the folders of the inputs, such as train/ and val/.",
         epilog=f"Then: {command_line('train')} data=folder data.root=OUT data.layout=side_by_side",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     what = "Write (line drawing | photo) for every photo, by Canny's edge detector."
     drawing = commands.add_parser("edges", help="line drawing | photo, from a folder of photos", description=what)
-    drawing.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder, searched with all its folders")
-    what = "Write (A | B) for every two images of equal relative path and size; their suffixes may differ."
+    drawing.add_argument(
+        "photos", type=Path, metavar="PHOTOS", help="the folder of the photos; folders inside are searched, too"
+    )
+    what = "Write (A | B) for every two images of equal size and equal path inside A and B; suffixes may differ."
     joining = commands.add_parser(
         "combine", help="A | B, from two folders of images with equal names", description=what
     )
     for side in "AB":
-        joining.add_argument(side.lower(), type=Path, metavar=side, help="a folder, searched with all its folders")
+        joining.add_argument(
+            side.lower(), type=Path, metavar=side, help="a folder of images; folders inside are searched, too"
+        )
     for command in (drawing, joining):
-        command.add_argument("out", type=Path, metavar="OUT", help="the folder that the pairs go to")
+        command.add_argument("out", type=Path, metavar="OUT", help="the folder to write the pairs to")
         command.add_argument(
-            "--format", choices=("png", "jpg", "webp"), default="png", help="of the pairs (%(default)s)"
+            "--format", choices=("png", "jpg", "webp"), default="png", help="file format of the pairs (%(default)s)"
         )
         command.add_argument(
-            "--quality", type=int, default=95, metavar="Q", help="1 to 100, of jpg and webp (%(default)s)"
+            "--quality", type=int, default=95, metavar="Q", help="quality of jpg and webp, 1 to 100 (%(default)s)"
         )
     for name, default, meaning in (
-        ("sigma", 1.5, "blur in pixels before edges are looked for; more leaves out finer detail"),
-        ("low", 0.02, "slope down to which a line goes on, in shares of black to white per pixel"),
-        ("high", 0.05, "slope from which a line begins"),
+        ("sigma", 1.5, "blur before the search for edges, in pixels; a larger one leaves out more detail"),
+        ("low", 0.02, "weakest edge that continues a line; 1 is black to white within a pixel"),
+        ("high", 0.05, "weakest edge that begins a line"),
     ):
         drawing.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (%(default)s)")
     args = parser.parse_args(arguments)

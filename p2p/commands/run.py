@@ -39,9 +39,13 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
         raise ValueError(f"weights={cfg.weights} has no images of its own: add input=, the images to translate")
     if cfg.input is None:
         if cfg.layout is not None:
-            raise ValueError(f"layout={cfg.layout} is of input=, and the run knows that of its own pairs: leave it out")
+            raise ValueError(
+                f"layout={cfg.layout} applies only to input=, and the run has the layout of its own pairs: leave it out"
+            )
         if cfg.pages is not None:
-            raise ValueError(f"pages={cfg.pages} is of input=, and the run knows that of its own pairs: leave it out")
+            raise ValueError(
+                f"pages={cfg.pages} applies only to input=, and the run has the pages of its own pairs: leave it out"
+            )
         data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
         layout = data.get("layout")  # absent from records of earlier versions
         options = {"layout": layout, "pages": data.get("pages", "first")}

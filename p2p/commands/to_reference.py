@@ -32,15 +32,18 @@ def main(arguments: list[str]) -> None:
         " reference, and print the command that tests them there.",
     )
     parser.add_argument(
-        "checkpoint", metavar="CKPT", type=Path, help="in its run's folder: runs/<name>/checkpoints/last.ckpt"
+        "checkpoint",
+        metavar="CKPT",
+        type=Path,
+        help="a checkpoint in the folder of its run, such as runs/<name>/checkpoints/last.ckpt",
     )
     parser.add_argument(
-        "folder", metavar="OUT", type=Path, help="where the files go, such as the reference's checkpoints/<name>"
+        "folder", metavar="OUT", type=Path, help="the folder to write to, such as the reference's checkpoints/<name>"
     )
     parser.add_argument(
         "--weights",
         choices=("trained", "ema"),
-        help="the generator's: as trained, or their average (callbacks=ema); left out, as the run was validated",
+        help="weights as trained, or their average (callbacks=ema); default: those of the run's validation",
     )
     chosen = parser.parse_args(arguments)
     with one_sentence("to-reference", full=wants_trace()):

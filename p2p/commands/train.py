@@ -41,6 +41,8 @@ from p2p.training.writer import Writer
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
+PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16"}  # of trainer=auto, which has Lightning's names
+
 say = rank_zero_only(print)  # the first of several processes speaks and writes
 
 
@@ -88,7 +90,8 @@ def train(cfg: DictConfig) -> Trained:
     goes_on = resume is not None and is_in_place(cfg, resume)
     log_settings(loggers, cfg, None if goes_on else {name: before[name] for name in model.scores})
     where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
-    say(f"training on {where} in {cfg.trainer.precision}, {len(data.dataset('train'))} pairs")
+    precision = PRECISIONS.get(cfg.trainer.precision, cfg.trainer.precision)
+    say(f"training on {where} in {precision}, {len(data.dataset('train')):,} pairs")
     fit(cfg, trainer, model, data, resume)
     (after,) = trainer.validate(model, data, verbose=False)
 
@@ -192,7 +195,7 @@ def fit(
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     except SystemExit:  # what Lightning makes of a signal, see p2p.system.signals
         if trainer.global_step and (last := Path(cfg.run_dir, "checkpoints/last.ckpt")).is_file():
-            say(f"{os.path.relpath(last)} can be exported, or resumed: {to_resume(cfg)}")
+            say(f"{os.path.relpath(last)} can be exported, or continued: {to_resume(cfg)}")
         raise
 
 

@@ -24,8 +24,8 @@ from p2p.shipped import CONF
 from p2p.system import gpu_faults
 
 GO_ON = {  # of a command that failed
-    "train": " with ckpt_path=last to go on from the last checkpoint",
-    "infer": " with skip_existing=true to go on from here",
+    "train": " with ckpt_path=last to continue from the last checkpoint",
+    "infer": " with skip_existing=true to continue from here",
 }
 DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
 OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml

@@ -47,7 +47,7 @@ USES = {
         Use(
             r"model\.lambda_l1",
             lambda cfg: any(loss.get("weight") is None for loss in cfg.losses.values()),
-            "it weighs losses that have no weight of their own, and there is none",
+            "no loss takes its weight from it",
         ),
         Use(
             r"data\.input_channels",
@@ -76,7 +76,7 @@ USES = {
         Use(
             r"codec\.quality",
             lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
-            "png and npy have no quality, which is of codec.format=jpg or webp",
+            "it applies only to codec.format=jpg or webp",
         ),
         Use(r"codec\.subsampling", _of_format("jpg"), "it applies only to codec.format=jpg"),
         Use(r"codec\.gpu_encodes", _of_format("jpg"), "it applies only to codec.format=jpg"),

@@ -106,16 +106,16 @@ def what_is_kept(cfg: DictConfig, checkpoint: Path | None) -> list[str]:
         path = record_of(checkpoint, Path(cfg.run_dir))
         if path is None:
             lines.append(
-                f"there is no train.yaml for {checkpoint}: the settings are what is typed and else the defaults,"
-                f" such as data.root={cfg.data.root}"
+                f"there is no train.yaml for {checkpoint}: settings that you do not type have their defaults, such as"
+                f" data.root={cfg.data.root}"
             )
         else:
-            lines.append(f"going on from {os.path.relpath(checkpoint)} with the settings of {os.path.relpath(path)}")
+            lines.append(f"continuing from {os.path.relpath(checkpoint)} with the settings of {os.path.relpath(path)}")
             lines += differences(load_record(path), cfg)
         if is_in_place(cfg, checkpoint):
             return lines
     if (folder / "last.ckpt").is_file():
-        lines.append(f"{folder} will be replaced: name=other keeps it, and {to_resume(cfg)} goes on with it")
+        lines.append(f"{folder} will be replaced: use name=other to keep it, or continue it with {to_resume(cfg)}")
     return lines
 
 
@@ -179,7 +179,7 @@ def _apply(override: Override, record: DictConfig, own: dict) -> None:
     """
     key, value = override.key_or_group, None if override.is_delete() else override.value()
     if key in STARTS and value is not None:
-        raise ValueError(f"{key} starts a run and ckpt_path goes on with one: leave one of them out")
+        raise ValueError(f"{key} starts a run and ckpt_path continues one: leave one of them out")
     known = override.is_add() or "." not in key or _has(own, key)  # Hydra knows all at the root
     if not known and not _has(OmegaConf.to_container(hydra.compose("train"), resolve=False), key):
         hint = "" if override.is_delete() else f": add it with a plus, as in +{key}=..."

@@ -52,4 +52,4 @@ def _unsuitable(dataset: PairDataset) -> str | None:
         return "a GPU decodes pictures, and data.range or data.labels says that files are something else"
     some = dataset.pairs[:: -(-len(dataset) // LOOKED_AT)]
     fit = sum(read_coded(pair) is not None for pair in some)
-    return None if 2 * fit >= len(some) else f"of {len(some)} pairs that were looked at, a GPU can decode {fit}"
+    return None if 2 * fit >= len(some) else f"a GPU can decode only {fit} of the {len(some)} pairs that were checked"

@@ -91,7 +91,7 @@ def download(url: str, path: Path, *, attempts: int = 5) -> None:
         with response:
             if response.headers.get_content_type() == "text/html":
                 raise ValueError(
-                    f"{url} is a web page, and no archive: open it in a browser, which may say why, and put the data"
+                    f"{url} is a web page, not an archive: open it in a browser, which may say why, and put the data"
                     " there yourself"
                 )
             if response.status != 206:  # the server knows no ranges and sends all of it

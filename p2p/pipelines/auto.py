@@ -24,20 +24,20 @@ IMAGE_S, BYTES_PER_S = 0.001, 25e6  # of loading and saving one after another
 
 def choose(pairs: list[Pair], *, batch_size: int) -> tuple[Literal["sequential", "overlap"], str]:
     """The pipeline that is sooner done, and why."""
-    there, take = (f"there are {len(pairs):,} images", "take") if len(pairs) > 1 else ("there is 1 image", "takes")
+    there, take = (f"{len(pairs):,} images", "take") if len(pairs) > 1 else ("1 image", "takes")
     seconds = len(pairs) * IMAGE_S
     if seconds <= 2 * START_S:  # else it is clear without a look at them
         size = 0
         for pair in pairs:
             with suppress(OSError):  # whoever reads it will say so
                 size += pair.input.path.stat().st_size
-        there += f" ({size / 1e6:.1f} MB in all)" if size >= 1e6 else f" ({size / 1e3:.0f} kB in all)"
+        there += f" ({size / 1e6:.1f} MB)" if size >= 1e6 else f" ({size / 1e3:.0f} kB)"
         seconds += size / BYTES_PER_S
     if len(pairs) <= batch_size:  # there is no other batch behind which to load or to save, only other cores
         seconds *= 1 - 1 / available_cores()
     if seconds > START_S:
-        return "overlap", f"{there}, which {take} longer to load and save than its workers to start"
-    return "sequential", f"{there}, which {take} no longer to load and save than the workers of overlap to start"
+        return "overlap", f"{there} {take} longer to load and save than its workers take to start"
+    return "sequential", f"{there} {take} no longer to load and save than the workers of overlap take to start"
 
 
 def workers_ahead(target: str, pairs: list[Pair], *, batch_size: int, workers: int | None, slots: int | None) -> int:

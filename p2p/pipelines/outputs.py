@@ -17,7 +17,7 @@ from p2p.system import atomic
 
 HISTORY = ".p2p.json"
 KEPT = 100  # changes of settings
-OTHER, EMPTY, CHANGED = "of other settings or unknown origin", "empty", "older than their inputs"
+OTHER, EMPTY, CHANGED = "from other settings or of unknown origin", "empty", "older than their inputs"
 
 History = list[tuple[int, dict]]
 

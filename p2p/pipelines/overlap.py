@@ -93,7 +93,7 @@ def run(
         slot_size = batch_size * batches_per_slot(len(pairs), batch_size, image_bytes=image_bytes)
         if (most := GpuTranslator.held(slot_size, image_bytes, device=stages.engine.device)) < slot_size:
             if most < batch_size:
-                print(f"the GPU's memory holds buffers for batches of {most}: going on with them")
+                print(f"the GPU's memory holds only buffers for batches of {most}: continuing with these")
             batch_size = slot_size = min(batch_size, most)
     part, ring = plan(slot_size, workers, on_gpu=on_gpu)
     if slots is None:

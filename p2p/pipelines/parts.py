@@ -41,7 +41,7 @@ class Parts:
                 first = part.stop
                 if self._most < self._told:
                     self._told = self._most
-                    print(f"the GPU's memory holds {self._what} of {self._most}: going on with them")
+                    print(f"the GPU's memory holds only {self._what} of {self._most}: continuing with these")
                 continue
             release_memory()  # here the exception is gone, and with it what its frames held
             size, least = part.stop - first, self._least()

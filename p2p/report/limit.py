@@ -13,7 +13,7 @@ from p2p.system.cores import available_cores
 ADVICE = {
     "decode": "more cores, or smaller files",
     "preprocess": "more cores, or inputs that already have the network's size",
-    "generate": "larger batch_size, or an export with backend=fastest",
+    "generate": "a larger batch_size, or an export with backend=fastest",
     "encode": "more cores",
     "write": "a faster disk for output=",
 }
@@ -93,21 +93,24 @@ def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()
     wall, count = clock.seconds["e2e"], len(most.lanes)
     if len(groups) == 1 and count == 1:
         share = clock.seconds[stage] / wall
-        at_once = "" if OVERLAP in done else f"{OVERLAP} works at all of them at once; then "
-        return stage, f"one stage after another, {stage} takes {share:.0%} of the time: {at_once}{what_to_do(stage)}"
+        at_once = "" if OVERLAP in done else f"{OVERLAP}, which runs them at the same time; then "
+        return stage, (
+            f"stages ran one after another, {stage} {share:.0%} of the time; what helps: {at_once}{what_to_do(stage)}"
+        )
     used = clock.cpu_seconds / (wall * available_cores())
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)
         return stage, (
-            f"the processor is the limit ({min(used, 1):.0%} of {available_cores()} cores, longest at {stage}):"
-            f" more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
+            f"the processor limits the run ({min(used, 1):.0%} of {available_cores()} cores, most of it for {stage});"
+            f" what helps: more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:
+        larger = "" if "batch_size" in done else ", a larger batch_size or pipeline.slots"
         return stage, (
-            f"no stage is the limit ({stage} is the busiest, {_of(most)}): start-up and hand-over take the rest;"
-            f" more images{'' if 'batch_size' in done else ', a larger batch_size or pipeline.slots'}"
+            f"no stage limits the run ({stage} is the busiest, {_of(most)}): start-up and waiting between stages take"
+            f" the rest; what helps: more images{larger}"
         )
-    return stage, f"{stage} is the limit ({_of(most)}): {what_to_do(stage)}"
+    return stage, f"{stage} limits the run ({_of(most)}); what helps: {what_to_do(stage)}"
 
 
 def _of(pool: Pool) -> str:

@@ -11,6 +11,8 @@ from rich.table import Table
 from p2p.profiling.clock import COLOURS, WORK, Clock
 from p2p.report.limit import limit
 
+LABELS = {"init": "start", "warmup": "warm-up", "e2e": "end to end"}  # of stages, where their names say too little
+
 
 def show(title: str, header: list[str], rows: list[list[str]], *, bold: str | None = None) -> None:
     """Print a table: first column to the left, the others to the right; the row named `bold` stands out."""
@@ -27,7 +29,7 @@ def show_scores(scores: dict[str, dict[str, float] | None]) -> None:
     there = {name: each for name, each in scores.items() if each}
     header = ["", *next(iter(there.values()))]
     rows = [[name, *map(score_text, each.values())] for name, each in there.items()]
-    show("validation, images in [-1, 1]", header, rows)
+    show("validation scores (images in [-1, 1])", header, rows)
 
 
 def score_text(score: float) -> str:
@@ -39,7 +41,7 @@ def show_stages(clock: Clock, *, format: str | None = None, done: Collection[str
     """Print what each stage that ran has done, end to end last, and what limited the run that wrote such files.
 
     A stage's seconds are added up over its workers, so where stages overlap they exceed the total. `busy` is their
-    share of the workers' time; `images/s` what one worker reaches while it works, `of all` what they reach together.
+    share of the workers' time; "each" is the speed of one worker while it works, "in all" that of all together.
     `format` and `done`: see `p2p.report.limit.limit`.
     """
     wall = clock.seconds.get("e2e", 0.0)
@@ -54,9 +56,10 @@ def show_stages(clock: Clock, *, format: str | None = None, done: Collection[str
             cells = [str(images), cells[1], str(workers), busy, *speeds]
         elif stage == "e2e":
             cells = [str(images), cells[1], "", "", "", _speed(images, seconds)]
-        rows.append([stage, *cells])
+        rows.append([LABELS.get(stage, stage), *cells])
     stage, sentence = limit(clock, format=format, done=done) or (None, "")
-    show("stages", ["", "images", "seconds", "workers", "busy", "images/s", "of all"], rows, bold=stage)
+    header = ["", "images", "seconds", "workers", "busy", "images/s each", "in all"]
+    show("stages", header, rows, bold=stage)
     if sentence:
         Console(highlight=False, markup=False).print(sentence)
 
@@ -72,8 +75,8 @@ def show_considered(rows: list[dict[str, Any]], *, batch_size: int) -> None:
     columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
     cells = [[str(row["backend"]), *(form.format(row[key]) for key, form in columns.items())] for row in ran]
-    header = ["backend", "", "build s", "ms/batch", "images/s", "dB", ""]
-    show(f"backends at batch_size={batch_size}, dB: PSNR of the worst image against fp32", header, cells)
+    header = ["backend", "precision", "build s", "ms/batch", "images/s", "PSNR dB", "verdict"]
+    show(f"backends at batch_size={batch_size}; PSNR of the worst image against fp32", header, cells)
     for row in rows:
         if row not in ran:
             print(f"{row['backend']} left out: {row['verdict']}")

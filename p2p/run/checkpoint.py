@@ -59,7 +59,7 @@ def find_checkpoint(run_dir: Path, name: str, *, setting: str = "ckpt_path") -> 
     path, newest = run_dir / "checkpoints" / f"{name}.ckpt", newest_checkpoint(run_dir)
     if path.is_file() and origin_of(path).get("run") != origin_of(newest).get("run"):
         raise ValueError(
-            f"{path} is of an earlier run than {newest.name} beside it, which was killed when it had no {name}.ckpt:"
-            f" use {setting}={newest.stem}, or give the path of another checkpoint"
+            f"{path} belongs to an earlier run than {newest.name} beside it, because the newer run was killed before it"
+            f" saved {name}.ckpt: use {setting}={newest.stem}, or give the path of another checkpoint"
         )
     return path

@@ -34,8 +34,7 @@ def check_record(record: DictConfig, path: Path) -> None:
     for key, value in _values(OmegaConf.to_container(record, resolve=False)):
         if isinstance(value, str) and "${" in REFERENCES.sub("", value):
             raise ValueError(
-                f"{path} has {key}={value}, which would ask more than the record itself when it is read: replace it by"
-                " its value"
+                f"{path} has {key}={value}, which refers to something outside the record: replace it by its value"
             )
         *group, name = key.split(".")
         if (name == "_target_" and not allowed(value, group)) or "_target_" in group:

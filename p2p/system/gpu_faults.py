@@ -66,8 +66,8 @@ def explain(error: BaseException, *, go_on: str = "") -> str | None:
         )
     if (reason := failure(error)) is not None:
         return (
-            f"the GPU failed ({reason}), and every file that was written is whole: look at nvidia-smi, then run the"
-            f" command again{go_on}; CUDA_LAUNCH_BLOCKING=1 HYDRA_FULL_ERROR=1 before it shows which call fails"
+            f"the GPU failed ({reason}), and every file that was written is complete: look at nvidia-smi, then run the"
+            f" command again{go_on}; with CUDA_LAUNCH_BLOCKING=1 HYDRA_FULL_ERROR=1 before it you see which call fails"
         )
     return None
 

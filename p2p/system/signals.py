@@ -28,7 +28,7 @@ NAMES: dict[int, str] = {
     signal.SIGHUP: "SIGHUP, its terminal was closed",
 }
 NOTHING_DONE = "before any work was done"
-FILES_WHOLE = "every file that was written is whole"
+FILES_WHOLE = "every file that was written is complete"
 
 received: int | None = None  # the first signal that asked this process to end
 _doing = NOTHING_DONE

@@ -44,7 +44,7 @@ def reason_against(optimizers: list[Optimizer], *, device: torch.device, process
         accumulate: batches to a step.
     """
     if device.type != "cuda":
-        return "it trains on no NVIDIA GPU"
+        return "the training does not run on an NVIDIA GPU"
     if processes > 1:
         return "several processes exchange their gradients"
     if accumulate > 1:

@@ -25,7 +25,7 @@ def read_checkpoint(path: Path) -> dict:
     if not found:
         hint = ", or start from a .pth of the reference with init_from=" if path.suffix == ".pth" else ""
         raise ValueError(
-            f"{path} is not a checkpoint of p2p, or is damaged: go on from another, such as ckpt_path=best{hint}"
+            f"{path} is not a checkpoint of p2p, or is damaged: continue from another, such as ckpt_path=best{hint}"
         )
     if not checkpoint.get("optimizer_states"):
         raise ValueError(f"{path} holds only weights, which can be exported but not trained further")
@@ -59,7 +59,7 @@ def check_that_something_is_left(checkpoint: dict, trainer: Trainer) -> None:
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], trainer.max_epochs
     if epochs is not None and 0 <= epochs <= done:
         raise ValueError(
-            f"epochs={epochs} leaves nothing to train, {done} are done: use more, such as epochs={2 * done}"
+            f"epochs={epochs} leaves nothing to train, because {done} are done: use more, such as epochs={2 * done}"
         )
     for callback in trainer.early_stopping_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key, {})
@@ -69,8 +69,8 @@ def check_that_something_is_left(checkpoint: dict, trainer: Trainer) -> None:
 
 def _stopped_early(callback: EarlyStopping, state: dict) -> str:
     return (
-        f"early stopping ended this run after epoch {state['stopped_epoch'] + 1}, because {callback.monitor} had got no"
-        f" better in {state['wait_count']} validations: use a larger callbacks.early_stopping.patience, such as"
+        f"early stopping ended this run after epoch {state['stopped_epoch'] + 1}, because {callback.monitor} did not"
+        f" improve in {state['wait_count']} validations: use a larger callbacks.early_stopping.patience, such as"
         f" {2 * callback.patience}, or ~callbacks.early_stopping"
     )
 

@@ -71,7 +71,7 @@ def start_from_run(model: nn.Module, path: Path) -> None:
     else:
         raise ValueError(
             f"init_from={path} holds another generator than this one: use its generator= and settings, or"
-            " generator=local_enhancer to go on from generator=global"
+            " generator=local_enhancer to continue from generator=global"
         )
     check_finite(generator, path)
     if discriminator is not None and theirs["discriminator"]:
@@ -79,7 +79,7 @@ def start_from_run(model: nn.Module, path: Path) -> None:
             discriminator.load_state_dict(theirs["discriminator"], strict=False)
             used += " and the discriminator"
         else:
-            used += "; the discriminator starts anew, since that one has other settings"
+            used += "; the discriminator starts from random weights, because the file has one of other settings"
     say(f"{path}: {used}")
 
 

@@ -56,7 +56,7 @@ def test_the_three_commands_in_one_program_that_uses_hydra_too(tmp_path, capsys)
     assert len([*translated.folder.glob("*.png")]) == 16 and translated.score > 0
     assert p2p.load(trained.folder).image_size == p2p.load(exported.folder).image_size == 32
     assert p2p.train([*SMALL, "ckpt_path=last", "epochs=2"]).folder == trained.folder
-    assert "going on from runs/mine/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert "continuing from runs/mine/checkpoints/last.ckpt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", MISTAKES)

@@ -139,7 +139,7 @@ def test_an_export_of_weights_that_were_replaced_is_loaded_with_a_warning(tmp_pa
     folder = shutil.copytree(folder, tmp_path / "export")
     (tmp_path / "last.ckpt").write_bytes(b"of a later training")
     with pytest.warns(
-        UserWarning, match=r"export is of earlier weights than .*last\.ckpt now has: export aga"
+        UserWarning, match=r"export was made from older weights than .*last\.ckpt has now: export"
     ) as found:
         p2p.load(folder, device="cpu")
     assert [each.filename for each in found] == [__file__]

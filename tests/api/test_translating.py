@@ -354,7 +354,7 @@ def test_tensors_in_any_memory(translate):
         (torch.zeros(32, 32), "it is a tensor of shape (32, 32): an image is (3, H, W), a batch (N, 3, H, W)"),
         (torch.from_numpy(RGB.copy()), "it is a tensor of shape (40, 50, 3)"),
         (torch.zeros(0, 3, 32, 32), "it is a tensor of shape (0, 3, 32, 32)"),
-        (torch.zeros(3, 32, 32, requires_grad=True), "it requires a gradient, and none comes through a translation"),
+        (torch.zeros(3, 32, 32, requires_grad=True), "it requires a gradient, and a translation computes none"),
         (
             None,
             "it is of type NoneType: use a PIL image, a NumPy array, a torch tensor, the path of a file, or one flat",

@@ -225,11 +225,11 @@ def test_who_decodes_is_said(library, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(auto, "available_cores", lambda: 64)
     assert Auto().gpu_decoder(gpu) is None and NvJpeg().gpu_decoder(gpu) is not None
-    assert capsys.readouterr().out == ("codec: fast, because there are 32 cores for each GPU, enough to decode on\n")
+    assert capsys.readouterr().out == ("codec: fast, because 32 cores for each GPU are enough to decode\n")
     monkeypatch.setattr(auto, "available_cores", lambda: 16)
     assert Auto().gpu_decoder(gpu) is not None
     assert capsys.readouterr().out.startswith(
-        "codec: nvjpeg, because this GPU has engines for JPEG, which leave its 8 cores"
+        "codec: nvjpeg, because the JPEG engines of this GPU can decode, and its 8 cores"
     )
     library.has_engine = False
     assert Auto().gpu_decoder(gpu) is NvJpeg().gpu_decoder(gpu) is None

@@ -84,7 +84,7 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(tmp_path, capsys, com
     [
         ([], ["COMMAND", "line drawing | photo", "p2p train data=folder data.root=OUT data.layout=side_by_side"]),
         (["edges"], ["PHOTOS OUT", "Canny's edge detector", "--sigma X", "(1.5)", "1 to 100", "(png)"]),
-        (["combine"], ["A B OUT", "equal relative path and size", "(95)"]),
+        (["combine"], ["A B OUT", "equal size and equal path", "(95)"]),
     ],
 )
 def test_help(command, words, capsys, monkeypatch):
@@ -108,7 +108,7 @@ def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
         with pytest.raises((SystemExit, RuntimeError)) as stopped:
             p2p()
         assert stopped.type is RuntimeError or stopped.value.code == 130
-    assert capfd.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is whole"
+    assert capfd.readouterr().err.strip() == "stopped by Ctrl-C; every file that was written is complete"
 
 
 def test_a_stack_trace_on_request(tmp_path, monkeypatch):

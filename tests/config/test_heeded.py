@@ -14,10 +14,16 @@ IGNORED = {
     ("train", "discriminator=pixel adversarial=none"): f"discriminator=pixel {NO_GAME}",
     ("train", "adversarial=none discriminator.width=8"): f"discriminator.width=8 {NO_GAME}",
     ("train", "experiment=paper_l1 discriminator.width=8"): f"discriminator.width=8 {NO_GAME}",
-    ("train", "losses=none model.lambda_l1=10"): "model.lambda_l1=10 would be ignored, because it weighs losses that",
-    ("train", "losses.l1.weight=3 model.lambda_l1=10"): "model.lambda_l1=10 would be ignored, because it weighs losses",
-    ("infer", "codec.quality=90"): "codec.quality=90 would be ignored, because png and npy have no quality",
-    ("infer", "codec.format=npy codec.quality=90"): "codec.quality=90 would be ignored, because png and npy",
+    ("train", "losses=none model.lambda_l1=10"): "model.lambda_l1=10 would be ignored, because no loss takes",
+    ("train", "losses.l1.weight=3 model.lambda_l1=10"): "model.lambda_l1=10 would be ignored, because no loss takes",
+    (
+        "infer",
+        "codec.quality=90",
+    ): "codec.quality=90 would be ignored, because it applies only to codec.format=jpg or webp",
+    (
+        "infer",
+        "codec.format=npy codec.quality=90",
+    ): "codec.quality=90 would be ignored, because it applies only to codec",
     (
         "infer",
         "codec.subsampling=420",

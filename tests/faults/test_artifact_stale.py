@@ -60,20 +60,20 @@ def test_a_replaced_checkpoint_is_refused_with_the_command_to_export_it(run, mon
     check_fresh(settings(folder))
     train_again(run)
     match = (
-        r"^runs/x/export is of earlier weights than runs/x/checkpoints/last\.ckpt now has: export them with"
-        r" python -m p2p export name=x, or add stale=use for the old ones$"
+        r"^runs/x/export was made from older weights than runs/x/checkpoints/last\.ckpt has now: export them with"
+        r" python -m p2p export name=x, or add stale=use to use the old ones$"
     )
     with pytest.raises(ValueError, match=match):
         check_fresh(settings(folder))
     check_fresh(settings(folder, stale="use"))
-    assert capsys.readouterr().out.endswith("now has, and is used as stale=use says\n")
+    assert capsys.readouterr().out.endswith("has now; it is used because of stale=use\n")
     with pytest.raises(ValueError, match="stale=sure is not known: use refuse or use"):
         check_fresh(settings(folder, stale="sure"))
     make(run, "best")
     train_again(run, "last", b"more")
     check_fresh(settings(folder))  # of the best, which is the same
     train_again(run, "best")
-    with pytest.raises(ValueError, match=r"best\.ckpt now has: .* p2p export name=x ckpt_path=best, or"):
+    with pytest.raises(ValueError, match=r"best\.ckpt has now: .* p2p export name=x ckpt_path=best, or"):
         check_fresh(settings(folder))
     make(run, "last", output=run.parent / "elsewhere")
     train_again(run)
@@ -125,7 +125,7 @@ UNHEEDED = {
     "backend=aot_inductor backend.rewrites=[first]": r"backend\.rewrites has first, which is not known",
     "backend._target_=mine.gpu.export": r"export needs the backend mine\.gpu, which .* P2P_TRUST=mine\.gpu in",
     "backend=fastest backend.backends=[eager,mine.gpu]": r"export needs the backend mine\.gpu",
-    "backend=torch_tensorrt backend.tf32=true": r"backend\.tf32=true is of backend\.precision=fp32 alone, not of fp16",
+    "backend=torch_tensorrt backend.tf32=true": r"backend\.tf32=true applies only to backend\.precision=fp32",
 }
 HEEDED = ["", "image_size=64 direction=BtoA", "backend=fastest batch_size=4", "min_psnr=0", "backend.precision=int8"]
 HEEDED += ["backend=torch_tensorrt backend.tf32=true backend.precision=fp32"]

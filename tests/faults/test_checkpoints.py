@@ -233,7 +233,7 @@ def test_a_kill_while_a_new_run_replaces_an_earlier_one(earlier, place, first, m
     assert read_record(run_dir).lr == 1 + new
     assert find_checkpoint(run_dir, first) == earlier / f"{first}.ckpt"
     if new:
-        with pytest.raises(ValueError, match=rf"{other}\.ckpt is of an earlier run than .* use ckpt_path={first}"):
+        with pytest.raises(ValueError, match=rf"{other}\.ckpt belongs to an earlier run than .* use ckpt_path={first}"):
             find_checkpoint(run_dir, other)
         resumed = of_run(run_dir, lr=2, resumed=earlier / f"{first}.ckpt")
         save(resumed, {"epoch": 1}, earlier / f"{first}.ckpt")

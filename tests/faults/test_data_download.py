@@ -69,7 +69,7 @@ def test_a_part_that_nobody_asked_for(tmp_path, answer):
 
 def test_a_page_is_no_archive(tmp_path, answer):
     url, _ = answer((200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>moved</html>"))
-    with pytest.raises(ValueError, match=r"a\.tar\.gz is a web page, and no archive: open it in a browser"):
+    with pytest.raises(ValueError, match=r"a\.tar\.gz is a web page, not an archive: open it in a browser"):
         download(url, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

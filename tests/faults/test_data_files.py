@@ -107,7 +107,7 @@ def test_the_line_that_infer_prints(tmp_path, capsys):
 def test_the_runs_own_pairs_have_a_layout_already():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("infer", overrides=["layout=side_by_side"])
-    with pytest.raises(ValueError, match=r"^layout=side_by_side is of input=, and the run knows that of its own pairs"):
+    with pytest.raises(ValueError, match=r"^layout=side_by_side applies only to input=, and the run has the layout of"):
         inputs_to_translate(cfg, direction="AtoB")
 
 

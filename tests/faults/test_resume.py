@@ -69,8 +69,8 @@ def test_what_cannot_be_gone_on_with_gets_a_sentence_and_changes_nothing(copied,
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     torch.save(read_checkpoint(last) | {"optimizer_states": []}, tmp_path / "weights.ckpt")
     refused = {
-        "ckpt_path=last": "epochs=2 leaves nothing to train, 2 are done: use more, such as epochs=4",
-        "epochs=1": "epochs=1 leaves nothing to train, 2 are done",
+        "ckpt_path=last": "epochs=2 leaves nothing to train, because 2 are done: use more, such as epochs=4",
+        "epochs=1": "epochs=1 leaves nothing to train, because 2 are done",
         "generator.width=4": "was trained with another generator: leave out what changes it",
         "adversarial=none": "was trained with another discriminator",
         f"ckpt_path={tmp_path}/half.ckpt": "half.ckpt is not a checkpoint of p2p, or is damaged",
@@ -176,7 +176,7 @@ def test_unchanged_rates_go_on_bit_by_bit_and_other_settings_are_todays(tmp_path
 def test_averages_of_another_optimizer_start_anew_and_that_is_said(optimizer, changed, tmp_path, capsys):
     checkpoint = checkpoint_of(tmp_path, lambda o: linear(o, epochs=9), adam(), epochs=1)
     made, _ = follow(checkpoint, lambda o: linear(o, epochs=9), optimizer, new_optimizer=changed, new_rates=False)
-    assert not made.state and "start anew" in capsys.readouterr().out
+    assert not made.state and "start again" in capsys.readouterr().out
     for group in made.param_groups:
         for weight in group["params"]:
             weight.grad = torch.ones_like(weight)
@@ -218,7 +218,7 @@ def stopped_loop(**loader):
             "trained from its start again: batch_size changed",
         ),
         ({"seed": 1, "images": 21, "batch_size": 2, "processes": 1}, "trained from its start again: images changed"),
-        ({}, "epoch 3 was stopped after 4 batches and is trained from its start again: its order was not kept"),
+        ({}, "epoch 3 was stopped after 4 batches and is trained from its start again: the order of"),
     ],
 )
 def test_an_epoch_that_cannot_be_gone_on_with_starts_again(loader, said, capsys):

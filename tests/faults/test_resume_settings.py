@@ -195,7 +195,7 @@ def test_norm_stats_of_an_early_record_stay_what_they_were(run):
 
 
 def test_what_starts_a_run_does_not_go_on_with_one(run):
-    with pytest.raises(ValueError, match="init_from starts a run and ckpt_path goes on with one: leave one of them"):
+    with pytest.raises(ValueError, match="init_from starts a run and ckpt_path continues one: leave one of them"):
         resume(run(), "init_from=latest_net_G.pth")
 
 

@@ -29,7 +29,7 @@ ENDS = {
     signal.SIGTERM: (143, "stopped by SIGTERM"),
     signal.SIGHUP: (129, "stopped by SIGHUP, its terminal was closed"),
 }
-NOTHING, WHOLE = " before any work was done", "; every file that was written is whole"
+NOTHING, WHOLE = " before any work was done", "; every file that was written is complete"
 
 
 @pytest.fixture

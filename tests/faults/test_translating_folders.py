@@ -29,7 +29,7 @@ class Engine(Negative):
 
     def __init__(self, program="1"):
         facts = {"direction": "AtoB", "preprocess": "resize_and_crop", "multiple": None, "program_sha256": program}
-        facts["image_size"] = self.image_size
+        facts |= {"image_size": self.image_size, "background": None, "target_range": None}
         program_facts = {"backend": "negative", "dtype": "float32", "precision": None, "considered": None}
         facts |= {"program": SimpleNamespace(**program_facts), "checkpoint": "last.ckpt"}
         facts["program_is_whole"] = lambda folder: True
@@ -126,7 +126,7 @@ def test_a_failures_file_of_the_user_is_left_alone(translate, tmp_path):
 def test_outputs_are_skipped_that_the_same_run_would_write(translate, photos, tmp_path):
     assert "6 images written" in translate()
     assert "0 images written" in (out := translate("skip_existing=true")) and "6 skipped" in out
-    assert "anew" not in out
+    assert "written again" not in out
     assert "6 skipped" in translate("skip_existing=true", "batch_size=3", f"input={photos}/**/*.png")
     (tmp_path / "out/deep/1.png").unlink()
     assert "1 images written" in translate("skip_existing=true", *OVERLAP)
@@ -148,7 +148,7 @@ def test_outputs_of_other_settings_are_written_anew(translate, tmp_path, other):
     translate("codec.format=jpg")
     first = files(tmp_path / "out")
     out = translate("skip_existing=true", *overrides, **engine)
-    assert "6 images that are in" in out and "are written anew: 6 of other settings or unknown origin" in out
+    assert "6 images in" in out and "are written again: 6 from other settings or of unknown origin" in out
     assert "6 images written" in out
     assert "6 skipped" in translate("skip_existing=true", *overrides, **engine)
     (tmp_path / "out/0.jpg").write_bytes(first["0.jpg"])
@@ -163,7 +163,7 @@ def test_outputs_of_other_inputs_are_written_anew(translate, photos, tmp_path):
         picture(32, 32, seed=99).save(tmp_path / "elsewhere" / path.name)
     translate()
     out = translate(f"input={tmp_path}/elsewhere", "skip_existing=true")
-    assert "3 images written" in out and "3 of other settings" in out
+    assert "3 images written" in out and "3 from other settings" in out
     out = translate("skip_existing=true")
     assert "3 images written" in out and "3 skipped" in out  # those that the other run has not replaced
 
@@ -176,13 +176,13 @@ def test_what_is_no_output_of_this_run_is_written_anew(translate, photos, tmp_pa
     os.utime(out / "2.png", ns=(0, 0))  # copied from elsewhere, with its time
     os.utime(photos / "4.png", ns=(0, 0))  # unpacked over the other, with its time
     said = translate("skip_existing=true")
-    assert "3 images that are in" in said and "3 images written" in said
-    for reason in ("1 empty", "1 of other settings or unknown origin", "1 older than their inputs"):
+    assert "3 images in" in said and "3 images written" in said
+    for reason in ("1 empty", "1 from other settings or of unknown origin", "1 older than their inputs"):
         assert reason in said
     assert files(out) == whole
     for damaged in ("", "[1]", '{"since": 1}'):
         (out / ".p2p.json").write_text(damaged)
-        assert "6 of other settings or unknown origin" in translate("skip_existing=true")
+        assert "6 from other settings or of unknown origin" in translate("skip_existing=true")
         assert len(json.loads((out / ".p2p.json").read_text())) == 1
 
 

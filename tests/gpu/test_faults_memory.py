@@ -21,7 +21,7 @@ def test_infer_goes_on_with_smaller_batches(large, tmp_path):
         for name in ("sequential", "overlap"):
             out = run(*infer(large / "in", large / "graph", tmp_path / name, f"+pipeline={name}", many))
             assert "the GPU's memory holds batches of " in out and "192 images written" in out
-            assert out.count(": going on with them") == 1
+            assert out.count(": continuing with these") == 1
             assert whole(tmp_path / name) == 192
     run(*infer(large / "in", large / "graph", tmp_path / "alone", "+pipeline=overlap", many))
     for name in ("sequential", "overlap"):  # by cuDNN's kernels for other batches, which may round differently
@@ -42,7 +42,7 @@ def test_a_compiled_program(large, artifact, tmp_path, backend):
         out = ended(process)
     assert "Traceback" not in out
     if process.returncode == 0:
-        assert "going on with them" in out and whole(tmp_path / "out") == 192
+        assert "continuing with these" in out and whole(tmp_path / "out") == 192
     else:
         assert "error: the GPU's memory" in out
 

@@ -22,20 +22,20 @@ def ran(monkeypatch):
     return ran
 
 
-SOONER = "longer to load and save than its workers to start"
-LATER = "no longer to load and save than the workers of overlap to start"
+SOONER = "longer to load and save than its workers take to start"
+LATER = "no longer to load and save than the workers of overlap take to start"
 
 
 @pytest.mark.parametrize(
     ("count", "kilobytes", "batch_size", "name", "there"),
     [
-        (1, 9, 1, "sequential", "there is 1 image (9 kB in all), which takes"),
-        (64, 25, 8, "sequential", "there are 64 images (1.6 MB in all), which take"),
-        (210, 25, 8, "overlap", "there are 210 images (5.2 MB in all), which take"),
-        (210, 25, 210, "sequential", "there are 210 images (5.2 MB in all), which take"),  # all at once, on two cores
-        (12, 2000, 1, "overlap", "there are 12 images (24.0 MB in all), which take"),  # photos
-        (12, 2000, 16, "overlap", "there are 12 images (24.0 MB in all), which take"),
-        (21_000, 25, 8, "overlap", "there are 21,000 images, which take"),
+        (1, 9, 1, "sequential", "1 image (9 kB) takes"),
+        (64, 25, 8, "sequential", "64 images (1.6 MB) take"),
+        (210, 25, 8, "overlap", "210 images (5.2 MB) take"),
+        (210, 25, 210, "sequential", "210 images (5.2 MB) take"),  # all at once, on two cores
+        (12, 2000, 1, "overlap", "12 images (24.0 MB) take"),  # photos
+        (12, 2000, 16, "overlap", "12 images (24.0 MB) take"),
+        (21_000, 25, 8, "overlap", "21,000 images take"),
     ],
 )
 def test_the_one_that_is_sooner_done_is_taken_and_said(

@@ -52,7 +52,7 @@ def test_parts(capsys):
     assert parts(10, work) == [0, 3, 6, 9]
     assert seen == [(0, 10), (0, 5), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert parts(4, work) == [0, 3] and parts(2, work) == [0]
-    assert capsys.readouterr().out == "the GPU's memory holds batches of 3: going on with them\n"
+    assert capsys.readouterr().out == "the GPU's memory holds only batches of 3: continuing with these\n"
 
 
 def test_the_smallest_part(capsys):
@@ -93,7 +93,9 @@ def test_a_batch_too_large_for_the_gpu(engine, pairs, tmp_path, capsys, request,
     assert stages.failures == expected.failures
     said = capsys.readouterr().out
     # In mid-run it is a batch without those that failed, of 6 or 7, that is halved.
-    assert re.fullmatch(rf"the GPU's memory holds batches of {'[34]' if after else 4}: going on with them\n", said)
+    assert re.fullmatch(
+        rf"the GPU's memory holds only batches of {'[34]' if after else 4}: continuing with these\n", said
+    )
     assert max(calls) == 8 and max(calls[-3:]) <= 4
 
 
@@ -113,7 +115,7 @@ def test_a_batch_too_large_for_the_decoder(engine, pairs, tmp_path, capsys, monk
     stages = stages_for(engine, tmp_path / "out", codec=NvJpeg())
     overlap.run(pairs, stages, batch_size=8, workers=2)
     assert files(tmp_path / "out") == files(tmp_path / "expected") != {}
-    assert "the GPU's memory holds batches to decode of 2: going on with them" in capsys.readouterr().out
+    assert "the GPU's memory holds only batches to decode of 2: continuing with these" in capsys.readouterr().out
 
 
 def test_buffers_take_half_of_what_is_free(monkeypatch):

@@ -46,13 +46,16 @@ def test_a_stage_of_two_pools_counts_where_it_was_worked_at():
     work += [("preprocess", "main", 0.1, 0), ("generate", "main", 8.9, 96)]
     found = {frozenset(pool.lanes): (pool.slowest, round(pool.busy, 3)) for pool in pools(clock_of(10, *work))}
     assert found == {frozenset({"worker 0", "worker 1"}): ("encode", 0.5), frozenset({"main"}): ("generate", 0.9)}
-    assert limit(clock_of(10, *work))[1].startswith("generate is the limit (1 worker 90% busy): ")
+    assert limit(clock_of(10, *work))[1].startswith("generate limits the run (1 worker 90% busy); what helps: ")
 
 
 @pytest.mark.parametrize("stage", WORK)
 def test_the_busiest_pool_is_the_limit(stage):
     work = [(each, f"{each} {n}", 9.6 if each == stage else 5, 12) for each in WORK for n in range(8)]
-    assert limit(clock_of(10, *work)) == (stage, f"{stage} is the limit (8 workers 96% busy): {ADVICE[stage]}")
+    assert limit(clock_of(10, *work)) == (
+        stage,
+        f"{stage} limits the run (8 workers 96% busy); what helps: {ADVICE[stage]}",
+    )
 
 
 def test_many_seconds_of_many_workers_are_no_limit():
@@ -65,7 +68,7 @@ def test_a_stage_after_another_is_told_to_overlap():
     work = [("decode", "main", 1, 96), ("generate", "main", 6, 96), ("encode", "main", 2.5, 96)]
     stage, sentence = limit(clock_of(10, *work))
     assert stage == "generate"
-    assert sentence.startswith("one stage after another, generate takes 60% of the time: pipeline=overlap")
+    assert sentence.startswith("stages ran one after another, generate 60% of the time; what helps: pipeline=overlap")
 
 
 def test_the_processor_can_be_the_limit(monkeypatch):
@@ -74,9 +77,9 @@ def test_the_processor_can_be_the_limit(monkeypatch):
     stage, sentence = limit(clock_of(10, *work, cpu=19))
     assert stage == "decode"
     assert sentence.startswith(
-        "the processor is the limit (95% of 2 cores, longest at decode): more cores, or smaller files"
+        "the processor limits the run (95% of 2 cores, most of it for decode); what helps: more cores, or smaller files"
     )
-    assert limit(clock_of(10, *work, cpu=15))[1].startswith("decode is the limit")
+    assert limit(clock_of(10, *work, cpu=15))[1].startswith("decode limits the run")
 
 
 def test_what_is_so_already_is_not_recommended():
@@ -96,7 +99,7 @@ def test_what_is_so_already_is_not_recommended():
 def test_a_run_in_which_all_wait_has_no_limit():
     stage, sentence = limit(clock_of(10, ("generate", "main", 3, 96), *encoders(1)))
     assert stage == "generate"
-    assert sentence.startswith("no stage is the limit (generate is the busiest, 1 worker 30% busy)")
+    assert sentence.startswith("no stage limits the run (generate is the busiest, 1 worker 30% busy)")
 
 
 def test_nothing_is_said_about_nothing():
@@ -121,11 +124,11 @@ def test_the_table_has_shares_and_speeds(capsys):
         for line in out.splitlines()
         if "│" in line
     }
-    assert cells["init"] == ["", "5.000", "", "", "", ""]
+    assert cells["start"] == ["", "5.000", "", "", "", ""]
     assert cells["generate"] == ["96", "9.000", "1", "90%", "10.7", "10.7"]
     assert cells["encode"] == ["96", "40.000", "8", "50%", "2.4", "19.2"]
-    assert cells["e2e"] == ["96", "10.000", "", "", "", "9.6"]
-    assert "generate is the limit" in out.splitlines()[-2] + out.splitlines()[-1]
+    assert cells["end to end"] == ["96", "10.000", "", "", "", "9.6"]
+    assert "generate limits the run" in out.splitlines()[-2] + out.splitlines()[-1]
 
 
 def test_the_table_does_without_lanes(capsys):
@@ -158,10 +161,12 @@ def test_the_table_fits_a_terminal_and_a_pipe(capsys):
 
 def test_what_was_done_is_not_recommended():
     alone = clock_of(10, ("generate", "main", 9, 96))
-    assert "pipeline=overlap" in limit(alone)[1] and "then larger batch_size, or an export" in limit(alone)[1]
+    assert "pipeline=overlap" in limit(alone)[1] and "then a larger batch_size, or an export" in limit(alone)[1]
     done = {"pipeline=overlap", "batch_size", "pipeline.slots", "backend=fastest"}
     sentence = limit(alone, done=done)[1]
-    assert not any(setting in sentence for setting in done) and sentence.endswith("of the time: a faster machine")
+    assert not any(setting in sentence for setting in done) and sentence.endswith(
+        "of the time; what helps: a faster machine"
+    )
     idle = clock_of(10, ("generate", "engine stream", 1, 96), *encoders(5))
     assert limit(idle)[1].endswith("more images, a larger batch_size or pipeline.slots")
     assert limit(idle, done=done)[1].endswith("more images")

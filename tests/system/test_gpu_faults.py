@@ -70,7 +70,7 @@ def test_a_gpu_that_failed(error, reason):
     assert reason in failure(error) and of_gpu(error) and memory_full(error) is None
     for command, go_on in (("infer", "skip_existing=true"), ("train", "ckpt_path=last"), ("export", "command again;")):
         sentence = explain(error, command)
-        assert sentence.startswith(f"the GPU failed ({failure(error)}), and every file that was written is whole")
+        assert sentence.startswith(f"the GPU failed ({failure(error)}), and every file that was written is complete")
         assert go_on in sentence and "\n" not in sentence
 
 

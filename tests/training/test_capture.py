@@ -77,7 +77,7 @@ def test_what_cannot_be_captured_says_why(options, reason, capsys):
 def test_on_a_cpu_auto_says_nothing(capsys):
     assert decide(device=CPU) is None
     assert capsys.readouterr().out == ""
-    with pytest.raises(ValueError, match=r"because it trains on no NVIDIA GPU"):
+    with pytest.raises(ValueError, match=r"because the training does not run on an NVIDIA GPU"):
         decide(device=CPU, wanted=True)
 
 

@@ -73,7 +73,7 @@ class Resume(Callback):
             if of_a_weight is not None and (self._new_optimizer or {*of_a_weight} != keeps):
                 saved["state"] = {}
                 if i == 0:
-                    say(f"the averages of {type(optimizer).__name__} start anew: those in the checkpoint are another's")
+                    say(f"the averages of {type(optimizer).__name__} start again, because the checkpoint has others")
             if self._new_rates:
                 if not isinstance(scheduler, ReduceLROnPlateau):
                     for _ in range(epochs):
@@ -157,14 +157,14 @@ def go_on_within_epoch(fit_loop: dict, order: dict[str, int]) -> None:
         return
     changed = [key for key in order if loaders[0].get(key) != order[key]]
     if changed:
-        what = f"{' and '.join(changed)} changed" if "seed" in loaders[0] else "its order was not kept"
+        what = f"{' and '.join(changed)} changed" if "seed" in loaders[0] else "the order of its images was not saved"
         say(f"epoch {number} was stopped after {trained} batches and is trained from its start again: {what}")
         fit_loop["state_dict"].pop("combined_loader", None)
         trained = 0
     elif current["started"] > trained:
-        say(f"epoch {number} was stopped within a step, which is made again: the result differs a little")
+        say(f"epoch {number} was stopped during a step, which is repeated: the result differs slightly")
     elif order["processes"] > 1:
-        say(f"epoch {number} was stopped in its middle: of several processes all but the first draw dropout anew")
+        say(f"epoch {number} was stopped in its middle: all processes but the first draw new random dropout")
     loaders[0]["batches"] = trained
     for counts, done in ((current, trained), (total, total["processed"] - current["processed"] + trained)):
         counts.update(ready=done + 1, started=done, processed=done, completed=done)
