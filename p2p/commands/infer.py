@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.codecs.codec import Codec
 from p2p.codecs.values import is_transparent
+from p2p.commands.devices import devices_for, on_one, on_several, workers_wanted
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import some_of
@@ -26,7 +26,9 @@ from p2p.data.transforms.transform import Transform
 from p2p.deploy import published
 from p2p.deploy.manifest import Manifest, check_size
 from p2p.deploy.stale import replaced_checkpoint
-from p2p.pipelines.auto import OVERLAPS, workers_ahead
+from p2p.pipelines.auto import OVERLAPS
+from p2p.pipelines.job import Job
+from p2p.pipelines.outcome import Outcome, progress_bar
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
 from p2p.pipelines.processes import early
 from p2p.profiling.clock import Clock
@@ -34,14 +36,9 @@ from p2p.report.failures import listed
 from p2p.report.limit import OVERLAP
 from p2p.report.tables import show_stages
 from p2p.run.leaves import leaves
-from p2p.system import signals
-from p2p.system.device import check_device, pick_device
+from p2p.system.device import check_device, find_devices
 from p2p.system.folders import check_output
-from p2p.system.imports import beside, lasting
 from p2p.system.memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    from p2p.pipelines.stages import Pipeline, Stages
 
 FAILURES = "failures.csv"
 
@@ -113,101 +110,95 @@ def check_fresh(cfg: DictConfig) -> None:
 def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None]) -> Translated:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
     folder = Path(cfg.output)
-    with clock("init"):
-        check_device(cfg.device)
-        if cfg.weights is None:
-            check_fresh(cfg)
-            program = Path(cfg.export)
-            manifest = Manifest.load(program)
-        else:
-            program = published.find(cfg.weights)
-            manifest = published.manifest_of(program)
-        check_size(cfg.size, manifest, program)
-        if cfg.fit not in ("stretch", "pad"):
-            raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
-        codec = instantiate(cfg.codec)
-        codec.check_channels(manifest.output_shape[0])
-        check_alpha(cfg.alpha, codec)
-        transform = transform_for(manifest, cfg.transform)
-        pairs = inputs_to_translate(cfg, direction=manifest.direction)
-        if cfg.alpha == "drop" and manifest.background is None and is_transparent(pairs[0].input.path):
-            print(
-                f"{pairs[0].input.path} is transparent in parts, which is left out: alpha=keep writes that to outputs"
+    with ExitStack() as stack:
+        with clock("init"):
+            check_device(cfg.device)
+            devices = find_devices(cfg.device, OmegaConf.to_object(cfg)["devices"])
+            if cfg.weights is None:
+                check_fresh(cfg)
+                program = Path(cfg.export)
+                manifest = Manifest.load(program)
+            else:
+                program = published.find(cfg.weights)
+                manifest = published.manifest_of(program)
+            check_size(cfg.size, manifest, program)
+            if cfg.fit not in ("stretch", "pad"):
+                raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
+            codec = instantiate(cfg.codec)
+            codec.check_channels(manifest.output_shape[0])
+            check_alpha(cfg.alpha, codec)
+            transform = transform_for(manifest, cfg.transform)
+            pairs = inputs_to_translate(cfg, direction=manifest.direction)
+            if cfg.alpha == "drop" and manifest.background is None and is_transparent(pairs[0].input.path):
+                print(
+                    f"{pairs[0].input.path} is transparent in parts, which is left out: alpha=keep writes that to"
+                    " outputs"
+                )
+            outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
+            keep_apart(pairs, outputs, source=cfg.input, output=folder)
+            settings = {
+                "program": manifest.program_sha256,
+                "inputs": source_of(pairs[0]),
+                "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
+                "restore_size": cfg.restore_size,
+                **{key: cfg[key] for key, usual in (("size", "model"), ("fit", "stretch")) if cfg[key] != usual},
+                "codec": codec_settings(cfg.codec),
+                **({"alpha": cfg.alpha} if cfg.alpha != "drop" else {}),
+                **({"range": manifest.target_range} if manifest.target_range is not None else {}),
+            }
+            todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
+            devices = devices_for(cfg, devices, todo)
+            job = Job(
+                device=devices[0],
+                program=program,
+                manifest=manifest,
+                whole=False,
+                codec=codec,
+                transform=transform,
+                output=folder,
+                size=cfg.size,
+                fit=cfg.fit,
+                restore_size=cfg.restore_size,
+                keeps_alpha=cfg.alpha == "keep",
+                batch_size=cfg.batch_size,
+                slots=cfg.pipeline.get("slots"),
+                workers=cfg.pipeline.get("workers"),
+                each_span=clock.spans is not None,
             )
-        outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
-        keep_apart(pairs, outputs, source=cfg.input, output=folder)
-        if not cfg.skip_existing:  # else there may be nothing to do
-            start_workers(workers_wanted(cfg, pairs))
-        with signals.starting(), lasting(), beside(manifest.program_is_whole, program) as whole:
-            from p2p.deploy.engine import load_engine
-            from p2p.pipelines.stages import Stages, progress_bar
-
-            pipeline: Pipeline = instantiate(cfg.pipeline)
-        device = pick_device(cfg.device)
-        if cfg.weights is None:
-            engine = load_engine(program, device=device, whole=manifest if whole() else None)
-        else:
-            engine = published.load_engine(program, device=device)
-        if engine.manifest != manifest:
-            raise ValueError(f"{program} was replaced meanwhile: start again")
-        engine.check_batch_size(cfg.batch_size)
-        stages = Stages(
-            engine=engine,
-            transform=transform,
-            codec=codec,
-            output=folder,
-            clock=clock,
-            size=cfg.size,
-            fit=cfg.fit,
-            restore_size=cfg.restore_size,
-            keeps_alpha=cfg.alpha == "keep",
-        )
-        check_output(folder)
-        settings = {
-            "program": manifest.program_sha256,
-            "inputs": source_of(pairs[0]),
-            "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
-            "restore_size": cfg.restore_size,
-            **{key: cfg[key] for key, usual in (("size", "model"), ("fit", "stretch")) if cfg[key] != usual},
-            "codec": codec_settings(cfg.codec),
-            **({"alpha": cfg.alpha} if cfg.alpha != "drop" else {}),
-            **({"range": manifest.target_range} if manifest.target_range is not None else {}),
-        }
-        todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
-        sweep(folder, outputs)
-    with listed(folder / FAILURES) as stages.on_failure:
+            if len(devices) > 1:
+                outcome, work = on_several(job, devices, todo, clock=clock, draws=cfg.gallery > 0, stack=stack)
+            else:
+                start_workers(workers_wanted(cfg.pipeline, todo, batch_size=cfg.batch_size))
+                outcome, work = on_one(job, cfg.pipeline, todo, clock=clock)
+            check_output(folder)
+            sweep(folder, outputs)
+        outcome.on_failure = stack.enter_context(listed(folder / FAILURES))
         add_to_history(folder, settings)
         try:
             with progress_bar(len(todo)) as bar:
-                stages.on_image = bar.update
-                batch_size = min(cfg.batch_size, max(1, len(todo)))
-                pipeline(fail_blocked(todo, outputs, stages), stages, batch_size=batch_size)
+                outcome.on_image = bar.update
+                work(fail_blocked(todo, outputs, job, outcome))
         except BaseException:
             sweep(folder, outputs)
-            if stages.failures:
-                print(f"{len(stages.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
+            if outcome.failures:
+                print(f"{len(outcome.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
             raise
         finally:
             show_stages(
                 clock, format=codec.suffix.removeprefix("."), done=settings_done(cfg, manifest, images=len(todo))
             )
-    failed = len(stages.failures)
+    failed = len(outcome.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
     print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
+    there = [pair for pair in pairs if pair.name not in outcome.failures]
     facts = facts_of(cfg, manifest, clock)
-    draw_gallery(pairs, stages, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
+    draw_gallery(there, job, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
     if failed:
-        reasons = some_of(list(stages.failures.values()))
+        reasons = some_of(list(outcome.failures.values()))
         raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
     seconds = clock.seconds.get("e2e")
     speed = clock.images["e2e"] / seconds if seconds else None
     return Translated(folder, written=done, skipped=skipped, score=speed)
-
-
-def workers_wanted(cfg: DictConfig, pairs: list[Pair]) -> int:
-    """How many processes its pipeline will ask for, if it is one of ours that has any."""
-    options = {name: cfg.pipeline.get(name) for name in ("workers", "slots")}
-    return workers_ahead(cfg.pipeline._target_, pairs, batch_size=max(1, cfg.batch_size), **options)
 
 
 def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[str]:
@@ -230,16 +221,16 @@ def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dic
     return todo
 
 
-def fail_blocked(pairs: list[Pair], outputs: list[Path], stages: Stages) -> list[Pair]:
+def fail_blocked(pairs: list[Pair], outputs: list[Path], job: Job, outcome: Outcome) -> list[Pair]:
     """Those that can be written; the others fail at once, so that it does not matter which comes first."""
-    files = blocked(outputs)
-    if not files:
+    blocking = blocked(outputs)
+    if not blocking:
         return pairs
     for pair in pairs:
-        path = stages.path(pair.name)
-        if path.parent in files:
-            stages.fail(pair, "write", f"cannot write {path}: {files[path.parent]} is another image's output")
-    return [pair for pair in pairs if stages.path(pair.name).parent not in files]
+        path = job.path(pair.name)
+        if path.parent in blocking:
+            outcome.fail(pair, "write", f"cannot write {path}: {blocking[path.parent]} is another image's output")
+    return [pair for pair in pairs if job.path(pair.name).parent not in blocking]
 
 
 def facts_of(cfg: DictConfig, manifest: Manifest, clock: Clock) -> dict[str, str]:
@@ -251,25 +242,22 @@ def facts_of(cfg: DictConfig, manifest: Manifest, clock: Clock) -> dict[str, str
     return facts | {key: shown(as_typed(value)) for key, value in settings if value is not None}
 
 
-def draw_gallery(
-    pairs: list[Pair], stages: Stages, run_dir: Path, *, count: int, title: str, facts: dict[str, str]
-) -> None:
+def draw_gallery(pairs: list[Pair], job: Job, run_dir: Path, *, count: int, title: str, facts: dict[str, str]) -> None:
     """Draw it, or say why not: whether the images are translated does not depend on it."""
     from p2p.report import gallery
 
     try:
-        done = [pair for pair in pairs if pair.name not in stages.failures]
         entries = gallery.collect(
-            done,
-            [stages.path(pair.name) for pair in done],
+            pairs,
+            [job.path(pair.name) for pair in pairs],
             count=count,
-            decode=stages.files.codec.decode,
-            read_back=stages.files.read_back,
-            eval=stages.transform.eval,
-            readings=stages.engine.manifest.readings,
-            restored=stages.files.restore_size or stages.any_size is not None,
+            decode=job.codec.decode,
+            read_back=job.files().read_back,
+            eval=job.transform.eval,
+            readings=job.manifest.readings,
+            restored=job.restore_size or job.size != "model",
         )
-        page = gallery.write(entries, run_dir, title=title, count=count, total=len(done), settings=facts)
+        page = gallery.write(entries, run_dir, title=title, count=count, total=len(pairs), settings=facts)
         if page is not None:
             print(f"look at {shown(str(page))} or {shown(str(run_dir / 'gallery.png'))}")
     except Exception as error:  # of files that others change meanwhile, say; the images are there all the same

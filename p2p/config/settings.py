@@ -33,7 +33,11 @@ WORDS = {
 LISTS = {"optimizer.betas", "data.percentiles", "min_size", "opt_size", "max_size"}  # of numbers, each in a range
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
-WORDS_OR_NULL = {"weights", "norm_stats", "layout", "pages"}  # at the root, where nothing is annotated
+# At the root, where nothing is annotated, what the default does not tell.
+AT_THE_ROOT: dict[str, set[Any]] = {
+    **{key: {str, NoneType} for key in ("weights", "norm_stats", "layout", "pages")},
+    "devices": {int, str, list},
+}
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
 
@@ -86,7 +90,7 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
                 f"{path}={as_typed(value)} is not valid: write {path}.key=value to set what is in it, or ~{path} to"
                 " leave it out"
             )
-        kinds: set[Any] = {str, NoneType} if path in WORDS_OR_NULL else _argument(cfg, path)
+        kinds = AT_THE_ROOT.get(path) or _argument(cfg, path)
         if Callable in kinds:
             raise ValueError(f"{path}={as_typed(value)} is not valid: give it a _target_, as the options in conf/ have")
         if isinstance(default, list) and default and type(default[0]) in NUMBERS and NoneType not in kinds:

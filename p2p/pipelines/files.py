@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from p2p.codecs.codec import Codec
-from p2p.codecs.depth import to_depth, with_alpha
+from p2p.codecs.depth import bits_of, to_depth, with_alpha
 from p2p.codecs.pillow import MODES
 from p2p.codecs.values import read_alpha, read_values
 from p2p.data.images import frame_of, gpu_size, half_of, read_file
@@ -19,6 +19,7 @@ from p2p.data.pairs import Pair
 from p2p.data.reading import Reading
 from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
+from p2p.deploy.manifest import Manifest
 from p2p.deploy.sizes import Size, Sizes
 from p2p.levels import WHITE, to_shares
 from p2p.system import atomic
@@ -231,6 +232,33 @@ class Files:
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
+
+
+def files_for(
+    manifest: Manifest,
+    *,
+    codec: Codec,
+    sizing: Sizing,
+    output: Path,
+    size: Literal["model", "input", "tile"],
+    fit: Literal["stretch", "pad"],
+    restore_size: bool,
+    keeps_alpha: bool,
+) -> Files:
+    """Those of a program; for the arguments see `p2p.pipelines.stages.Stages`."""
+    reading, target = manifest.readings
+    return Files(
+        codec=codec,
+        sizing=Letterbox(*manifest.input_shape[1:]) if fit == "pad" else sizing if size == "model" else None,
+        input_shape=manifest.input_shape,
+        sizes=manifest.program.sizes if size == "input" else None,
+        output=output,
+        restore_size=restore_size,
+        reading=reading,
+        range=target.range,
+        bits=bits_of(codec.suffix.removeprefix("."), getattr(codec, "bits", 8), target.range),
+        keeps_alpha=keeps_alpha,
+    )
 
 
 def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int | None]) -> None:

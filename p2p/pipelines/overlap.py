@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from p2p.pipelines import sequential
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.messages import LOAD, SAVE, Task
+from p2p.pipelines.share import Share, Whole
 from p2p.pipelines.slots import ROW, SharedArray, lay_out, share_pairs, share_slots, share_slots_of_any_size
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import CpuTranslator, SlotBatch
@@ -54,7 +56,13 @@ class Loading:
 
 
 def run(
-    pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None = None, workers: int | None = None
+    pairs: list[Pair],
+    stages: Stages,
+    *,
+    batch_size: int,
+    slots: int | None = None,
+    workers: int | None = None,
+    share: Share | None = None,
 ) -> None:
     """Translate all pairs' inputs, `batch_size` at a time, after the engine's warm-up, in which the workers start.
 
@@ -65,12 +73,15 @@ def run(
             busy, 3 at least, and as many more as a GPU has in hand.
         workers: processes that load and save; 0 for the sequential pipeline; None for one per core, or fewer where
             there are fewer tasks.
+        share: what of the pairs is to be done here, and not on another device; None for all.
 
     Raises:
         ValueError: an argument is out of range, or a worker was killed.
     """
+    share = share or Whole()
+    images = -(-len(pairs) // share.devices)
     if workers is None:
-        workers = default_workers(len(pairs), batch_size=batch_size)
+        workers = default_workers(images, batch_size=batch_size)
     manifest = stages.engine.manifest
     on_gpu = stages.engine.device.type == "cuda"
     if slots is not None and slots < 1:
@@ -90,7 +101,7 @@ def run(
     image_bytes = math.prod(manifest.input_shape) + math.prod(manifest.output_shape) * output_dtype.itemsize
     slot_size = batch_size
     if on_gpu:
-        slot_size = batch_size * batches_per_slot(len(pairs), batch_size, image_bytes=image_bytes)
+        slot_size = batch_size * batches_per_slot(images, batch_size, image_bytes=image_bytes)
         if (most := GpuTranslator.held(slot_size, image_bytes, device=stages.engine.device)) < slot_size:
             if most < batch_size:
                 print(f"the GPU's memory holds only buffers for batches of {most}: continuing with these")
@@ -98,14 +109,14 @@ def run(
     part, ring = plan(slot_size, workers, on_gpu=on_gpu)
     if slots is None:
         slots = ring + (GpuTranslator.depth if on_gpu else 0)
-    slots = min(slots, -(-len(pairs) // slot_size))
+    slots = min(slots, -(-images // slot_size))
     check_room(
         slots * slot_size * image_bytes,
         what=f"use a smaller batch_size or fewer pipeline.slots: {slot_size} images in each of {slots} slots",
     )
     rows = np.zeros(len(pairs), ROW)
     rows["pair"] = range(len(pairs))
-    groups = [rows[start : start + slot_size] for start in range(0, len(pairs), slot_size)]
+    groups = share.groups(rows, slot_size)
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
         slot_size=slot_size,
@@ -114,7 +125,7 @@ def run(
         output_dtype=output_dtype.name,
         coded=CODED_BYTES if stages.files.gpu_decodes else 0,
     )
-    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=share)
 
 
 def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None, workers: int) -> None:
@@ -137,18 +148,19 @@ def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slot
     arrays = share_pairs(pairs) | share_slots_of_any_size(
         slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name
     )
-    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part)
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=Whole())
 
 
 def _run(
     pairs: list[Pair],
     stages: Stages,
-    groups: list[np.ndarray],
+    groups: Iterable[np.ndarray],
     arrays: dict[str, SharedArray],
     *,
     batch_size: int,
     workers: int,
     part: int,
+    share: Share,
 ) -> None:
     """All but the choice of the slots."""
     on_gpu = stages.engine.device.type == "cuda"
@@ -170,7 +182,7 @@ def _run(
         pool.wait_until_ready()
         with stages.clock("e2e", len(pairs)):
             try:
-                _translate_all(pairs, groups, stages, pool, translator, arrays, part=part)
+                _translate_all(pairs, groups, stages, pool, translator, arrays, part=part, share=share)
                 translator.close()
             finally:
                 spans, cpu_seconds = pool.worked()
@@ -202,13 +214,14 @@ def make_translator(stages: Stages, arrays: dict[str, np.ndarray], *, batch_size
 
 def _translate_all(
     pairs: list[Pair],
-    groups: list[np.ndarray],
+    groups: Iterable[np.ndarray],
     stages: Stages,
     pool: Workers,
     translator: CpuTranslator | GpuTranslator,
     arrays: dict[str, SharedArray],
     *,
     part: int,
+    share: Share,
 ) -> None:
     loaded, saved = arrays["loaded"].array, arrays["saved"].array
     slots = len(loaded)
@@ -266,6 +279,7 @@ def _translate_all(
                 stages.fail(pairs[saved["pair"][task.slot, row]], *failure)
             for _ in range(task.count - len(note.failed)):
                 stages.on_image()
+            share.done(saved["pair"][task.slot, task.first : task.first + task.count])
             saving[task.slot] -= task.count
             if not saving[task.slot]:
                 free_outputs.append(task.slot)

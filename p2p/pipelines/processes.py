@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-START = "import sys; from p2p.pipelines.worker import main; main(int(sys.argv[1]))"
+START = "import sys; from p2p.pipelines.{} import main; main(int(sys.argv[1]))"
 _early: list[tuple[Connection, subprocess.Popen]] = []  # processes that no pipeline has taken yet
 
 
@@ -37,15 +37,22 @@ def take() -> tuple[Connection, subprocess.Popen]:
 
 def _process() -> tuple[Connection, subprocess.Popen]:
     """A worker that waits for its setup at the other end."""
+    # Threads of a BLAS library that nothing here calls cost memory and a fifth of the start.
+    return start("worker", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+
+
+def start(module: str, **environment: str) -> tuple[Connection, subprocess.Popen]:
+    """A fresh interpreter that runs `main` of a module of this package, and the connection to it.
+
+    It is a session of its own, which Ctrl-C in the terminal does not reach.
+    """
     here, there = Pipe()
     with there:
         process = subprocess.Popen(
-            [sys.executable, "-c", START, str(there.fileno())],
+            [sys.executable, "-c", START.format(module), str(there.fileno())],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # Threads of a BLAS library that nothing here calls cost memory and a fifth of the start.
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
         )
     return here, process

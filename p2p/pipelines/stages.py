@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
-from p2p.codecs.depth import bits_of
 from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
-from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
 from p2p.deploy.sizes import Size
 from p2p.pipelines.any_size import any_size, stacked
-from p2p.pipelines.files import Failure, Files
+from p2p.pipelines.files import Failure, files_for
 from p2p.pipelines.gpu_loader import GpuLoader
+from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
 from p2p.system.memory import check_room
 
 FLOAT_BYTES = 4
-KEPT = 1000  # failures whose reasons are kept
 
 
 class Loaded(NamedTuple):
@@ -44,7 +41,7 @@ class Loaded(NamedTuple):
     size: Size
 
 
-class Stages:
+class Stages(Outcome):
     """load (decode, preprocess), translate (generate) and save (encode, write), timed by a clock.
 
     `files` does what needs no engine, here or in a worker. An image that cannot be read or written ends up in
@@ -64,10 +61,6 @@ class Stages:
         any_size: translates images at their own sizes; None: at the model's.
         loader: decodes on the GPU, where the codec has it do that; else None.
         encoder: encodes on the GPU those outputs that it takes, where the codec has it do that; else None.
-        failures: by name, why an image could not be translated; of more than KEPT the names alone, since memory is not
-            to grow with them.
-        on_failure: called with each such pair, the stage at which it failed, and why.
-        on_image: called after each image that is done, or failed.
     """
 
     def __init__(
@@ -83,13 +76,22 @@ class Stages:
         restore_size: bool = False,
         keeps_alpha: bool = False,
     ):
+        super().__init__()
         self.engine = engine
         self.transform = transform
         self.any_size = any_size(size, engine.manifest)
-        sizing: Sizing | Letterbox | None = None if self.any_size else transform.sizing
-        if fit == "pad":
-            sizing = Letterbox(*engine.manifest.input_shape[1:])
-        self.loader = _gpu_loader(codec, sizing, engine.device, clock)
+        self.files = files_for(
+            engine.manifest,
+            codec=codec,
+            sizing=transform.sizing,
+            output=output,
+            size=size,
+            fit=fit,
+            restore_size=restore_size,
+            keeps_alpha=keeps_alpha,
+        )
+        self.loader = _gpu_loader(codec, self.files.sizing, engine.device, clock)
+        self.files.gpu_decodes = _gpu_decodes(self.loader)
         self.encoder = codec.gpu_encoder(engine.device) if isinstance(codec, GpuCodec) else None
         if self.encoder is not None and (restore_size or self.any_size):
             what = (
@@ -98,30 +100,12 @@ class Stages:
                 else ("restore_size=true, which resizes on the CPU")
             )
             raise ValueError(f"codec.gpu_encodes and {what}: leave one of them out")
-        reading, target = engine.manifest.readings
-        bits = bits_of(codec.suffix.removeprefix("."), getattr(codec, "bits", 8), target.range)
-        if bits > 8 and engine.takes_frames:
+        if (bits := self.files.bits) > 8 and engine.takes_frames:
             raise ValueError(
                 f"codec.bits={bits} needs more than the 8 bits that a program of frames=true gives: export without it"
             )
-        self.files = Files(
-            codec=codec,
-            sizing=sizing,
-            input_shape=engine.manifest.input_shape,
-            sizes=engine.manifest.program.sizes if size == "input" else None,
-            output=output,
-            restore_size=restore_size,
-            reading=reading,
-            range=target.range,
-            bits=bits,
-            keeps_alpha=keeps_alpha,
-            gpu_decodes=_gpu_decodes(self.loader),
-        )
         self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
         self.clock = clock
-        self.failures: dict[str, str] = {}
-        self.on_failure: Callable[[Pair, str, str], object] = lambda *_: None
-        self.on_image: Callable[[], object] = lambda: None
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
@@ -202,12 +186,6 @@ class Stages:
             frame_HWC = None if missed else frames_NHWC[0].cpu().numpy()
         self.loader.finish()
         return frame_HWC
-
-    def fail(self, pair: Pair, stage: str, reason: str) -> None:
-        """Note that an image cannot be translated, at which stage that was found, and why."""
-        self.failures[pair.name] = reason if len(self.failures) < KEPT else ""
-        self.on_failure(pair, stage, reason)
-        self.on_image()
 
     def generate(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         """Frames as they are loaded, uint8 or float32 (N, H, W, C) -> uint8 (N, H, W, C') on the engine's device.
@@ -302,8 +280,3 @@ class Pipeline(Protocol):
 
         The engine's warm-up, `stages.warmup`, comes first; then all is within `stages.clock("e2e", len(pairs))`.
         """
-
-
-def progress_bar(images: int) -> tqdm:
-    """A bar that counts images; none where the output is no terminal."""
-    return tqdm(total=images, unit="image", desc="translate", disable=None, leave=False)

@@ -43,9 +43,9 @@ class Done(NamedTuple):
     note: Note
 
 
-def default_workers(images: int, *, batch_size: int) -> int:
-    """One for each core, or fewer where there are fewer tasks."""
-    return min(available_cores(), -(-images // min(PART, batch_size)))
+def default_workers(images: int, *, batch_size: int, cores: int | None = None) -> int:
+    """One for each core, this process's or of so many, or fewer where there are fewer tasks."""
+    return min(cores or available_cores(), -(-images // min(PART, batch_size)))
 
 
 class Workers:

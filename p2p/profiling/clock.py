@@ -45,6 +45,20 @@ class Span(NamedTuple):
     images: int = 1
 
 
+class Measured(NamedTuple):
+    """What a clock of another process has measured; see `Clock` for what is what.
+
+    Attributes:
+        extent: by stage, when it first began and last ended.
+    """
+
+    images: dict[str, int]
+    lanes: dict[str, dict[str, float]]
+    extent: dict[str, tuple[int, int]]
+    spans: list[Span] | None
+    cpu_seconds: float
+
+
 class Clock:
     """Adds up, over all threads, the seconds and images of each stage; keeps single spans where asked to.
 
@@ -70,6 +84,7 @@ class Clock:
         self.lanes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self.spans: deque[Span] | None = None
         self.cpu_seconds = 0.0
+        self._extent: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
         self._domain = nvtx.get_domain("p2p")
         self._ranges = {
@@ -107,11 +122,44 @@ class Clock:
             for span in spans:
                 self._add(*span)
 
+    def measured(self) -> Measured:
+        """All of it, to be sent to another process's clock."""
+        with self._lock:
+            lanes = {stage: dict(seconds) for stage, seconds in self.lanes.items()}
+            spans = None if self.spans is None else [*self.spans]
+            return Measured(dict(self.images), lanes, dict(self._extent), spans, self.cpu_seconds)
+
+    def join(self, parts: dict[str, Measured], *, images: int) -> None:
+        """Take in what several processes have measured that did one thing together, by the names of their devices.
+
+        Work is added up; "init", "warmup" and "e2e" last from the first one's begin to the last one's end.
+
+        Args:
+            images: that "e2e" was about.
+        """
+        with self._lock:
+            for device, part in parts.items():
+                for stage, lanes in part.lanes.items():
+                    if stage in WORK:
+                        self.images[stage] += part.images[stage]
+                        self.seconds[stage] += sum(lanes.values())
+                        self.lanes[stage] |= {f"{lane} of {device}": seconds for lane, seconds in lanes.items()}
+                        continue
+                    ends = [part.extent[stage], *filter(None, [self._extent.get(stage)])]
+                    begin, end = self._extent[stage] = min(each[0] for each in ends), max(each[1] for each in ends)
+                    self.seconds[stage] = (end - begin) / 1e9
+                    self.images[stage] = images if stage == "e2e" else 1
+                if self.spans is not None and part.spans:
+                    self.spans.extend(span._replace(lane=f"{span.lane} of {device}") for span in part.spans)
+                self.cpu_seconds += part.cpu_seconds
+
     def _add(self, stage: str, lane: str, begin_ns: int, end_ns: int, images: int) -> None:
         seconds = (end_ns - begin_ns) / 1e9
         self.seconds[stage] += seconds
         self.images[stage] += images
         self.lanes[stage][lane] += seconds
+        first, last = self._extent.get(stage, (begin_ns, end_ns))
+        self._extent[stage] = min(first, begin_ns), max(last, end_ns)
         if self.spans is not None:
             self.spans.append(Span(stage, lane, begin_ns, end_ns, images))
 

@@ -55,11 +55,12 @@ class Pool:
 
 
 def pools(clock: Clock) -> list[Pool]:
-    """The lanes that worked, grouped by their names without the number: "worker 0" and "worker 1" are one pool."""
+    """The lanes that worked, grouped by their names without number and device: "worker 0" and "worker 1 of cuda:1"."""
     found: dict[str, Pool] = {}
     for stage in (stage for stage in WORK if stage in clock.seconds):
         for lane, seconds in clock.lanes.get(stage, {stage: clock.seconds[stage]}).items():
-            pool = found.setdefault(lane.rstrip("0123456789 "), Pool(set(), {}, 0.0))
+            kind = lane.partition(" of ")[0].rstrip("0123456789 ")
+            pool = found.setdefault(kind, Pool(set(), {}, 0.0))
             pool.lanes.add(lane)
             pool.seconds[stage] = pool.seconds.get(stage, 0.0) + seconds
     for pool in found.values():

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from p2p.system.cores import available_cores
+from p2p.system.gpus import gpu_addresses
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,6 +59,51 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def find_devices(device: str, devices: int | str | Sequence[int]) -> list[str]:
+    """The devices that share the work, such as ["cuda:0", "cuda:1"], or "cpu" for each process; `device` alone for one.
+
+    Asks the driver how many GPUs there are, and imports torch only to say why there are none.
+
+    Args:
+        device: "auto", "cpu" or "cuda", or "cuda:1", say, which is one.
+        devices: how many, "auto" for all GPUs, or the numbers of some.
+
+    Raises:
+        ValueError: there are not so many, or it is no number of devices.
+    """
+    if devices == 1:
+        return [device]
+    shown = str(devices).replace(" ", "")
+    if isinstance(devices, (int, str)):
+        if devices != "auto" and (not isinstance(devices, int) or devices < 1):
+            raise ValueError(
+                f"devices={shown} is not known: use a number from 1 on, auto, or GPUs by number as in [0,2]"
+            )
+        count = None if isinstance(devices, str) else devices
+        numbers = None
+    else:
+        count, numbers = len(devices), [*devices]
+        if not all(type(each) is int for each in numbers) or min(numbers, default=-1) < 0 or len({*numbers}) < count:
+            raise ValueError(f"devices={shown} cannot be: name each GPU once, by its number from 0 on")
+    if ":" in device:
+        raise ValueError(f"device={device} is one GPU: with devices={shown} use device=cuda")
+    if device == "cpu":
+        if numbers is not None:
+            raise ValueError(f"devices={shown} names GPUs, and device=cpu has none: use devices={count}")
+        if count is not None and count > (most := max(2, available_cores())):
+            raise ValueError(f"devices={shown} is too large for {available_cores()} cores: use {most} or less")
+        return [device] * (count or 1)
+    found = len(gpu_addresses())
+    if count is None:
+        return [f"cuda:{number}" for number in range(found)] if found > 1 else [device]
+    if not found:
+        reason = reason_against_gpu() or "the driver finds no GPU"
+        raise ValueError(f"devices={shown} cannot be used, because {reason}: use device=cpu devices={count}")
+    wanted = [*range(count)] if numbers is None else numbers
+    check_numbers(wanted, setting=f"devices={shown}", instead="devices=auto", count=found)
+    return [f"cuda:{number}" for number in wanted]
+
+
 def check_trainer_device(accelerator: str, devices: int | str | Sequence[int]) -> str | None:
     """Why trainer.accelerator=auto trains on the CPU, where that needs saying; None otherwise.
 
@@ -100,11 +148,12 @@ def surprising(reason: str) -> bool:
     return not any(said in reason for said in NO_GPU)
 
 
-def check_numbers(wanted: list[int], *, setting: str, instead: str) -> None:
-    """Raise a ValueError if this machine has no GPU of one of those numbers."""
-    import torch
+def check_numbers(wanted: list[int], *, setting: str, instead: str, count: int | None = None) -> None:
+    """Raise a ValueError if this machine has no GPU of one of those numbers; None: torch counts those that it has."""
+    if count is None:
+        import torch
 
-    count = torch.cuda.device_count()
+        count = torch.cuda.device_count()
     missing = [number for number in wanted if number >= count]
     if missing:
         have = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
 LARGEST_THRESHOLD = 32 << 20  # bytes; it takes no higher one
+_processes = 1  # that share what is free, and start at the same time
 
 
 def keep_freed_memory(most: int | None = None) -> bool:
@@ -29,8 +30,19 @@ def keep_freed_memory(most: int | None = None) -> bool:
     return bool(mallopt(*mapped)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if most is None else most))
 
 
+def share_memory(processes: int) -> None:
+    """From now on `free_memory` is this process's part of what is free, as so many start to work alike."""
+    global _processes
+    _processes = processes
+
+
 def free_memory() -> int | None:
     """Bytes that this process can still allocate, in a container those of the container; None if nobody says."""
+    free = _free_memory()
+    return None if free is None else free // _processes
+
+
+def _free_memory() -> int | None:
     try:
         free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
     except OSError:  # no Linux

@@ -56,7 +56,7 @@ def translate(tmp_path, photos, capsys, monkeypatch):
         monkeypatch.setattr(infer, "check_fresh", lambda cfg: None)
         engine = Engine(program)
         monkeypatch.setattr(infer.Manifest, "load", lambda folder: engine.manifest)
-        monkeypatch.setattr("p2p.deploy.engine.load_engine", lambda *_, **__: engine)
+        monkeypatch.setattr("p2p.pipelines.load.load_engine", lambda *_, **__: engine)
         given = [f"input={photos}", f"output={tmp_path}/out", f"run_dir={tmp_path}/run", "batch_size=2"]
         given += [f"gallery={gallery}", *overrides]
         with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -32,18 +32,23 @@ def exported(tmp_path_factory, **options):
     initialize(network, gain=0.2)
     facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CPU} | options
     export(network, torch.rand(1, 3, 32, 32), folder, backend=exported_program.export, **facts)
-    return load_engine(folder, device=CPU)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory):
+def export_folder(tmp_path_factory):
     return exported(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def engine(export_folder):
+    return load_engine(export_folder, device=CPU)
 
 
 @pytest.fixture(scope="session")
 def frames_engine(tmp_path_factory):
     """The same network, of which the program takes frames."""
-    return exported(tmp_path_factory, frames=True)
+    return load_engine(exported(tmp_path_factory, frames=True), device=CPU)
 
 
 class Negative:

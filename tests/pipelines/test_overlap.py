@@ -13,8 +13,8 @@ from p2p.data.pairs import Pair, Source
 from p2p.data.reading import RGB
 from p2p.pipelines import overlap, sequential, workers
 from p2p.pipelines.messages import LOAD, SAVE
+from p2p.pipelines.outcome import KEPT
 from p2p.pipelines.processes import early
-from p2p.pipelines.stages import KEPT
 from p2p.pipelines.workers import Workers
 from tests.pipelines.codecs import Codec
 from tests.pipelines.conftest import Negative, children, files, stages_for
