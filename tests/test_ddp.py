@@ -12,7 +12,6 @@ import lightning
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -62,7 +61,7 @@ def trainer_of(processes, **options):
     return lightning.Trainer(
         accelerator="cpu",
         devices=processes,
-        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",  # as conf/trainer/ddp.yaml
+        strategy="each_network" if processes > 1 else "auto",  # as conf/trainer/ddp.yaml
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
@@ -87,7 +86,9 @@ def three_steps(folder, processes, *, networks=small_networks, accumulate=1, **o
     assert trainer.global_step == 3
     ema.on_save_checkpoint(trainer, model, record)
     average = list(record["ema"]["generator"].values())
-    return {"before": before, "after": parameters_of(model), "average": average, "scores": scores_of(trainer)}
+    losses = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("train/")}
+    found = {"before": before, "after": parameters_of(model), "average": average, "scores": scores_of(trainer)}
+    return found | {"losses": losses}
 
 
 def linear_critic():
@@ -211,6 +212,7 @@ def check_equal_to_one(of_two, one):
             for ours, expected in zip(two[key], one[key], strict=True):
                 torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
         assert two["scores"] == pytest.approx(one["scores"], rel=1e-6)
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-6) and "train/D" in two["losses"]
     for start, after in zip(one["before"], one["after"], strict=True):
         assert start.dim() == 1 or not torch.allclose(after, start, atol=1e-4)
     assert not torch.allclose(one["average"][0], one["after"][0], atol=1e-4)

@@ -21,7 +21,6 @@ from p2p.commands.results import Trained
 from p2p.commands.run import settle_norm_stats
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.resume import checkpoint_to_resume, is_in_place, to_resume, what_is_kept
-from p2p.config.settings import check_strategy
 from p2p.config.shown import as_typed
 from p2p.data.percentile import percentiles
 from p2p.interop.config import load_start, start_from_reference
@@ -32,6 +31,7 @@ from p2p.system.gpu_faults import alone, or_say_what_fits
 from p2p.system.lock import held
 from p2p.system.memory import keep_freed_memory
 from p2p.training.callbacks.resume import resume_callback
+from p2p.training.each_network import check_strategy
 from p2p.training.logs import going_on, log_settings
 from p2p.training.monitors import Monitor, check_monitors
 from p2p.training.resume import check_networks, check_that_something_is_left, read_checkpoint

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from p2p.shipped import CONF
 from p2p.system import gpu_faults, signals
 from p2p.system.imports import lasting
 
+GRACE_S = 1.0
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
 
@@ -185,6 +187,8 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
         yield
     except Exception as error:  # a user's mistake becomes a sentence, a bug is raised again
         message = explain(error, config_name)
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process, if it fails alike, says so and ends this one
+            time.sleep(GRACE_S)
         if gpu_faults.failure(error) is not None:
             if full:
                 traceback.print_exception(error)

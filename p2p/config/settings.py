@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -18,9 +18,6 @@ from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
 from p2p.config.shown import as_typed, nearest
 from p2p.run.leaves import leaves
-
-if TYPE_CHECKING:  # importing it takes seconds, which p2p.config.cli would add to every command
-    from lightning import LightningModule, Trainer
 
 WORDS = {
     bool: "true or false",
@@ -151,21 +148,6 @@ def check_modes(cfg: DictConfig) -> None:
             raise ValueError(
                 f"{path}={as_typed(value)} is not known{nearest(str(value), [*MODES])}: use {' or '.join(MODES)}"
             )
-
-
-def check_strategy(trainer: Trainer, model: LightningModule) -> None:
-    """Refuse several processes that would wait for gradients that a step of one network leaves out.
-
-    Raises:
-        ValueError: it is DDP as Lightning has it by itself, and there are two networks.
-    """
-    options = getattr(trainer.strategy, "_ddp_kwargs", None)  # of Lightning's DDPStrategy
-    if options is None or options.get("find_unused_parameters") or model.discriminator is None:
-        return
-    raise ValueError(
-        f"trainer.devices={trainer.num_devices} needs trainer=ddp, which knows that each step moves one of the two"
-        f" networks: use trainer=ddp trainer.devices={trainer.num_devices}, or trainer.devices=1"
-    )
 
 
 def _resolved(cfg: DictConfig, path: str) -> object:

@@ -34,19 +34,25 @@ Losses = dict[str, torch.Tensor]
 T = TypeVar("T")
 
 
-def reason_against(optimizers: list[Optimizer], *, device: torch.device, processes: int, accumulate: int) -> str | None:
+Exchange = Literal["none", "in the step", "by hooks"]
+
+
+def reason_against(
+    optimizers: list[Optimizer], *, device: torch.device, exchange: Exchange, accumulate: int
+) -> str | None:
     """Why a step cannot be recorded, as the end of a sentence; None if it can be.
 
     Args:
         optimizers: those of both networks.
         device: where it trains.
-        processes: that train together.
+        exchange: of gradients among processes that train together: there are no others, it is a call within the step
+            (`p2p.training.each_network`), or DistributedDataParallel's hooks do it.
         accumulate: batches to a step.
     """
     if device.type != "cuda":
         return "the training does not run on an NVIDIA GPU"
-    if processes > 1:
-        return "several processes exchange their gradients"
+    if exchange == "by hooks":
+        return "DistributedDataParallel exchanges the gradients"
     if accumulate > 1:
         return f"a step takes model.accumulate={accumulate} batches"
     for optimizer in optimizers:
@@ -61,7 +67,7 @@ def capture_if_possible(
     wanted: bool | Literal["auto"],
     optimizers: list[Optimizer],
     device: torch.device,
-    processes: int,
+    exchange: Exchange,
     accumulate: int,
 ) -> CapturedStep | None:
     """The step, to be captured, or None where that cannot be, or is not wanted; on a GPU "auto" says why not.
@@ -71,7 +77,9 @@ def capture_if_possible(
     """
     if wanted is False:
         return None
-    against = reason_against(optimizers, device=device, processes=processes, accumulate=accumulate)
+    against = reason_against(optimizers, device=device, exchange=exchange, accumulate=accumulate)
+    if against is None and exchange == "in the step" and wanted == "auto":  # not before it was seen to work and to pay
+        against = "several processes exchange their gradients, which model.capture=true records with the rest"
     if against is None:
         return CapturedStep(step, optimizers=optimizers, device=device)
     if wanted is True:

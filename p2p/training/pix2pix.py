@@ -25,6 +25,7 @@ from p2p.models.init import initialize
 from p2p.training.augment import augmented, check_changes
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
 from p2p.training.checks import check_parts, check_step
+from p2p.training.each_network import average, average_gradients, take_buffers_of_first, together
 from p2p.training.finite import LossWatch, check_weights
 from p2p.training.optimizers import as_list, check_optimization, lay_out_like_weights
 from p2p.training.trial import try_parts
@@ -120,6 +121,7 @@ class Pix2Pix(LightningModule):
         self.scores = MetricCollection(dict(metrics), prefix="val/")
         self.unchanged = self.scores.clone(prefix="unchanged/")
         self._tried = False
+        self._together = False
 
     def forward(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         """Translate as the deployed generator would: no dropout, norm_stats as configured."""
@@ -146,6 +148,8 @@ class Pix2Pix(LightningModule):
             self._count_step()
         logged = self.trainer.is_last_batch or (every > 0 and self.global_step % every == 0)
         if logged or self.device.type == "cpu":  # elsewhere it waits for the device
+            if self._together:
+                losses = self._of_all(losses)
             self._watch.check(losses, step=self.global_step, epoch=self.current_epoch + 1)
         if self._captured is not None and not logged:
             return  # Lightning takes 0.3 ms to log a value, also where nobody writes it: together a third of a step
@@ -180,6 +184,14 @@ class Pix2Pix(LightningModule):
             input_NCHW, image_NCHW = augmented(input_NCHW, image_NCHW, self._augment)
         return self.discriminator(input_NCHW, image_NCHW, **options)
 
+    def _of_all(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Their means over all processes, of which all hear if one of them has met NaN."""
+        values = torch.stack([loss.float() for loss in losses.values()])
+        average([values])
+        losses = dict(zip(losses, values.unbind(), strict=True))
+        self._watch.add(losses)
+        return losses
+
     def _count_step(self) -> None:
         """What Lightning's wrapper of the generator's optimizer does beside the step, for global_step."""
         optimizer = as_list(self.optimizers())[0]
@@ -202,7 +214,7 @@ class Pix2Pix(LightningModule):
             loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
             self.manual_backward(share * loss)
             mean += share * loss.detach()
-        self._clip(self.discriminator)
+        self._finish_gradients(self.discriminator)
         optimizer.step()
         return mean
 
@@ -223,13 +235,16 @@ class Pix2Pix(LightningModule):
             self.manual_backward(share * total)
             for name, loss in losses.items():
                 means[f"train/G_{name}"] += share * loss.detach()
-        self._clip(self.generator)
+        self._finish_gradients(self.generator)
         optimizer.step()
         if self.adversarial is not None:
             self.discriminator.requires_grad_(True)
         return means
 
-    def _clip(self, network: nn.Module) -> None:
+    def _finish_gradients(self, network: nn.Module) -> None:
+        """What is left before the optimizer steps."""
+        if self._together:
+            average_gradients(network)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
 
@@ -259,6 +274,7 @@ class Pix2Pix(LightningModule):
             ValueError: model.capture=true cannot be.
         """
         self._watch = LossWatch(self.device)
+        self._together = together(self.trainer)
         optimizers = as_list(self.optimizers(use_pl_optimizer=False))
         for optimizer in optimizers:
             lay_out_like_weights(optimizer)
@@ -267,7 +283,7 @@ class Pix2Pix(LightningModule):
             wanted=self._capture,
             optimizers=optimizers,
             device=self.device,
-            processes=self.trainer.world_size,
+            exchange="in the step" if self._together else "none" if self.trainer.world_size == 1 else "by hooks",
             accumulate=self.accumulate,
         )
 
@@ -306,6 +322,8 @@ class Pix2Pix(LightningModule):
 
     def on_validation_start(self) -> None:
         """Freeze the structure of what is validated: the generator as it will be deployed."""
+        if together(self.trainer):
+            take_buffers_of_first(self.generator)
         self._deployed = (inference_view(self.generator, norm_stats=self._norm_stats),)  # a tuple: no submodule
 
     def on_validation_end(self) -> None:

@@ -6,8 +6,9 @@ from hydra.utils import instantiate
 
 from p2p.config.arguments import check_arguments, home_in_quotes
 from p2p.config.cli import CONF
-from p2p.config.settings import check_settings, check_strategy
+from p2p.config.settings import check_settings
 from p2p.system.folders import check_output
+from p2p.training.each_network import check_strategy
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, pix2pix
 
 

@@ -12,6 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from p2p.batch import Batch
 from p2p.system import signals
 
+ASK_EVERY = 8  # batches: of several GPUs, which wait for each other's answer, and the host for them
+
 
 class Interrupt(Callback):
     """Lets the step finish that a signal meets, so that the checkpoint it leaves holds whole steps.
@@ -34,6 +36,8 @@ class Interrupt(Callback):
         Raises:
             Stop: a signal was received, by this process or another.
         """
+        if trainer.world_size > 1 and pl_module.device.type == "cuda" and batch_idx % ASK_EVERY:
+            return
         if trainer.strategy.reduce_boolean_decision(signals.received is not None, all=False):
             raise signals.Stop
 
