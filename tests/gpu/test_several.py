@@ -18,7 +18,7 @@ def test_two_gpus_write_the_bytes_of_one(small, tmp_path):
     """Also where the process of one of them is killed."""
     run(*infer(small / "in", small / "graph", tmp_path / "one", *OVERLAP, "codec=nvjpeg"))
     out = run(*infer(small / "in", small / "graph", tmp_path / "two", *OVERLAP, "codec=nvjpeg", "devices=2"))
-    assert "400 images written" in out and out.count("e2e") == 1 and "lost" not in out
+    assert "400 images written" in out and out.count("┏") == 1 and "lost" not in out
     assert pictures(tmp_path / "two") == pictures(tmp_path / "one")
     process = start(*infer(small / "in", small / "graph", tmp_path / "three", *OVERLAP, "codec=fast", "devices=[1,0]"))
     while len(list((tmp_path / "three").glob("*.png"))) < 8:
@@ -55,6 +55,6 @@ def test_train_on_two_gpus(tmp_path):
     name = f"name={os.path.relpath(tmp_path / 'run', ROOT / 'runs')}"
     more = ["trainer=ddp", "trainer.devices=2", "trainer.sync_batchnorm=true", "model.capture=true", "epochs=2"]
     out = run("train.py", name, *SMALL, *more, "batch_size=4")
-    assert out.count("training on cuda:0") == out.count("after training") == 1
+    assert out.count("training on ") == out.count("after training") == 1
     out = run("train.py", name, "ckpt_path=last", "epochs=3", "trainer.devices=1")
     assert "epoch   3/3" in out
