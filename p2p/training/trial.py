@@ -65,7 +65,7 @@ def try_parts(
         with torch.no_grad():
             judge = copy.deepcopy(discriminator).eval()  # BatchNorm of this one keeps its averages
             logits = _call("discriminator", "(input, image)", judge, input_NCHW, target_NCHW)
-            scales = logits if isinstance(logits, list) else [logits]
+            scales = logits if isinstance(logits, (list, tuple)) else [logits]
             if not scales or not all(isinstance(each, torch.Tensor) for each in scales):
                 raise ValueError(f"discriminator gives a {type(logits).__name__}: it has to give a tensor of logits")
             if any(isinstance(loss, FeatureMatching) for loss in losses.values()):
