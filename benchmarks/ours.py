@@ -24,7 +24,6 @@ from p2p.profiling.clock import WORK, Clock
 from p2p.report.limit import limit
 
 CODECS = {"pillow": Pillow, "fast": Fast, "nvjpeg": NvJpeg, "nvjpeg420": partial(NvJpeg, subsampling=420)}
-CODECS |= {f"nvjpeg-{share}": partial(NvJpeg, gpu_encodes=share / 100) for share in (25, 40, 50, 60, 75)}
 FEW = 192  # images of the sequential pipeline, and of the comparison with it
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2p.codecs.nvjpeg import NvJpeg, NvJpegDecoder
-from p2p.codecs.nvjpeg_library import CannotUse
+from p2p.codecs.nvjpeg import CannotDecode, NvJpeg, NvJpegDecoder
 from p2p.system.cores import available_cores
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Auto(NvJpeg):
             return None
         try:
             decoder = NvJpegDecoder(device)
-        except CannotUse as reason:
+        except CannotDecode as reason:
             print(f"codec: fast, because {reason}")
             return None
         print(f"codec: nvjpeg, because the JPEG engines of this GPU can decode, and its {cores} cores do the rest")

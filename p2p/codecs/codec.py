@@ -39,17 +39,10 @@ class Codec(Protocol):
 
 @runtime_checkable
 class GpuCodec(Codec, Protocol):
-    """A codec whose JPEG files a GPU can decode and encode, a batch at a time, where there is one."""
+    """A codec whose JPEG files a GPU can decode, a batch at a time, where there is one."""
 
     def gpu_decoder(self, device: torch.device) -> BatchDecoder | None:
         """What decodes on that GPU; None where the CPU has to. Tells the user which, where it is not clear."""
-
-    def gpu_encoder(self, device: torch.device) -> BatchEncoder | None:
-        """What encodes outputs on that GPU; None: nothing does.
-
-        Raises:
-            ValueError: some are to be encoded there, and cannot be.
-        """
 
 
 class CodedFiles(NamedTuple):
@@ -79,27 +72,6 @@ class BatchDecoder(Protocol):
 
         Waits for what is under way on `stream`. The frames are on the GPU in its order. Then come the places of what
         could not be decoded. The files' memory may not be used again before that stream has come so far.
-
-        Raises:
-            RuntimeError: the GPU's memory is full.
-        """
-
-
-class BatchEncoder(Protocol):
-    """Encodes some frames of a batch. For one thread."""
-
-    def takes(self, name: str) -> bool:
-        """Whether it is to encode the output of that name: for all pipelines, and from any thread."""
-
-    def encode(self, frames_NHWC: torch.Tensor, places: list[int], files: list[np.ndarray]) -> list[int]:
-        """Fill memory with files, and return their lengths; 0 of one that is too long for it, and is not written.
-
-        Waits, also for the GPU.
-
-        Args:
-            frames_NHWC: uint8 (N, H, W, 3) in [0, 255], contiguous, on the GPU, for which the host has waited.
-            places: of those to encode.
-            files: uint8, the memory of each of their files.
 
         Raises:
             RuntimeError: the GPU's memory is full.

@@ -1,8 +1,8 @@
 """JPEG files decoded by the JPEG engines of a GPU (A100, H100, H200 and others), a batch in one call of nvJPEG.
 
-Pointers go in, and the pixels of a whole batch lie in memory of torch. No binding does both that and the interpolation
-of halved chroma: without it a picture of facades is 28 dB from libjpeg's, with it no value differs by more than 1 in
-255 (benchmarks/README.md).
+nvJPEG is called by ctypes, which lets go of the interpreter's lock: pointers go in, and the pixels of a whole batch lie
+in memory of torch. No binding does both that and the interpolation of halved chroma: without it a picture of facades
+is 28 dB from libjpeg's, with it no value differs by more than 1 in 255 (benchmarks/README.md).
 
 Workers, which get the codec for its encoder, are spared the import of torch.
 """
@@ -10,19 +10,16 @@ Workers, which get the codec for its encoder, are spared the import of torch.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import weakref
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from p2p.codecs import nvjpeg_library
 from p2p.codecs.codec import CodedFiles
-from p2p.codecs.depth import Bits
 from p2p.codecs.fast import Fast
-from p2p.codecs.nvjpeg_encoder import NvJpegEncoder
-from p2p.codecs.nvjpeg_library import IMAGE, NO_MEMORY, RGBI, CannotUse, check
-from p2p.codecs.pillow import Format, Subsampling
 
 if TYPE_CHECKING:
     import torch
@@ -32,82 +29,43 @@ Groups = list[tuple[list[int], "torch.Tensor"]]
 # Of nvjpeg.h.
 HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
 INTERPOLATE = 1 << 5  # NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION
-NO_ENGINE = 7  # NVJPEG_STATUS_ARCH_MISMATCH
+RGBI = 5  # NVJPEG_OUTPUT_RGBI: the three values of a pixel side by side
+NO_MEMORY, NO_ENGINE = 5, 7  # NVJPEG_STATUS_ALLOCATOR_FAILURE, NVJPEG_STATUS_ARCH_MISMATCH
+COMPONENTS = 4  # NVJPEG_MAX_COMPONENT
+IMAGE = np.dtype([("channel", np.uintp, COMPONENTS), ("pitch", np.uintp, COMPONENTS)])  # nvjpegImage_t
 
 
 class NvJpeg(Fast):
     """`Fast`, with its arguments, whose JPEG files a pipeline decodes on the GPU, where that can be done.
 
     All pipelines do, so that their files are the same bytes. Pixels differ from the CPU's by 1 in 255 at most.
-
-    Args:
-        gpu_encodes: share of the JPEG files that are written, in [0, 1], that the GPU encodes: where cores are few,
-            they are the limit. Which files these are depends on their names alone. Quality is the same, bytes are not.
     """
-
-    def __init__(
-        self,
-        *,
-        format: Format = "png",
-        quality: int = 96,
-        subsampling: Subsampling = 444,
-        png_level: Literal[0, 1] = 1,
-        lossless: bool = False,
-        bits: Bits | None = None,
-        gpu_encodes: float = 0,
-    ):
-        super().__init__(
-            format=format, quality=quality, subsampling=subsampling, png_level=png_level, lossless=lossless, bits=bits
-        )
-        if not 0 <= gpu_encodes <= 1:
-            raise ValueError(f"codec.gpu_encodes={gpu_encodes} is out of range: use 0 (none) to 1 (all files)")
-        self._gpu_encodes = gpu_encodes if self.suffix == ".jpg" else 0
-
-    def check_channels(self, channels: int) -> None:
-        """Raise a ValueError if the format has no images of so many channels, or the GPU cannot encode them."""
-        super().check_channels(channels)
-        if self._gpu_encodes and channels != 3:
-            raise ValueError(
-                f"codec.gpu_encodes={self._gpu_encodes} is of colour, and the program makes {channels} channels: leave"
-                " it out"
-            )
 
     def gpu_decoder(self, device: torch.device) -> NvJpegDecoder | None:
         """What decodes on that GPU; None where the CPU has to, and why is printed."""
         try:
             return NvJpegDecoder(device)
-        except CannotUse as reason:
+        except CannotDecode as reason:
             print(f"codec=nvjpeg cannot be used, because {reason}: the CPU decodes JPEG")
             return None
 
-    def gpu_encoder(self, device: torch.device) -> NvJpegEncoder | None:
-        """What encodes on that GPU; None: nothing is to be encoded there.
 
-        Raises:
-            ValueError: something is, and it cannot be.
-        """
-        if not self._gpu_encodes:
-            return None
-        try:
-            return NvJpegEncoder(device, share=self._gpu_encodes, quality=self._quality, subsampling=self._subsampling)
-        except CannotUse as reason:
-            raise ValueError(
-                f"codec.gpu_encodes={self._gpu_encodes} cannot be used, because {reason}: leave it out"
-            ) from None
+class CannotDecode(Exception):
+    """Why a GPU cannot decode here, as half a sentence."""
 
 
 class NvJpegDecoder:
     """Decodes batches of files, see `p2p.codecs.codec.BatchDecoder`. For one thread.
 
     Raises:
-        CannotUse: there is no GPU, no nvJPEG, or no JPEG engine.
+        CannotDecode: there is no GPU, no nvJPEG, or no JPEG engine.
     """
 
     def __init__(self, device: torch.device):
         import torch
 
         self._device = device
-        self._nvjpeg = nvjpeg_library.library(device)
+        self._nvjpeg = _library(device)
         self._handle, self._state = ctypes.c_void_p(), ctypes.c_void_p()
         self._count = 0  # images that the state is prepared for
         with torch.cuda.device(device):
@@ -115,10 +73,10 @@ class NvJpegDecoder:
             status = self._nvjpeg.nvjpegCreateEx(HARDWARE, None, None, INTERPOLATE, ctypes.byref(self._handle))
             if status not in (0, NO_MEMORY):
                 reason = "has no JPEG engine" if status == NO_ENGINE else f"refuses nvJPEG (status {status})"
-                raise CannotUse(f"{torch.cuda.get_device_name(device)} {reason}")
-            check(status, "nvjpegCreateEx")
+                raise CannotDecode(f"{torch.cuda.get_device_name(device)} {reason}")
+            _check(status, "nvjpegCreateEx")
             status = self._nvjpeg.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state))
-            check(status, "nvjpegJpegStateCreate")
+            _check(status, "nvjpegJpegStateCreate")
         # Not at the end of the process: CUDA may be gone by then.
         weakref.finalize(self, _destroy, self._nvjpeg, self._handle, self._state).atexit = False
 
@@ -141,7 +99,7 @@ class NvJpegDecoder:
             ]
             status = self._decode(files, groups, stream)
         if status == NO_MEMORY:
-            check(status, "nvjpegDecodeBatched")
+            _check(status, "nvjpegDecodeBatched")
         if status == 0:
             return groups, []
         torch.cuda.synchronize(self._device)  # something may still be written, to memory that goes back now
@@ -158,7 +116,7 @@ class NvJpegDecoder:
         if self._count != len(images):
             self._count = 0  # until it has succeeded
             status = self._nvjpeg.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(images), 1, RGBI)
-            check(status, "nvjpegDecodeBatchedInitialize")
+            _check(status, "nvjpegDecodeBatchedInitialize")
             self._count = len(images)
         sources, lengths = (np.ascontiguousarray(each, np.uintp) for each in (files.addresses, files.lengths))
         pointers = (each.ctypes.data for each in (sources, lengths, images))
@@ -172,6 +130,42 @@ class NvJpegDecoder:
             groups += [([place], frames) for _, frames in decoded]
             missed += [] if decoded else [place]
         return groups, missed
+
+
+def _library(device: torch.device) -> ctypes.CDLL:
+    """nvJPEG, of the package nvidia-nvjpeg or of the system's CUDA, for the CUDA version that torch is built with."""
+    import torch
+
+    if device.type != "cuda":
+        raise CannotDecode("there is no GPU, or device=cpu")
+    major = (torch.version.cuda or "0").partition(".")[0]
+    name = f"libnvjpeg.so.{major}"
+    spec = importlib.util.find_spec("nvidia")
+    folders = [] if spec is None else [Path(each) for each in spec.submodule_search_locations or ()]
+    packaged = [str(path) for folder in folders for path in folder.glob(f"*/lib/{name}")]
+    for path in [*packaged, name]:
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:
+            continue
+        address, number = ctypes.c_void_p, ctypes.c_int
+        library.nvjpegCreateEx.argtypes = [number, address, address, ctypes.c_uint, address]
+        library.nvjpegJpegStateCreate.argtypes = [address, address]
+        library.nvjpegJpegStateDestroy.argtypes = library.nvjpegDestroy.argtypes = [address]
+        library.nvjpegDecodeBatchedInitialize.argtypes = [address, address, number, number, number]
+        library.nvjpegDecodeBatched.argtypes = [address] * 6
+        return library
+    package = "nvidia-nvjpeg" if major == "13" else f"nvidia-nvjpeg-cu{major}"
+    raise CannotDecode(f"nvJPEG is not installed: pip install {package}")
+
+
+def _check(status: int, call: str) -> None:
+    if status == 0:
+        return
+    import torch
+
+    torch.cuda.synchronize()  # where the GPU has failed, this says so, in CUDA's words
+    raise RuntimeError(f"{call}: {'CUDA out of memory' if status == NO_MEMORY else f'status {status}'}")
 
 
 def _destroy(library: ctypes.CDLL, handle: ctypes.c_void_p, state: ctypes.c_void_p) -> None:

@@ -79,7 +79,6 @@ USES = {
             "it applies only to codec.format=jpg or webp",
         ),
         Use(r"codec\.subsampling", _of_format("jpg"), "it applies only to codec.format=jpg"),
-        Use(r"codec\.gpu_encodes", _of_format("jpg"), "it applies only to codec.format=jpg"),
         Use(r"codec\.png_level", _of_format("png"), "it applies only to codec.format=png"),
         Use(r"codec\.lossless", _of_format("webp"), "it applies only to codec.format=webp"),
     ),

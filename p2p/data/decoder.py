@@ -8,8 +8,7 @@ import torch
 from lightning.fabric.utilities import rank_zero_only
 
 from p2p.codecs.codec import BatchDecoder
-from p2p.codecs.nvjpeg import NvJpegDecoder
-from p2p.codecs.nvjpeg_library import CannotUse
+from p2p.codecs.nvjpeg import CannotDecode, NvJpegDecoder
 from p2p.data.dataset import PairDataset
 from p2p.data.images import read_coded
 from p2p.data.transforms import cvcuda
@@ -32,8 +31,8 @@ def gpu_decoder(dataset: PairDataset, *, decode: Decode, device: torch.device) -
     try:
         decoder = NvJpegDecoder(device)
         if (reason := _unsuitable(dataset) or cvcuda.unavailable()) is not None:
-            raise CannotUse(reason)
-    except CannotUse as reason:
+            raise CannotDecode(reason)
+    except CannotDecode as reason:
         if decode == "gpu":
             raise ValueError(f"data.decode=gpu cannot be used, because {reason}: use data.decode=auto") from None
         say(f"the CPU decodes the training pairs, because {reason}")

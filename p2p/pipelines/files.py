@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -174,27 +174,20 @@ class Files:
             Failure: the format has no such image, or the file system no such name.
             OSError: no file can be written; its `filename` is this one.
         """
-        with self._failing("encode", pair.name), clock("encode"):
-            if self.restore_size and isinstance(self.sizing, Letterbox):
-                frame_HWC = self.sizing.cut(frame_HWC, size)
-            data = self._encoded(pair, to_size(frame_HWC, *size) if self.restore_size else frame_HWC)
-        self.write(pair.name, data, clock)
-
-    def write(self, name: str, data: bytes, clock: Clock) -> None:
-        """Write one output that is encoded, as `save` does."""
-        with self._failing("write", name), clock("write"):
-            self._write(self.path(name), data)
-
-    @contextmanager
-    def _failing(self, stage: str, name: str) -> Iterator[None]:
-        """Make a Failure of what goes wrong with one output."""
+        stage = "encode"
         try:
-            yield
+            with clock("encode"):
+                if self.restore_size and isinstance(self.sizing, Letterbox):
+                    frame_HWC = self.sizing.cut(frame_HWC, size)
+                data = self._encoded(pair, to_size(frame_HWC, *size) if self.restore_size else frame_HWC)
+            stage = "write"
+            with clock("write"):
+                self._write(self.path(pair.name), data)
         except (ValueError, MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, *OF_ONE_FILE):  # None: of an encoder
                 raise
             reason = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
-            raise Failure(stage, f"cannot {stage} {self.path(name)}: {reason}") from error
+            raise Failure(stage, f"cannot {stage} {self.path(pair.name)}: {reason}") from error
 
     def read_back(self, data: bytes, *, channels: int) -> np.ndarray:
         """The bytes of an output -> uint8 (H, W, C) in [0, 255], to be looked at.

@@ -4,8 +4,7 @@ loader stream     [ decode, resize, copy to the GPU 2 ][ ... 3 ]
 engine stream     [ engine 1 ][ engine 2 ]
 download stream               [ copy to the host 1 ]
 
-The loader's calls are made by a thread: nvJPEG's takes as long as all else that this process does for a batch. Another
-one has the GPU encode what the codec wants from it, after the copy.
+The loader's calls are made by a thread: nvJPEG's takes as long as all else that this process does for a batch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames
-from p2p.codecs.codec import BatchEncoder, CodedFiles
+from p2p.codecs.codec import CodedFiles
 from p2p.pipelines.files import Failure
 from p2p.pipelines.gpu_loader import runs
 from p2p.pipelines.slots import CODED, FRAME, HIGH_DEPTH
@@ -30,10 +29,9 @@ from p2p.system.gpu_faults import failure
 
 
 class InHand(NamedTuple):
-    """A batch on its way from an input slot by a buffer to an output slot, and what is waited for there."""
+    """A batch on its way: loaded when the future is done, from an input slot by a buffer to an output slot."""
 
     loaded: Future[None]
-    encoded: Future[np.ndarray] | None
     batch: SlotBatch
     slot: int
     buffer: int
@@ -44,7 +42,7 @@ class GpuTranslator:
 
     Only events order them: no stage waits for the device, and the host waits for the oldest slot, asleep. Frames are
     converted on the GPU, so 3 bytes a pixel travel back and forth, or a file where the GPU decodes. What goes wrong in
-    a thread is raised by `ready` or `finish`, for the oldest slot first.
+    the loader's thread is raised by `ready` or `finish`, for the oldest slot first.
 
     Args:
         stages: what is done.
@@ -60,7 +58,6 @@ class GpuTranslator:
         self._input_NHWC, self._high_depth_NHWC = (torch.from_numpy(arrays[name]) for name in ("input", "high_depth"))
         self._coded = arrays.get("coded")  # (slots, rows, bytes)
         self._output_NHWC = torch.from_numpy(arrays["output"])
-        self._outputs = arrays["output"].reshape(*arrays["output"].shape[:2], -1)  # as bytes
         self._loads = torch.cuda.Stream(self._device) if stages.loader is None else stages.loader.stream
         self._engine, self._downloads = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
         # Buffers of its own: the allocator's, freed on one stream while another reads, would need its bookkeeping.
@@ -70,7 +67,6 @@ class GpuTranslator:
         )
         torch.cuda.synchronize(self._device)  # on the current stream, that memory may still have another use
         self._loader_thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._encoder_thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         if stages.loader is not None:
             with stages.clock("warmup"):
                 self._loader_thread.submit(stages.loader.warmup, *self._input_NHWC.shape[1:4]).result()
@@ -94,7 +90,7 @@ class GpuTranslator:
         """Have an input slot loaded, translated and copied to that output slot. What cannot be decoded is failed."""
         buffer = self._free.popleft()
         loaded = self._loader_thread.submit(self._load, batch, buffer)
-        self._loading.append(InHand(loaded, None, batch, slot, buffer))
+        self._loading.append(InHand(loaded, batch, slot, buffer))
 
     def _load(self, batch: SlotBatch, buffer: int) -> None:
         """Queue the slot's way to the GPU, in the loader's thread."""
@@ -129,7 +125,7 @@ class GpuTranslator:
         """Queue the engine's work on the slot that is loaded next, and the way back. Waits for its load."""
         in_hand = self._loading.popleft()
         in_hand.loaded.result()
-        _, _, batch, slot, buffer = in_hand
+        _, batch, slot, buffer = in_hand
         rows, high_depth = batch.rows, set(batch.in_state(HIGH_DEPTH))
         frames_NHWC, translated_NHWC = self._frames[buffer], self._translated[buffer][: len(rows)]
         if len(rows) < self._frames[buffer].shape[0]:
@@ -150,20 +146,7 @@ class GpuTranslator:
         with torch.cuda.stream(self._downloads):
             self._output_NHWC[slot, : len(rows)].copy_(translated_NHWC, non_blocking=True)
             self._downloaded[buffer].record()
-        if self._stages.encoder is not None:
-            names = [batch.pairs[row].name for row in rows]
-            encoded = self._encoder_thread.submit(self._encode, self._stages.encoder, names, slot, buffer)
-            in_hand = in_hand._replace(encoded=encoded)
         self._running.append(in_hand)
-
-    def _encode(self, encoder: BatchEncoder, names: list[str], slot: int, buffer: int) -> np.ndarray:
-        """Put files in the place of some frames, in the encoder's thread; returns their lengths, 0 for the others."""
-        places, lengths = [place for place, name in enumerate(names) if encoder.takes(name)], np.zeros(len(names), int)
-        self._downloaded[buffer].synchronize()
-        with self._stages.clock("encode", len(places)):
-            files = [self._outputs[slot, place] for place in places]
-            lengths[places] = encoder.encode(self._translated[buffer], places, files)
-        return lengths
 
     def _with_high_depth(
         self, batch: SlotBatch, frames_NHWC: torch.Tensor, rows: list[int], high_depth: set[int]
@@ -185,19 +168,14 @@ class GpuTranslator:
         """Whether `finish` returns at once; the engine gets what is loaded."""
         while self._loading and self._loading[0].loaded.done():
             self._translate_next()
-        if not self._running:
-            return False
-        oldest = self._running[0]
-        return self._downloaded[oldest.buffer].query() and (oldest.encoded is None or oldest.encoded.done())
+        return bool(self._running) and self._downloaded[self._running[0].buffer].query()
 
     def finish(self) -> tuple[SlotBatch, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
         while not self.ready() and self._loading:
             self._translate_next()
-        _, encoded, batch, slot, buffer = self._running.popleft()
+        _, batch, slot, buffer = self._running.popleft()
         self._downloaded[buffer].synchronize()
-        if encoded is not None:
-            batch.encoded = encoded.result()
         self._free.append(buffer)
         return batch, slot
 
@@ -208,9 +186,8 @@ class GpuTranslator:
             self._stages.loader.finish()
 
     def end(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Wait for both threads and for copies from and to slots, whose memory goes next; for no GPU that failed."""
-        for thread in (self._loader_thread, self._encoder_thread):
-            thread.shutdown(cancel_futures=True)
+        """Wait for the loader and for copies from and to the slots, whose memory goes next; for no GPU that failed."""
+        self._loader_thread.shutdown(cancel_futures=True)
         if error is None or failure(error) is None:
             torch.cuda.synchronize(self._device)
 

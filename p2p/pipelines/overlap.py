@@ -261,7 +261,6 @@ def _translate_all(
             for row, failure in sorted(batch.failed.items()):
                 stages.fail(batch.pairs[row], *failure)
             saved[slot, : len(rows)] = batch.found[rows]
-            saved["coded"][slot, : len(rows)] = batch.encoded
             free_inputs.append(batch.slot)
             if rows:
                 saving[slot] = len(rows)

@@ -13,8 +13,7 @@ import numpy as np
 from p2p.data.pairs import Pair, Source
 
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
-# of its file, if that is there as it is; of an output slot those of its output, if that lies in the frame's place; in a
-# slot of any size also at which of its pixels the image begins.
+# of its file, if that is there as it is; in a slot of any size also at which of its pixels the image begins.
 ROW = np.dtype([("pair", "i8"), ("at", "i8"), ("height", "i4"), ("width", "i4"), ("state", "i4"), ("coded", "i4")])
 # States: uint8, or float32 for more than 8 bits; a JPEG file; not to be had.
 FRAME, HIGH_DEPTH, CODED, FAILED = range(4)

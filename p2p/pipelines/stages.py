@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs.codec import BatchEncoder, Codec, CodedFiles, GpuCodec
+from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
 from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
@@ -60,7 +60,6 @@ class Stages(Outcome):
     Attributes:
         any_size: translates images at their own sizes; None: at the model's.
         loader: decodes on the GPU, where the codec has it do that; else None.
-        encoder: encodes on the GPU those outputs that it takes, where the codec has it do that; else None.
     """
 
     def __init__(
@@ -92,14 +91,6 @@ class Stages(Outcome):
         )
         self.loader = _gpu_loader(codec, self.files.sizing, engine.device, clock)
         self.files.gpu_decodes = _gpu_decodes(self.loader)
-        self.encoder = codec.gpu_encoder(engine.device) if isinstance(codec, GpuCodec) else None
-        if self.encoder is not None and (restore_size or self.any_size):
-            what = (
-                f"size={size}, whose outputs the CPU puts together"
-                if self.any_size
-                else ("restore_size=true, which resizes on the CPU")
-            )
-            raise ValueError(f"codec.gpu_encodes and {what}: leave one of them out")
         if (bits := self.files.bits) > 8 and engine.takes_frames:
             raise ValueError(
                 f"codec.bits={bits} needs more than the 8 bits that a program of frames=true gives: export without it"
@@ -231,26 +222,12 @@ class Stages(Outcome):
 
     def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size) -> None:
         """Encode and write one output, of an input of that size. A file appears whole or not at all."""
-        data = None if self.encoder is None else self._encode_on_gpu(self.encoder, pair, frame_HWC)
         try:
-            if data is None:
-                self.files.save(pair, frame_HWC, size, self.clock)
-            else:
-                self.files.write(pair.name, data, self.clock)
+            self.files.save(pair, frame_HWC, size, self.clock)
         except Failure as error:
             self.fail(pair, *error.args)
         else:
             self.on_image()
-
-    def _encode_on_gpu(self, encoder: BatchEncoder, pair: Pair, frame_HWC: np.ndarray) -> bytes | None:
-        """A file; None of one that is the CPU's to encode, as also of one that has more bytes than its frame."""
-        if not encoder.takes(pair.name):
-            return None
-        with self.clock("encode"):
-            frames_NHWC = torch.from_numpy(np.ascontiguousarray(frame_HWC))[None].to(self.engine.device)
-            file = np.empty(frame_HWC.nbytes, np.uint8)
-            (length,) = encoder.encode(frames_NHWC, [0], [file])
-        return file[:length].tobytes() if length else None
 
 
 def _gpu_loader(codec: Codec, sizing: object, device: torch.device, clock: Clock) -> GpuLoader | None:

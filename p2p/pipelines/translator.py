@@ -27,14 +27,12 @@ class SlotBatch:
         pairs: of each row what it is.
         found: of each row what became of it, `ROW`s of the slot.
         failed: of each row that cannot be translated at which stage it failed, and why.
-        encoded: bytes of the file that lies in the place of an output's frame, of each that can be translated; else 0.
     """
 
     slot: int
     pairs: list[Pair]
     found: np.ndarray
     failed: Failed = field(default_factory=dict)
-    encoded: np.ndarray | int = 0
 
     @property
     def rows(self) -> list[int]:

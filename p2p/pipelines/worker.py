@@ -135,10 +135,7 @@ class Worker:
             pair = self._pairs[known["pair"]]
             try:
                 frame_HWC = frame_in(self._output_NHWC, task.slot, row, known)
-                if coded := known["coded"]:
-                    self._files.write(pair.name, frame_HWC.reshape(-1)[:coded].tobytes(), self._clock)
-                else:
-                    self._files.save(pair, frame_HWC, size, self._clock)
+                self._files.save(pair, frame_HWC, size, self._clock)
             except Failure as error:
                 failed[row] = error.args
         return failed

@@ -70,12 +70,9 @@ def pools(clock: Clock) -> list[Pool]:
 
 def advice(stage: str, clock: Clock, *, format: str | None, done: Collection[str]) -> str:
     """What to do about a stage, where files of that format are written, but for what was done."""
-    gpu_decodes = any(lane.startswith("decoder") for lane in clock.lanes.get("decode", ()))
-    if stage == "decode" and gpu_decodes:
+    if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
         return "codec=fast, which decodes on all cores, or a larger batch_size"
     choices = (ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format, "")).split(", or ")
-    if stage == "encode" and gpu_decodes and format == "jpg":
-        choices.append("another codec.gpu_encodes, the GPU's share")
     return ", or ".join(each for each in choices if not any(setting in each for setting in done)) or NOTHING_LEFT
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from p2p.codecs import auto, fast, nvjpeg_library, pillow
+from p2p.codecs import auto, nvjpeg, pillow
 from p2p.codecs.auto import Auto
 from p2p.codecs.codec import CodedFiles
 from p2p.codecs.nvjpeg import NvJpeg
@@ -38,20 +38,17 @@ class Library:
     has_engine, free = True, 1 << 30
 
     def __init__(self):
-        self.prepared, self.batches, self.encoded = None, [], {}
+        self.prepared, self.batches = None, []
 
     def nvjpegCreateEx(self, backend, allocator, pinned, flags, handle):
-        # The JPEG engines, interpolating; or what encodes.
-        assert (backend, allocator, pinned, flags) in {(3, None, None, 32), (0, None, None, 0)}
-        return 0 if self.has_engine or backend == 0 else 7
+        assert (backend, allocator, pinned, flags) == (3, None, None, 32)  # the JPEG engines, interpolating
+        return 0 if self.has_engine else 7
 
     def nvjpegJpegStateCreate(self, handle, state):
         return 0
 
     def nvjpegJpegStateDestroy(self, state):
         self.destroyed = True
-
-    nvjpegEncoderStateDestroy = nvjpegEncoderParamsDestroy = nvjpegJpegStateDestroy
 
     def nvjpegDestroy(self, handle):
         assert self.destroyed
@@ -78,45 +75,6 @@ class Library:
             for y, line in enumerate(pillow.decode(file) if framed(file) else ()):
                 ctypes.memmove(image.channel[0] + y * image.pitch[0], line.tobytes(), line.nbytes)
 
-    def nvjpegEncoderParamsCreate(self, handle, parameters, stream):
-        assert stream == 7
-        return 0
-
-    def nvjpegEncoderStateCreate(self, handle, state, stream):
-        assert stream == 7
-        state._obj.value = len(self.encoded) + 1
-        self.encoded[state._obj.value] = None
-        return 0
-
-    def nvjpegEncoderParamsSetQuality(self, parameters, quality, stream):
-        self.quality = quality
-        return 0
-
-    def nvjpegEncoderParamsSetSamplingFactors(self, parameters, css, stream):
-        self.subsampling = {0: 444, 1: 422, 2: 420}[css]
-        return 0
-
-    def nvjpegEncodeImage(self, handle, state, parameters, image, format, width, height, stream):
-        assert (format, stream) == (5, 7)  # RGB, side by side
-        image = Image.from_address(image)
-        self.encode(state.value, image.channel[0], image.pitch[0], (height, width))
-        return 5 if self.free < height * width else 0
-
-    def encode(self, state, address, pitch, size):
-        """Not as libjpeg does."""
-        lines = [ctypes.string_at(address + y * pitch, 3 * size[1]) for y in range(size[0])]
-        frame = np.frombuffer(b"".join(lines), np.uint8).reshape(*size, 3)
-        self.encoded[state] = fast.encode_jpeg(frame, quality=self.quality - 1, subsampling=self.subsampling)
-
-    def nvjpegEncodeRetrieveBitstream(self, handle, state, data, length, stream):
-        assert stream == 7
-        file, room = self.encoded[state.value], length._obj.value
-        length._obj.value = len(file)
-        if data is not None:
-            assert len(file) <= room
-            ctypes.memmove(data, file, len(file))
-        return 0
-
 
 def framed(file):
     return file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9")
@@ -125,12 +83,10 @@ def framed(file):
 @pytest.fixture
 def library(monkeypatch):
     library = Library()
-    monkeypatch.setattr(nvjpeg_library, "library", lambda device: library)
+    monkeypatch.setattr(nvjpeg, "_library", lambda device: library)
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda each: nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: STREAM)
-    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: SimpleNamespace(record=list, synchronize=list))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
     return library
 
@@ -182,44 +138,6 @@ def test_too_little_memory_is_no_damage(library):
     check(decoder.decode(coded([JPEGS["4:4:4"]]), stream=STREAM)[0], [JPEGS["4:4:4"]])
 
 
-@pytest.mark.parametrize("subsampling", [444, 422, 420])
-def test_some_frames_of_a_batch_are_encoded(library, subsampling):
-    """More than the encoder has states for; one whose file is longer than its memory is left to the CPU."""
-    frames = torch.from_numpy(np.stack([np.asarray(picture(24, 16, seed)) for seed in range(20)]))
-    encoder = NvJpeg(format="jpg", quality=90, subsampling=subsampling, gpu_encodes=1).gpu_encoder(CPU)
-    places = [0, *range(3, 20)]
-    memory = [np.zeros(24 * 16 * 30 if place != 7 else 10, np.uint8) for place in places]
-    lengths = encoder.encode(frames, places, memory)
-    for place, length, file in zip(places, lengths, memory, strict=True):
-        expected = fast.encode_jpeg(frames[place].numpy(), quality=89, subsampling=subsampling)
-        assert file[:length].tobytes() == (expected if place != 7 else b"") and not file[length:].any()
-    library.free = 0
-    with pytest.raises(RuntimeError, match="nvjpegEncodeImage: CUDA out of memory"):
-        encoder.encode(frames, [0], memory)
-
-
-def test_which_files_the_gpu_encodes(library):
-    """It is the names that say so: the same ones in any process, and of a larger share all of a smaller one."""
-    names = [f"{folder}/{index:05d}" for folder in ("", "a\udce4") for index in range(2000)]
-    encoders = {share: NvJpeg(format="jpg", gpu_encodes=share).gpu_encoder(CPU) for share in (0.25, 0.5, 1)}
-    chosen = {share: {name for name in names if encoder.takes(name)} for share, encoder in encoders.items()}
-    assert all(abs(len(some) / len(names) - share) < 0.02 for share, some in chosen.items())
-    assert chosen[0.25] < chosen[0.5] < chosen[1] and "/00000" in chosen[0.25] and "/00003" not in chosen[0.5]
-    assert NvJpeg(format="jpg").gpu_encoder(CPU) is None
-
-
-def test_encoding_that_cannot_be_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"^codec.gpu_encodes=2 is out of range: use 0 \(none\) to 1 \(all files\)$"):
-        NvJpeg(format="jpg", gpu_encodes=2)
-    assert NvJpeg(gpu_encodes=1).gpu_encoder(CPU) is None  # of PNG
-    codec = Auto(format="jpg", gpu_encodes=0.5)
-    with pytest.raises(ValueError, match=r"^codec.gpu_encodes=0.5 cannot be used, because there is no GPU, or device="):
-        codec.gpu_encoder(CPU)
-    with pytest.raises(ValueError, match=r"^codec.gpu_encodes=0.5 is of colour, and the program makes 1 channels: "):
-        codec.check_channels(1)
-    codec.check_channels(3)
-
-
 def test_who_decodes_is_said(library, monkeypatch, capsys):
     gpu = SimpleNamespace(type="cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -255,7 +173,7 @@ def test_the_package_is_found_where_it_lies(tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(
-        nvjpeg_library.importlib.util,
+        nvjpeg.importlib.util,
         "find_spec",
         lambda name: SimpleNamespace(submodule_search_locations=[os.fspath(tmp_path / name)]),
     )
@@ -265,8 +183,8 @@ def test_the_package_is_found_where_it_lies(tmp_path, monkeypatch):
         raise OSError
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    with pytest.raises(nvjpeg_library.CannotUse):
-        nvjpeg_library.library(torch.device("cuda"))
+    with pytest.raises(nvjpeg.CannotDecode):
+        nvjpeg._library(torch.device("cuda"))
     assert loaded == [str(tmp_path / "nvidia/cu13/lib/libnvjpeg.so.13"), "libnvjpeg.so.13"]
 
 

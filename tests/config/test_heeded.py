@@ -28,7 +28,6 @@ IGNORED = {
         "infer",
         "codec.subsampling=420",
     ): "codec.subsampling=420 would be ignored, because it applies only to codec.format=jpg",
-    ("infer", "codec.gpu_encodes=1"): "codec.gpu_encodes=1 would be ignored, because it applies only to codec",
     (
         "infer",
         "codec.format=jpg codec.png_level=0",

@@ -1,14 +1,13 @@
 """nvJPEG on a real GPU, against Pillow."""
 
 import faulthandler
-import io
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from p2p.codecs import fast, pillow
+from p2p.codecs import pillow
 from p2p.codecs.nvjpeg import NvJpeg
 from tests.codecs.test_fast import JPEGS, saved
 from tests.codecs.test_nvjpeg import coded
@@ -93,57 +92,3 @@ def test_pixels_of_photographs_with_halved_chroma(codec):
     assert places == list(range(16))
     expected = np.stack([pillow.decode(data) for data in halved]).astype(int)
     assert np.abs(decoded.cpu().numpy() - expected).max() <= 1
-
-
-def psnr(frame, expected):
-    return 10 * np.log10(255**2 / np.mean(np.square(frame.astype(float) - expected)))
-
-
-def tables(image):
-    """Of each colour its sampling and how coarse it is."""
-    return [(layer[1:3], image.quantization[layer[3]]) for layer in image.layer]
-
-
-def encoded(encoder, frames, *, room=None):
-    files = [np.zeros(room or frame.nbytes, np.uint8) for frame in frames]
-    frames_NHWC = torch.from_numpy(np.stack(frames)).to(CUDA)
-    lengths = encoder.encode(frames_NHWC, list(range(len(frames))), files)
-    return [file[:length].tobytes() for file, length in zip(files, lengths, strict=True)]
-
-
-@pytest.mark.parametrize("subsampling", [444, 422, 420])
-@pytest.mark.parametrize("quality", [96, 75])
-def test_encoding_is_as_good_as_libjpegs(quality, subsampling):
-    """The same tables and sampling, as near to the frame within 0.5 dB, and as large within a tenth."""
-    codec = NvJpeg(format="jpg", quality=quality, subsampling=subsampling, gpu_encodes=1)
-    samples = [pillow.decode(path.read_bytes()) for path in sorted((ROOT / "data/samples").glob("*/*.jpg"))[:20]]
-    frames = [frame[:256, :256] for frame in samples]
-    assert len({frame.shape for frame in frames}) == 1
-    ours = encoded(codec.gpu_encoder(CUDA), frames)
-    theirs = [fast.encode_jpeg(frame, quality=quality, subsampling=subsampling) for frame in frames]
-    found = []
-    for frame, our, their in zip(frames, ours, theirs, strict=True):
-        one, other = (Image.open(io.BytesIO(data)) for data in (our, their))
-        assert tables(one) == tables(other)
-        one, other = (pillow.decode(data) for data in (our, their))
-        found.append((psnr(one, frame), psnr(other, frame), psnr(one, other), len(our) / len(their)))
-    print(f"quality {quality}, {subsampling}: PSNR, libjpeg's, to each other, size: {np.mean(found, axis=0)}")
-    for our_psnr, their_psnr, _, size in found:
-        assert our_psnr > their_psnr - 0.5 and abs(size - 1) < 0.1
-
-
-def test_encoding_again_gives_the_same_bytes():
-    """Alone and in a batch, also beside other work, and of odd sizes; a file that has no room is none."""
-    encoder = NvJpeg(format="jpg", gpu_encodes=1).gpu_encoder(CUDA)
-    frames = [np.asarray(picture(101, 77, seed)) for seed in range(20)]
-    files = encoded(encoder, frames)
-    assert [encoded(encoder, [frame])[0] for frame in frames] == files
-    for data, frame in zip(files, frames, strict=True):
-        assert psnr(pillow.decode(data), frame) > 35
-    side, slow = torch.cuda.Stream(), torch.randn(2048, 2048, device=CUDA)
-    with torch.cuda.stream(side):
-        for _ in range(200):
-            torch.mm(slow, slow)
-    assert encoded(encoder, frames) == files
-    assert encoded(encoder, frames[:3], room=100) == [b""] * 3
-    torch.cuda.synchronize()

@@ -137,26 +137,6 @@ def test_the_same_bytes_where_the_gpu_decodes(engine, pairs, tmp_path, monkeypat
         assert {lane.rstrip("0123456789 ") for lane in decoded} == {"worker", "decoder"}
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_the_same_bytes_where_the_gpu_encodes(engine, pairs, tmp_path, batch_size):
-    """Half of the files, in both pipelines, and twice."""
-    done = {}
-    for name, run in (("one", sequential.run), ("two", overlap.run), ("three", overlap.run)):
-        stages = stages_for(engine, tmp_path / name, image_size=64, codec=NvJpeg(format="jpg", gpu_encodes=0.5))
-        run(pairs, stages, batch_size=batch_size)
-        done[name] = files(tmp_path / name)
-        assert stages.clock.images["write"] == len(done[name]) == 60 and list(stages.failures) == ["44b"]
-    assert done["one"] == done["two"] == done["three"]
-    assert any(lane.startswith("encoder") for lane in stages.clock.lanes["encode"])
-    plain = stages_for(engine, tmp_path / "cpu", image_size=64, codec=NvJpeg(format="jpg"))
-    overlap.run(pairs, plain, batch_size=batch_size)
-    by_cpu = files(tmp_path / "cpu")
-    assert 10 < sum(done["one"][name] != by_cpu[name] for name in by_cpu) < 50
-    for name in by_cpu:
-        one, other = (decode(each[name]).astype(int) for each in (done["one"], by_cpu))
-        assert np.abs(one - other).mean() < 2
-
-
 def test_decoding_on_the_gpu_changes_little(engine, tmp_path):
     for index in range(20):
         size = (64, 64) if index % 2 else (90, 70)

@@ -170,7 +170,7 @@ class Thread:
 
 class Future:
     def __init__(self, thread, work):
-        self.thread, self.work, self.value, self.error = thread, work, None, None
+        self.thread, self.work, self.error = thread, work, None
 
     def done(self):
         if self.thread.queue and self.thread.gpu.random.random() < 0.5:
@@ -182,7 +182,7 @@ class Future:
             first = self.thread.queue.popleft()
             with self.thread.gpu.on(self.thread.gpu.default):
                 try:
-                    first.value = first.work()
+                    first.work()
                 except Exception as error:
                     first.error = error
         return self.error
@@ -190,4 +190,3 @@ class Future:
     def result(self):
         if error := self.exception():
             raise error
-        return self.value

@@ -1,7 +1,6 @@
 """The GPU's half of the pipeline with stand-ins for CUDA and nvJPEG: no image takes another's place."""
 
 import ctypes
-import io
 import os
 import signal
 import threading
@@ -15,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from p2p.codecs import fast, pillow
+from p2p.codecs import pillow
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg
-from p2p.data.pairs import Pair, find_inputs
+from p2p.data.pairs import find_inputs
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import resize
-from p2p.pipelines import lightning, overlap, sequential
+from p2p.pipelines import overlap, sequential
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from tests.conftest import picture
@@ -80,19 +79,6 @@ class ByPillow:
                 assert list(frame.shape[:2]) == size
                 places[tuple(frame.shape)].append(place)
         return [(same, torch.stack([frames[i] for i in same])) for same in places.values()], missed
-
-
-class ByFast:
-    """In place of nvJPEG: encodes every image whose name has an even length, and not as the CPU does."""
-
-    def takes(self, name):
-        return len(name) % 2 == 0
-
-    def encode(self, frames_NHWC, places, files):
-        coded = [fast.encode_jpeg(frames_NHWC[place].numpy(), quality=40) for place in places]
-        for data, file in zip(coded, files, strict=True):
-            file[: len(data)] = np.frombuffer(data, np.uint8)
-        return [*map(len, coded)]
 
 
 def resized(frames, height, width, *, stream):
@@ -160,23 +146,6 @@ def test_both_pipelines_have_the_same_files_decoded_by_the_gpu(engine, pairs, tm
     assert failures == plain.failures and written.keys() == by_cpu.keys()
     assert sum(written[name] != by_cpu[name] for name in written) >= 5  # what the decoder did not miss
     assert written["large.png"] == by_cpu["large.png"]
-
-
-@pytest.mark.usefixtures("cuda")
-def test_all_pipelines_have_the_same_files_encoded_by_the_gpu(engine, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(NvJpeg, "gpu_encoder", lambda self, device: ByFast())
-    inputs = [Pair(f"{index:02d}{'x' * (index % 3)}", pair.input) for index, pair in enumerate(pairs)]
-    qualities = {}
-    for name, run in (("one", sequential.run), ("lightning", lightning.run), ("at once", overlap.run)):
-        stages = stages_for(engine, tmp_path / name, codec=NvJpeg(format="jpg"))
-        run(inputs, stages, batch_size=4)
-        assert files(tmp_path / name) == files(tmp_path / "one")
-        assert stages.clock.images["encode"] == stages.clock.images["write"] == len(files(tmp_path / name))
-    for name, data in files(tmp_path / "one").items():
-        qualities[len(name) % 2 == 0] = Image.open(io.BytesIO(data)).quantization[0][0]
-    assert qualities == {True: 20, False: 1}
-    with pytest.raises(ValueError, match=r"^codec\.gpu_encodes and restore_size=true, which resizes on the CPU: leave"):
-        stages_for(engine, tmp_path, codec=NvJpeg(format="jpg"), restore_size=True)
 
 
 @pytest.mark.usefixtures("cuda")

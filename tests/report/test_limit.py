@@ -91,9 +91,6 @@ def test_what_is_so_already_is_not_recommended():
     assert limit(clock, format="npy")[1].endswith(": more cores")
     on_gpu = clock_of(10, ("generate", "engine stream", 3, 96), ("decode", "decoder 0", 9, 96))
     assert limit(on_gpu)[1].endswith(": codec=fast, which decodes on all cores, or a larger batch_size")
-    on_gpu = clock_of(10, ("decode", "decoder", 3, 96), *encoders(9))
-    assert limit(on_gpu, format="jpg")[1].endswith("or another codec.gpu_encodes, the GPU's share")
-    assert limit(on_gpu, format="png") == limit(clock, format="png")
 
 
 def test_a_run_in_which_all_wait_has_no_limit():
