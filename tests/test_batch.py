@@ -1,6 +1,6 @@
 import torch
 
-from p2p.batch import Batch, to_frames
+from p2p.batch import Batch, from_frames, to_frames
 
 
 def test_frames_are_rounded_clipped_and_channels_last():
@@ -37,3 +37,12 @@ def test_collate_keeps_order_and_drops_targets_where_one_is_missing():
     assert joined.input_NCHW.mean(dim=(1, 2, 3)).tolist() == [0, 1]
     assert joined.target_NCHW is None
     assert Batch.collate([one, one]).target_NCHW.shape == (2, 3, 2, 2)
+
+
+def test_floats_of_one_channel_have_the_usual_strides():
+    """By others oneDNN takes other kernels, and a pipeline's last bits differ from another's."""
+    frames_NHWC = torch.rand(2, 3, 4, 1)
+    for each in (frames_NHWC, frames_NHWC.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1), frames_NHWC[[0]]):
+        images_NCHW = from_frames(each)
+        assert images_NCHW.stride() == (12, 12, 4, 1)
+        assert (images_NCHW.permute(0, 2, 3, 1) == each).all()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from p2p.codecs import png, tiff, tiff_pixels
 from p2p.codecs.pillow import FORMATS, MODES, NUMPY, frame_of_image, is_deep, load_array, open_image, sentences, upright
@@ -130,7 +129,7 @@ def _numbers(data: bytes, channels: int, background: str | None) -> np.ndarray:
 
 def _check_all_bits(image: Image.Image) -> None:
     """Raise a ValueError if a TIFF has more bits than the 8 of which Pillow makes its colours."""
-    if isinstance(image, TiffImageFile) and max(image.tag_v2.get(tiff.BITS, (8,))) > 8:
+    if image.format == "TIFF" and max(image.tag_v2.get(tiff.BITS, (8,))) > 8:  # type: ignore[attr-defined]
         raise ValueError(
             "it has more than 8 bits a channel, compressed or laid out in a way that is read in 8 alone:"
             " save it without compression"

@@ -100,21 +100,26 @@ def test_labels_are_resized_as_pillow_takes_the_nearest():
 
 
 def test_an_instance_map_has_labels_and_edges():
-    instances = np.array([[7, 7, 1001, 1001], [7, 7, 1001, 1002], [7, 7, 7, 1002]], np.uint16)
+    instances = RNG.choice([7, 1001, 1002, 3], (9, 11)).astype(np.uint16)
+    instances[2:6, 3:8] = 7
     reading = Reading(9, labels=8, edges=True)
     frame = reading.frame(file_of(instances, "png"))
     planes = reading.planes(frame)
     assert (planes[..., 7] == 255 * (instances == 7)).all()
     assert (planes[..., 1] == 255 * (instances > 1000)).all()
-    edges = np.zeros((3, 4), bool)
-    for row in range(3):
-        for column in range(4):
+    edges = np.zeros((9, 11), bool)
+    for row in range(9):
+        for column in range(11):
             for down, across in ((0, 1), (1, 0), (0, -1), (-1, 0)):
                 other = (row + down, column + across)
-                if 0 <= other[0] < 3 and 0 <= other[1] < 4:
+                if 0 <= other[0] < 9 and 0 <= other[1] < 11:
                     edges[row, column] |= instances[row, column] != instances[other]
     assert (planes[..., 8] == 255 * edges).all()
-    assert (edges_of(frame)[..., 0] == edges).all()
+    for alone in np.ndindex(5, 5):  # a pixel of its own: itself and its neighbours, whichever side they are on
+        one = np.zeros((5, 5, 1), np.int32)
+        one[alone] = 1
+        marked = [at for at in np.ndindex(5, 5) if abs(at[0] - alone[0]) + abs(at[1] - alone[1]) <= 1]
+        assert [*zip(*np.nonzero(edges_of(one)[..., 0]), strict=True)] == marked
     assert reading.frame(file_of(np.full((3, 3), 7, np.uint8), "png")).dtype == np.int32  # 8 bits have no 1000
 
 

@@ -12,6 +12,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg, NvJpegDecoder
 from p2p.codecs.pillow import Pillow, decode
+from p2p.codecs.png import decode_deep
 from p2p.data.pairs import Pair, find_inputs
 from p2p.data.reading import RGB
 from p2p.data.transforms import cvcuda
@@ -69,6 +70,18 @@ def test_both_pipelines_write_the_same_bytes(engine, pairs, tmp_path, batch_size
     assert list(stages.failures) == ["44b"]
     assert stages.clock.images["generate"] == 60
     assert set(stages.clock.lanes["generate"]) == {"engine stream"}
+
+
+def test_16_bits_of_both_pipelines_are_the_same_bytes(engine, pairs, tmp_path):
+    stages = {}
+    for name, run in (("sequential", sequential.run), ("overlap", partial(overlap.run, workers=4))):
+        stages[name] = stages_for(engine, tmp_path / name, image_size=64, codec=Fast(bits=16))
+        run(pairs, stages[name], batch_size=8)
+    assert files(tmp_path / "sequential") == files(tmp_path / "overlap")
+    run(pairs, stages_for(engine, tmp_path / "8", image_size=64), batch_size=8)
+    for name, data in files(tmp_path / "8").items():
+        deep = decode_deep(files(tmp_path / "overlap")[name])
+        assert np.abs(deep / 257 - decode(data)).max() <= 0.51
 
 
 class Elementwise:

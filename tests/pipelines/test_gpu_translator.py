@@ -17,6 +17,7 @@ from PIL import Image
 from p2p.codecs import pillow
 from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg
+from p2p.codecs.values import read_values
 from p2p.data.pairs import find_inputs
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import resize
@@ -122,6 +123,18 @@ def test_the_translator_of_a_gpu_keeps_images_apart(engine, pairs, tmp_path, cod
         assert stages.failures == expected.failures
         assert stages.clock.images["generate"] == len(files(tmp_path / "one"))
         assert ("loader stream" in stages.clock.lanes["preprocess"]) == (codec is NvJpeg)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_more_than_8_bits_come_from_the_gpu_as_floats(engine, pairs, tmp_path):
+    runs = {"sequential": sequential.run, "overlap": partial(overlap.run, workers=2)}
+    for name, run in runs.items():
+        stages = stages_for(engine, tmp_path / name, codec=NvJpeg(format="tiff", bits=32))
+        run(pairs, stages, batch_size=4)
+    assert files(tmp_path / "sequential") == files(tmp_path / "overlap")
+    shares = read_values(files(tmp_path / "overlap")["03b.tiff"], channels=3)
+    assert shares.dtype == np.float32
+    assert len(np.unique(shares)) > 256
 
 
 @pytest.mark.usefixtures("cuda")

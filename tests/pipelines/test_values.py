@@ -113,9 +113,9 @@ def test_colour_of_16_bits_at_its_own_size(folder, tmp_path):
 
 
 def test_what_16_bits_or_8_cannot_hold_is_refused_before_any_work(tmp_path):
-    negative = Reading(1, (-5.0, 5.0))
+    negative = Reading(1, (-500.0, 500.0))
     make = partial(Stages, transform=Torchvision(image_size=16), output=tmp_path / "out", clock=Clock())
-    with pytest.raises(ValueError, match=r"^16 bits hold no values from -5 to 5, which are .* codec\.format=tiff"):
+    with pytest.raises(ValueError, match=r"^16 bits hold no values from -500 to 500, which are .* codec\.format=tiff"):
         make(engine=Same(negative, negative, (16, 16)), codec=Fast(format="png"))
     engine = Same(Reading(1), Reading(1), (16, 16))
     engine.takes_frames = True
@@ -170,3 +170,10 @@ def test_alpha_is_kept(folder, tmp_path, format):
     assert (np.asarray(x)[..., 3] == opaque).all()
     if format != "webp":  # which changes what lies under transparency
         assert (np.asarray(x)[..., :3] == colours).all()
+    large = Image.fromarray(opaque).resize((40, 24), Image.Resampling.BICUBIC)
+    Image.merge("LA", (large, large)).save(folder / "x.png")
+    small = large.resize((16, 16), Image.Resampling.BICUBIC)
+    for restored, expected in ((False, small), (True, large)):
+        options = {"keeps_alpha": True, "restore_size": restored}
+        data = written(folder, tmp_path, Reading(3), Reading(3), codec=codec, runs=ALONE, **options)[f"x.{format}"]
+        assert (np.asarray(Image.open(io.BytesIO(data)))[..., 3] == np.asarray(expected)).all()
