@@ -46,11 +46,15 @@ def table(rows: list[dict], best: list[str]) -> str:
     together = " + ".join(best) or "paper"
     seeds = [row for row in done if row["name"] in ("best", together)]
     groups |= {
-        f"**{together}**": seeds,
+        f"**{together}**": seeds if best else [],
         "the paper's recipe, longer": [first[n] for n in ("paper, longer",) if n in first],
     }
     groups |= {"the best, longer": [first[n] for n in ("best, longer",) if n in first]}
     groups.pop(together, None)
+    told = {"paper", "best", "paper, longer", "best, longer", *CHANGES}
+    for name in dict.fromkeys(row["name"] for row in done):  # of recipes that the plan does not have
+        if name not in told and " + " not in name:
+            groups[name] = [row for row in done if row["name"] == name]
     lines = ["| recipe | images/s | epochs | PSNR, dB | SSIM | L1 | grid |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(cells(rows))} |" for name, rows in groups.items() if rows]
     lines += [

@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.grid import grid
 from benchmarks.recipe_plan import CHANGES, SEEDS, claim, next_run, settle
+from benchmarks.recipe_report import table
 
 
 def play(folder, worth, *, times, limit=10_000.0):
@@ -69,3 +70,18 @@ def test_a_grid_is_measured_in_levels_where_the_target_is_flat(period):
     assert grid(target, target) == pytest.approx(0.0, abs=1e-3)
     assert grid(output, target) == pytest.approx(3 * (1.0 if period == 2 else 0.5**0.5), rel=1e-3)
     assert grid(torch.ones(1, 3, 16, 16) + output[..., :16, :16], torch.ones(1, 3, 16, 16)) == 0.0  # all background
+
+
+def test_the_table_has_a_line_for_each_recipe_and_the_range_of_its_seeds():
+    scores = {"SSIM": 0.75, "L1": 0.1, "grid": 1.0, "images_per_s": 1234.0, "epochs": 2.0}
+    rows = [
+        {"name": name, "seed": seed, "changes": [], "PSNR": psnr} | scores
+        for name, seed, psnr in (("paper", 0, 19.0), ("paper", 1, 20.0), ("cosine", 0, 19.5), ("mine", 0, 21.0))
+    ]
+    lines = table([*rows, {"name": "hinge", "seed": 0, "error": "ValueError: no"}], []).splitlines()[2:]
+    assert [line.split(" | ")[:4] for line in lines[:3]] == [
+        ["| the paper's recipe", "1,234", "2.0", "19.50 (19.00 to 20.00)"],
+        ["| cosine", "1,234", "2.0", "19.50"],
+        ["| mine", "1,234", "2.0", "21.00"],
+    ]
+    assert len(lines) == 4 and lines[3].startswith("| hinge | failed: ValueError: no |")
