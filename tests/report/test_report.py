@@ -8,7 +8,7 @@ from PIL import Image
 
 from p2p.data.pairs import Source
 from p2p.report import gallery
-from p2p.report.page import data_of
+from p2p.report.page import data_of, publish
 from p2p.report.picture import contact_sheet, spread
 from p2p.report.tables import scores_of
 from p2p.report.thumbnails import PIXELS, longest_side, strip
@@ -50,7 +50,8 @@ def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
     run = tmp_path / "run"
     index = gallery.write(entries, run, title="a & b", count=9, total=7, settings={"codec.format": "png"})
     page = index.read_text()
-    assert "<title>a &amp; b</title>" in page and "<0>" not in page and "http" not in page
+    assert "<title>a &amp; b</title>" in page and "<0>" not in page
+    assert page.count("http") == page.count("http://www.w3.org/2000/svg") == 1
     data = data_of(page)
     assert data["summary"] == (  # 20 log10(255 / 10)
         "3 of 7 images, mean PSNR 22.10 dB (returning the input unchanged: 28.13 dB), SSIM 0.5000"
@@ -76,6 +77,14 @@ def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
 
 def entries_without():
     return [gallery.Entry("x", plain(1), plain(2))]
+
+
+def test_the_index_is_the_latest_page_and_leads_to_the_others(tmp_path):
+    publish("training", tmp_path, title="t", data={"settings": {}})
+    gallery.write(entries_without(), tmp_path, title="t", count=1, total=1)
+    assert (tmp_path / "index.html").read_text() == (tmp_path / "gallery.html").read_text()
+    assert data_of((tmp_path / "index.html").read_text())["pages"] == {"Training": "training.html"}
+    assert data_of((tmp_path / "training.html").read_text())["pages"] == {}
 
 
 def test_all_pictures_together_are_bounded():

@@ -44,3 +44,35 @@ function header(...sentences) {
 }
 
 const typing = (event) => event.target.matches("input:not([type=range]), select, textarea");
+
+/** A node of SVG; `plot` draws with it. */
+function s(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** Points [{x, y, label, best}] as a curve, or as dots; x is a number, or a word of which each has its place. */
+function plot(title, points, { dots = false, under = "" } = {}) {
+  const [left, right, top, bottom] = [52, 392, 8, 132];
+  const words = points.some(({ x }) => typeof x !== "number") ? [...new Set(points.map(({ x }) => String(x)))] : null;
+  const place = ({ x }) => words ? words.indexOf(String(x)) : x;
+  const range = (values) => {
+    const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+    return low === high ? [low - .5, high + .5] : [low, high];
+  };
+  const [[x0, x1], [y0, y1]] = [range(points.map(place)), range(points.map(({ y }) => y))];
+  const X = (point) => left + (right - left) * (place(point) - x0) / (x1 - x0);
+  const Y = ({ y }) => bottom - (bottom - top) * (y - y0) / (y1 - y0);
+  const drawing = s("svg", { viewBox: "0 0 400 150", role: "img", "aria-label": title },
+    s("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }));
+  for (const y of [y0, y1]) drawing.append(s("text", { x: left - 6, y: Y({ y }) + 4, "text-anchor": "end" }, +y.toPrecision(3)));
+  const ticks = words && words.length <= 6 ? words.map((x) => ({ x })) : [points[0], points.at(-1)].map(({ x }) => ({ x })).sort((a, b) => place(a) - place(b));
+  for (const tick of ticks) drawing.append(s("text", { x: X(tick), y: bottom + 15, "text-anchor": "middle" }, tick.x));
+  if (dots)
+    for (const point of points)
+      drawing.append(s("circle", { class: point.best ? "dot best" : "dot", cx: X(point), cy: Y(point), r: 4 }, s("title", {}, point.label)));
+  else drawing.append(s("polyline", { class: "curve", points: points.map((point) => `${X(point)},${Y(point)}`).join(" ") }));
+  return h("div", {}, h("h2", {}, title, " ", h("span", { className: "faint" }, under)), drawing);
+}

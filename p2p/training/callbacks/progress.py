@@ -55,7 +55,7 @@ class Progress(ProgressBar):
         """Show the bar. An epoch that was stopped in its middle goes on without a start."""
         self._began, self._before = time.perf_counter(), None
         if self._enabled:
-            total, desc = self._epochs(trainer) * trainer.num_training_batches, f"{self._epoch(trainer)} training"
+            total, desc = epochs_of(trainer) * trainer.num_training_batches, f"{self._epoch(trainer)} training"
             options = {"bar_format": BAR, "dynamic_ncols": True, "leave": False, "file": sys.stderr}
             self._bar = tqdm(total=total, desc=desc, **options)
         self._start_epoch()
@@ -137,18 +137,19 @@ class Progress(ProgressBar):
         if self._before is None and not self._batches:
             return None
         batch_s, between_s = self._before or (self._seconds / self._batches, 0.0)
-        epochs = self._epochs(trainer) - trainer.current_epoch
+        epochs = epochs_of(trainer) - trainer.current_epoch
         return max(0.0, (self._bar.total - self._bar.n) * batch_s + epochs * between_s)
 
     def _epoch(self, trainer: Trainer) -> str:
-        epochs = self._epochs(trainer)
+        epochs = epochs_of(trainer)
         return f"epoch {min(trainer.current_epoch + 1, epochs):>3}/{epochs}"
 
-    def _epochs(self, trainer: Trainer) -> int:
-        """Of the whole run, which trainer.max_steps may end earlier."""
-        if trainer.max_epochs in (None, -1):
-            return max(1, -(-trainer.max_steps // int(trainer.num_training_batches)))
-        return trainer.max_epochs
+
+def epochs_of(trainer: Trainer) -> int:
+    """Of the whole run, which trainer.max_steps may end earlier."""
+    if trainer.max_epochs in (None, -1):
+        return max(1, -(-trainer.max_steps // int(trainer.num_training_batches)))
+    return trainer.max_epochs
 
 
 def clock(seconds: float) -> str:
