@@ -30,6 +30,7 @@ from p2p.config.paths import settle_paths
 from p2p.config.resume import as_hydra_takes_them, resumed_settings
 from p2p.config.settings import check_settings
 from p2p.config.shown import shown
+from p2p.config.sweep import JobFailed, summarized
 from p2p.shipped import CONF
 from p2p.system import gpu_faults, signals
 from p2p.system.imports import lasting
@@ -70,10 +71,15 @@ def run_command(name: str, arguments: list[str]) -> None:
                     main = importlib.import_module(f"p2p.commands.{name}").main
                 signals.work()
                 return main(cfg).score  # for Hydra's sweepers
+        except SystemExit as end:
+            if HydraConfig.get().mode != RunMode.MULTIRUN or not isinstance(end.code, str):
+                raise
+            print(end.code, file=sys.stderr, flush=True)
+            raise JobFailed(end.code.removeprefix("error: ")) from None  # the sweep goes on
         finally:
             os.environ[FULL_ERROR] = "1"
 
-    with one_sentence(name, full=full), hydra_raises():
+    with one_sentence(name, full=full), hydra_raises(), summarized():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
 
 

@@ -58,3 +58,11 @@ def contact_sheet(
         if captions:
             draw.text((left - block[0] / 2, top + height + 2), captions[index], INK, font, anchor="ma")
     return sheet
+
+
+def columns_of(sheet: Image.Image, count: int) -> list[Image.Image]:
+    """The columns of a `contact_sheet` of `count` frames a row, without captions and one row across."""
+    width = (sheet.width - MARGIN) // count - MARGIN
+    top = 2 * MARGIN + max(12, width // 10)
+    lefts = [MARGIN + index * (width + MARGIN) for index in range(count)]
+    return [sheet.crop((left, top, left + width, sheet.height - MARGIN)) for left in lefts]

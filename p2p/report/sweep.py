@@ -1,0 +1,108 @@
+"""The jobs of a sweep side by side: a ranked table, `sweep.csv` and a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from p2p.report.page import address, publish
+from p2p.report.picture import columns_of
+from p2p.report.tables import score_text, show
+from p2p.report.thumbnails import longest_side, strip
+from p2p.system import atomic
+
+HIGHEST = 1024  # pixels of a column of sample pictures
+
+
+def summarize(folder: Path) -> str | None:
+    """Print the jobs of the sweep in this folder, and write its `sweep.csv`, `sweep.html` and `index.html`.
+
+    Returns:
+        A sentence about the jobs that failed; None where none did, or none has ended.
+    """
+    folder = Path(os.path.relpath(folder))  # as it is to be shown
+    jobs = ranked([json.loads(path.read_text()) for path in sorted((folder / ".sweep").glob("*.json"))])
+    if not jobs:
+        return None
+    monitor = jobs[0]["monitor"]
+    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
+    varied = [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1] or keys
+    cells = [[job["overrides"].get(key, "") for key in varied] for job in jobs]
+    ends = [[_score(job), f"{job['seconds'] / 60:.1f}", job["reason"] or ""] for job in jobs]
+    rows = [[str(index), *row, *end] for index, (row, end) in enumerate(zip(cells, ends, strict=True), start=1)]
+    header = ["", *varied, monitor, "minutes", "failed by"]
+    used = len(header) if any(job["reason"] for job in jobs) else -1
+    show(f"sweep of {len(jobs)} jobs, the best first", header[:used], [row[:used] for row in rows])
+    _write_table(folder / "sweep.csv", jobs, keys)
+    page = publish("sweep", folder, title=f"p2p: {folder.name}", data=_data(jobs, varied, folder))
+    print(f"look at {page} or {folder / 'sweep.csv'}")
+    failed = [job for job in jobs if job["reason"]]
+    if not failed:
+        return None
+    return f"{len(failed)} of {len(jobs)} jobs failed: {failed[0]['reason']}; {folder / 'sweep.csv'} has all reasons"
+
+
+def ranked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first, in the order of the jobs where they are equal; those without a score last."""
+    sign = -1 if any(job["mode"] == "max" for job in jobs) else 1
+    return sorted(jobs, key=lambda job: (job["score"] is None, sign * (job["score"] or 0.0)))
+
+
+def _score(job: dict[str, Any]) -> str:
+    return "" if job["score"] is None else score_text(job["score"])
+
+
+def _write_table(path: Path, jobs: list[dict[str, Any]], keys: list[str]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["rank", *keys, jobs[0]["monitor"], "minutes", "folder", "reason"])
+    for rank, job in enumerate(jobs, start=1):
+        values = [job["overrides"].get(key, "") for key in keys]
+        minutes = f"{job['seconds'] / 60:.2f}"
+        table.writerow([rank, *values, job["score"], minutes, job["folder"], job["reason"]])
+    atomic.write(path, text.getvalue())
+
+
+def _data(jobs: list[dict[str, Any]], varied: list[str], folder: Path) -> dict[str, Any]:
+    """What the page shows."""
+    columns = [_samples(Path(job["folder"])) for job in jobs]
+    longest = min(HIGHEST, longest_side(2 + len(jobs)))
+    pictures = [None if each is None else strip([each[1]], longest=longest) for each in columns]
+    first = next((each for each in columns if each is not None), None)
+    beside = {} if first is None else {"input": first[0], "target": first[2]}
+    rows = [
+        {
+            "values": [job["overrides"].get(key, "") for key in varied],
+            "score": job["score"],
+            "minutes": job["seconds"] / 60,
+            "folder": address(job["folder"], folder),
+            "reason": job["reason"],
+            "picture": picture,
+        }
+        for job, picture in zip(jobs, pictures, strict=True)
+    ]
+    return {
+        "keys": varied,
+        "monitor": jobs[0]["monitor"],
+        "jobs": rows,
+        "beside": {name: strip([column], longest=longest) for name, column in beside.items()},
+        "settings": {},
+    }
+
+
+def _samples(run_dir: Path) -> list[np.ndarray] | None:
+    """Inputs, outputs and targets of a run's last sample picture, each a column; None where there is none."""
+    with suppress(OSError):
+        paths = sorted((run_dir / "samples").glob("epoch_*.png"))
+        if paths:
+            with Image.open(paths[-1]) as sheet:
+                return [np.asarray(column) for column in columns_of(sheet.convert("RGB"), 3)]
+    return None
