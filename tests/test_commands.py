@@ -216,6 +216,8 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
         (job,) = (job for job in jobs if job.endswith(f"model.lambda_l1-{weight}"))
         assert f"lambda_l1: {weight}\n" in (tmp_path / job / "train.yaml").read_text()
         assert f"model.lambda_l1={weight}" in (tmp_path / job / ".hydra/overrides.yaml").read_text()
+    assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 3
+    assert all(each["picture"] for each in data_of((tmp_path / "index.html").read_text())["jobs"])
     inside("export", f"name={name}/{job}", "+hydra.callbacks.score._target_=tests.test_commands.Score")
     psnr = json.loads((tmp_path / job / "export/manifest.json").read_text())["psnr_db"]
     assert Score.found == psnr["worst"]
@@ -306,7 +308,8 @@ def test_training_without_a_logger(override, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", name, *SMALL, *fast, override])
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     assert "after training" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hydra", "checkpoints", "samples", "train.yaml"]
+    left = {".hydra", "checkpoints", "samples", "train.yaml", "training.html", "index.html"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_the_sentence_is_all_that_is_printed():

@@ -112,7 +112,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path):
 
 
 def test_a_full_disk_in_mid_training_keeps_the_checkpoint_before(disk, pair_folder, tmp_path):
-    options = [*QUICK, f"data.root={pair_folder}", "~callbacks.samples", "~callbacks.best"]
+    options = [*QUICK, f"data.root={pair_folder}", "~callbacks.samples", "~callbacks.best", "~callbacks.live"]
     train.main(compose_command("train", [*options, "epochs=1"], tmp_path / "measured"))
     size = (tmp_path / "measured/checkpoints/last.ckpt").stat().st_size
     folder = disk(int(1.5 * size))
