@@ -1,4 +1,4 @@
-"""The commands as functions: same checks, same sentences, same run folders, as often as one likes in one process."""
+"""The three commands as functions, with the same checks, messages and run folders; call them as often as you like."""
 
 from __future__ import annotations
 

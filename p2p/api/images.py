@@ -1,4 +1,4 @@
-"""Images of every kind, on their way to a generator and back: PIL, NumPy, torch, or the path of a file."""
+"""Convert images to a generator's input and back: PIL images, NumPy arrays, torch tensors and files."""
 
 from __future__ import annotations
 

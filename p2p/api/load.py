@@ -1,4 +1,4 @@
-"""From a path or a name to a generator: of an export, a run, a checkpoint, a file of weights, or one that p2p ships."""
+"""Load a generator from an export, a run, a checkpoint, a file of weights, or by the name of a shipped model."""
 
 from __future__ import annotations
 

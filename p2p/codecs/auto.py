@@ -1,4 +1,4 @@
-"""The codec that is fastest here: the GPU's JPEG engines decode where cores are few, else the CPU."""
+"""Choose the codec: the GPU's JPEG engines decode if there are few CPU cores, else the CPU decodes."""
 
 from __future__ import annotations
 

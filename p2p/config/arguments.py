@@ -1,4 +1,4 @@
-"""Command lines as people type them who come from other programs: put right, or answered with what to type here."""
+"""Command lines as users of other programs type them: corrected, or answered with what to type here."""
 
 from __future__ import annotations
 

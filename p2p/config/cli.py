@@ -1,4 +1,4 @@
-"""What a command does around its work: compose the config, and turn a user's mistake into one sentence."""
+"""The frame of each command: compose the config, and turn a user's mistake into one sentence."""
 
 from __future__ import annotations
 

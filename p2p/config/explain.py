@@ -1,4 +1,4 @@
-"""The sentence for a user's mistake, of whatever library has noticed it."""
+"""Turn an exception into the sentence for the user, whichever library raised it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is typed, and would be ignored because of another setting: it is refused, or in a sweep, which tries all, said.
+"""Refuse settings that have no effect because of another setting. A sweep prints a line instead.
 
 Only what is typed counts: a default that is of no use does no harm. What a class can tell by itself, because its
 arguments are null where they are not given, it refuses itself.

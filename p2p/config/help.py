@@ -1,4 +1,4 @@
-"""The page that --help prints. Hydra would print the same, half a second later: it lists all groups for any page."""
+"""The page that --help prints. Hydra prints the same half a second later, because it lists all groups for any page."""
 
 from __future__ import annotations
 

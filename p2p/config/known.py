@@ -1,4 +1,4 @@
-"""Which settings a command has: what belongs to another command is refused, and not ignored."""
+"""Which settings a command has. A setting that belongs to another command is refused, not ignored."""
 
 from __future__ import annotations
 

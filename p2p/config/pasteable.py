@@ -1,4 +1,4 @@
-"""Commands that the user is told to type: pasted into a shell, they give each setting the value that is meant."""
+"""Commands that messages suggest. Pasted into a shell, they give each setting the intended value."""
 
 from __future__ import annotations
 

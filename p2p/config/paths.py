@@ -1,4 +1,4 @@
-"""Settings that are names and paths: what an unset shell variable or a ~ makes of them."""
+"""Check settings that are names and paths, such as an empty shell variable, and expand `~`."""
 
 from __future__ import annotations
 

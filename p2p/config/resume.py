@@ -1,4 +1,4 @@
-"""The settings that a run goes on with: its own, and on top of them what is typed now."""
+"""The settings of a run that continues: those of its record, changed by what is typed now."""
 
 from __future__ import annotations
 

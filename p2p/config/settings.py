@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with a command's settings before it does any work."""
+"""Check the values of a command's settings before it does any work."""
 
 from __future__ import annotations
 

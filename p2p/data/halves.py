@@ -1,4 +1,4 @@
-"""Whether images are A|B pairs, side by side in one image, as far as their shapes tell."""
+"""Decide by the shapes of images whether they are A|B pairs, side by side in one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to a frame: read, decode, take the half that is asked for."""
+"""Read a file into a frame: read it, decode it, and take the half that is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images there are: pairs to train on, inputs to translate."""
+"""Find the images: pairs to train on, inputs to translate."""
 
 from __future__ import annotations
 

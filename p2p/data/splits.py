@@ -1,4 +1,4 @@
-"""Where the pairs of a data set's splits are, in each of the layouts that data sets come in."""
+"""Find the pairs of a data set's splits, in each of the common folder layouts."""
 
 from __future__ import annotations
 

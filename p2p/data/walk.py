@@ -1,4 +1,4 @@
-"""Which image files there are: below a folder, or of a pattern. What is not taken is counted."""
+"""Find image files in a folder or by a pattern, and count the files that are skipped."""
 
 from __future__ import annotations
 

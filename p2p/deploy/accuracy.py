@@ -1,4 +1,4 @@
-"""How far a program is from the network that it was made of, and how far it may be."""
+"""Compare a program with the network that it was made from, and refuse it if they differ too much."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look into files of torch.export before torch loads them, because loading one can run what is in it.
+"""Check files of torch.export before torch loads them, because loading such a file can run code in it.
 
 Seen in torch 2.14: pickles among sample inputs, weights and constants; shared libraries of AOT Inductor; expressions,
 which SymPy evaluates; guards, types of trees and names, which become Python code; operators, which are looked up from

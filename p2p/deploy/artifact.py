@@ -1,4 +1,4 @@
-"""The folder of an exported generator: which folder a new one may replace, and how it does.
+"""The folder of an exported generator: which folders a new one may replace, and how it replaces them.
 
 The new artifact is built in a temporary folder beside the old one. Then both change places in one step, and the old
 one is removed. So there is a whole one at any moment, also if the process is killed or exports run at the same time.

@@ -1,4 +1,4 @@
-"""The backend for whoever does not want to choose."""
+"""Choose a backend without measuring."""
 
 from __future__ import annotations
 

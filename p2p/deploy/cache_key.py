@@ -1,4 +1,4 @@
-"""The name of a build: what a compiled program follows from, and nothing else."""
+"""The name of a build: it depends on everything that determines a compiled program, and on nothing else."""
 
 from __future__ import annotations
 

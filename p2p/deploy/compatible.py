@@ -1,4 +1,4 @@
-"""Whether a program that was made elsewhere or earlier can run here."""
+"""Check whether a program that was made on another machine, or earlier, can run here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a trained generator to a folder that runs without it."""
+"""Export a trained generator to a folder that runs without the code of training."""
 
 from __future__ import annotations
 

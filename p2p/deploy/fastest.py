@@ -1,4 +1,4 @@
-"""The backend for whoever wants to know: build every one that can run here, measure, keep the fastest."""
+"""Choose a backend by measuring: build every one that can run here, and keep the fastest."""
 
 from __future__ import annotations
 

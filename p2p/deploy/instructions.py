@@ -1,4 +1,4 @@
-"""What code that is compiled for this very processor may use, and another may lack."""
+"""Processor instructions that code compiled for this processor may use, and that another one may lack."""
 
 import re
 from pathlib import Path

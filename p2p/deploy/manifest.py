@@ -1,4 +1,4 @@
-"""The record beside an exported program: all that is needed to run it, and where it came from."""
+"""The record beside an exported program: what is needed to run it, and which run it comes from."""
 
 from __future__ import annotations
 

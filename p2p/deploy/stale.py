@@ -1,4 +1,4 @@
-"""Whether the checkpoint that a program was made of has been replaced since, by a later training."""
+"""Find out whether a later training has replaced the checkpoint that a program was made from."""
 
 from __future__ import annotations
 

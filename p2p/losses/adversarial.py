@@ -1,4 +1,4 @@
-"""What the discriminator and the generator play for."""
+"""Adversarial losses of the discriminator and the generator."""
 
 from __future__ import annotations
 

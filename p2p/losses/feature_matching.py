@@ -1,4 +1,4 @@
-"""What the discriminator sees on its way to a verdict should be the same of the output as of its target."""
+"""Feature matching: the difference between the discriminator's activations for output and target."""
 
 from __future__ import annotations
 

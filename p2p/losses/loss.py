@@ -1,4 +1,4 @@
-"""What the generator is trained by beside the game: any number of losses, each of one file and one YAML."""
+"""Losses of the generator beside the adversarial one: any number of them, each of one file and one YAML."""
 
 from __future__ import annotations
 

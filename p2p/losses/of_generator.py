@@ -1,4 +1,4 @@
-"""All that a generator is to make small in one step."""
+"""All losses of the generator in one step."""
 
 from __future__ import annotations
 

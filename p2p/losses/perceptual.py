@@ -1,4 +1,4 @@
-"""Output and target as a network sees them that has learnt to recognize things."""
+"""Perceptual loss: the difference between VGG19's features of output and target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss of logits, where the discriminator judges an image at several scales."""
+"""A loss of logits at one or several scales."""
 
 from __future__ import annotations
 

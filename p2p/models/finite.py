@@ -1,4 +1,4 @@
-"""Weights that are not finite."""
+"""Find weights that are NaN or infinite."""
 
 from __future__ import annotations
 

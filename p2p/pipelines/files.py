@@ -1,4 +1,4 @@
-"""The two ends of an image's path, load and save: what needs no engine and no torch, so that workers start at once."""
+"""Load and save images: both ends of an image's path. It imports no engine and no torch, so workers start quickly."""
 
 from __future__ import annotations
 

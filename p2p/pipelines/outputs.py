@@ -1,4 +1,4 @@
-"""What a folder of outputs holds already: which of them are what a run would write, and what is in its way.
+"""Find out which files in an output folder are up to date, and which stand in the way of an output.
 
 The folder's history, `.p2p.json`, says which settings wrote to it, and since when, by the clock of its file system:
 `[{"since": ns, "settings": {...}}, ...]`. An output belongs to the settings of the time at which it was written.

@@ -1,4 +1,4 @@
-"""Loading, generating and saving at the same time.
+"""The overlap pipeline: load, generate and save at the same time.
 
     workers     load 3 | load 4 | save 0 | load 5 | save 1 | ...      processes: decode, preprocess; encode, write
     engine          [  1  ][  2  ][  3  ][  4  ] ...                  this process

@@ -1,4 +1,4 @@
-"""Batches in parts, where the GPU's memory does not hold a whole one."""
+"""Split a batch if it does not fit into the GPU's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch after another: the oracle that the other pipelines are compared with, byte for byte."""
+"""The sequential pipeline: one batch after another. The other pipelines must write the same bytes."""
 
 from __future__ import annotations
 

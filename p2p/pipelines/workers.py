@@ -1,4 +1,4 @@
-"""Processes that load and save images, and their end: in order, by an error, or by a kill."""
+"""The worker processes that load and save images: start them, and end them in order, on an error, or when killed."""
 
 from __future__ import annotations
 

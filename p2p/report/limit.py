@@ -1,4 +1,4 @@
-"""What limited a run: how busy each stage's workers were, and what to change."""
+"""Find what limited a run: how busy the workers of each stage were, and what to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who worked when, in two files: `timeline.png`, and `timeline.json`, which Perfetto and chrome://tracing open."""
+"""When each worker worked, in two files: `timeline.png`, and `timeline.json` for Perfetto and chrome://tracing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: writing one, which one is meant, and what each says of where it comes from."""
+"""Checkpoint files: write one, find the one that a setting names, and read which run it comes from."""
 
 from __future__ import annotations
 

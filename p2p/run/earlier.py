@@ -1,4 +1,4 @@
-"""Records of earlier versions, as today's version would have written them."""
+"""Convert the records of earlier versions to the settings of this version."""
 
 from __future__ import annotations
 

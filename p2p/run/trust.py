@@ -1,4 +1,4 @@
-"""What a run's record may name. A run can come from anyone, and Hydra calls whatever a `_target_` names.
+"""Check what a run's record names: it may come from other people, and Hydra calls whatever a `_target_` names.
 
 Allowed are the targets of conf/, each in its own group, and classes of the libraries that p2p is configured with. What
 else a user's own runs need is named in the environment variable P2P_TRUST.

@@ -1,4 +1,4 @@
-"""The device that a command works on, and why it is no other."""
+"""Choose the device of a command, and say why if it is not a GPU."""
 
 from __future__ import annotations
 

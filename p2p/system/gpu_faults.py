@@ -1,4 +1,4 @@
-"""What a GPU says when its memory is full or when it has failed, and what to do about either."""
+"""Recognize a GPU whose memory is full or that has failed, and say what to do."""
 
 from __future__ import annotations
 

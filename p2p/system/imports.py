@@ -1,4 +1,4 @@
-"""Importing libraries of a hundred thousand objects sooner."""
+"""Faster imports of large libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time: in a run's folder, and at making a data set."""
+"""A lock, so that only one process at a time trains in a folder or makes a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C library's allocator, which by default hands memory back too soon; and how much memory is free."""
+"""Keep freed memory for the next allocation (glibc gives it back too early), and find out how much memory is free."""
 
 import ctypes
 import re

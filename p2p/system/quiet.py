@@ -1,4 +1,4 @@
-"""Silence for libraries that tell users about their insides while they compile."""
+"""Silence libraries that print details while they compile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `Pix2Pix` refuses of its arguments, each in one sentence."""
+"""Checks of the arguments of `Pix2Pix`, each with one sentence."""
 
 from __future__ import annotations
 

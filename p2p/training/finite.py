@@ -1,4 +1,4 @@
-"""Training that has failed: losses and weights that are not finite."""
+"""Stop a training whose losses or weights are NaN or infinite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What loggers are told of a run beside its curves, and one curve for a run that is stopped and resumed."""
+"""What loggers get beside the curves, and how a resumed run continues its TensorBoard curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What schedules and callbacks go by: whether there is such a score, and which end of it is the better one."""
+"""Check monitors: that the score exists, and that its mode says whether higher or lower is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pix2pix asks of its optimizers and schedulers beside a step."""
+"""Check that pix2pix can use an optimizer and a schedule, and lay out the optimizer's state."""
 
 from __future__ import annotations
 

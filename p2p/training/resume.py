@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with a checkpoint before a run goes on from it."""
+"""Check a checkpoint before a run continues from it."""
 
 from __future__ import annotations
 

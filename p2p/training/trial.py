@@ -1,4 +1,4 @@
-"""One call of all that a user may have written, before training: of a mistake a sentence, and no stack trace later."""
+"""Call the user's own parts once before training, so that a mistake in them becomes one sentence."""
 
 from __future__ import annotations
 

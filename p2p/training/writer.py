@@ -1,4 +1,4 @@
-"""Files that are written beside the training: by one thread, one after another."""
+"""A thread that writes files while the training continues, one after another."""
 
 from __future__ import annotations
 

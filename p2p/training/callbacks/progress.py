@@ -1,4 +1,4 @@
-"""What one sees while training: a bar in a terminal, a line for each epoch everywhere."""
+"""What a training prints: a progress bar in a terminal, and a line for each epoch."""
 
 from __future__ import annotations
 

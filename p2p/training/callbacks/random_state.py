@@ -1,4 +1,4 @@
-"""What makes a resumed run go on exactly as the uninterrupted one would have."""
+"""Save the random state in checkpoints, so that a resumed run continues exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a checkpoint suit the run that goes on from it."""
+"""Adapt a checkpoint to the run that continues from it."""
 
 from __future__ import annotations
 

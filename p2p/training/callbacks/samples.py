@@ -1,4 +1,4 @@
-"""Pictures of how far the generator is."""
+"""Sample pictures of the generator during training."""
 
 from __future__ import annotations
 
