@@ -30,16 +30,16 @@ def random_vgg19(monkeypatch):
     monkeypatch.setattr("p2p.losses.perceptual._fetched", vgg19_file)
 
 
-def fit(data, *, capture, checkpointing=False, callbacks=(), epochs=1, precision="32-true"):
+def fit(data, *, capture, checkpointing=False, callbacks=(), epochs=1, precision="32-true", width=8, perceptual=True):
     """Trains both networks; returns what was seen, and the bytes that it took at most."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     lightning.seed_everything(0, verbose=False)
     model = Pix2Pix(
-        generator=LocalEnhancer(width=8, downsamplings=2, blocks=2, image_size=64, checkpointing=checkpointing),
+        generator=LocalEnhancer(width=width, downsamplings=2, blocks=2, image_size=64, checkpointing=checkpointing),
         discriminator=MultiScale(scales=2, layers=2, width=8),
         adversarial=LeastSquares(),
-        losses={"feature_matching": FeatureMatching(), "perceptual": Perceptual(weight=0.1)},
+        losses={"feature_matching": FeatureMatching()} | ({"perceptual": Perceptual(weight=0.1)} if perceptual else {}),
         metrics={"L1": image.l1()},
         optimizer=partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999), fused=True),
         scheduler=partial(linear, epochs=8, decay_fraction=0.0),
@@ -66,7 +66,8 @@ def assert_equal_losses(one, other, *, tolerance=5e-3):
     """Not weights: a bias before an instance norm has no gradient but rounding, which Adam's division makes larger."""
     for mine, theirs in zip(one.losses, other.losses, strict=True):
         assert mine == pytest.approx(theirs, rel=tolerance)
-    assert one.losses[0]["train/G_perceptual"] != pytest.approx(one.losses[-1]["train/G_perceptual"], rel=tolerance)
+    name = "train/G_feature_matching"
+    assert one.losses[0][name] != pytest.approx(one.losses[-1][name], rel=tolerance)
 
 
 def test_captured_steps_equal_the_eager_ones():
@@ -77,11 +78,11 @@ def test_captured_steps_equal_the_eager_ones():
 
 
 def test_checkpointing_is_captured_and_takes_less_memory():
-    data = batches(*[4] * 8, side=256)
-    (plain, much), (frugal, little) = (fit(data, capture=True, checkpointing=each) for each in (False, True))
+    data, options = batches(*[4] * 8, side=256), {"capture": True, "width": 32, "perceptual": False}
+    (plain, much), (frugal, little) = (fit(data, checkpointing=each, **options) for each in (False, True))
     assert frugal.replayed == plain.replayed == [False] * 3 + [True] * 5
     assert_equal_losses(frugal, plain)
-    assert little < 0.9 * much
+    assert little < 0.8 * much
 
 
 def test_it_is_recorded_again_when_the_frozen_part_is_trained():
