@@ -61,10 +61,12 @@ def most(devices: int) -> int:
 def timed(command: list[str], *, cores: str, limit_s: float) -> tuple[str, float]:
     """What a command prints, and how many seconds it took."""
     begin = time.perf_counter()
-    done = subprocess.run(["taskset", "-c", cores, *command], cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+    limited = ["timeout", "--kill-after=2", str(limit_s), "taskset", "-c", cores]  # ends all processes of a training
+    done = subprocess.run([*limited, *command], cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-2000:] or f"exit status {done.returncode}")
+        what = f"was ended after {limit_s:.0f} s" if done.returncode == 124 else f"exit status {done.returncode}"
+        raise RuntimeError(done.stderr.strip()[-2000:] or what)
     return done.stdout, seconds
 
 
@@ -119,7 +121,7 @@ def train(folder: Path, args: argparse.Namespace, add) -> None:
             command += ["trainer.accelerator=cpu"] if args.device == "cpu" else []
             try:
                 out, seconds = timed([*command, *overrides], cores=cores_of(devices, args.cores), limit_s=args.limit)
-            except (RuntimeError, subprocess.TimeoutExpired) as error:  # the others are worth having
+            except RuntimeError as error:  # the others are worth having
                 add({"part": "train", "name": name, "devices": devices, "failed": str(error)})
                 continue
             print(out)

@@ -27,7 +27,7 @@ from p2p.interop.config import load_start, start_from_reference
 from p2p.report.tables import scores_of, show_scores
 from p2p.system.atomic import disk_of
 from p2p.system.device import check_trainer_device
-from p2p.system.gpu_faults import alone, or_say_what_fits
+from p2p.system.gpu_faults import or_say_what_fits
 from p2p.system.lock import held
 from p2p.system.memory import keep_freed_memory
 from p2p.training.callbacks.resume import resume_callback
@@ -48,7 +48,7 @@ say = rank_zero_only(print)  # the first of several processes speaks and writes
 
 def main(cfg: DictConfig) -> Trained:
     """Train, alone in cfg.run_dir, where everything lands, or say which batch_size the GPU's memory holds."""
-    attempt = partial(try_steps, cfg) if alone() else None
+    attempt = partial(try_steps, cfg)
     with held(Path(cfg.run_dir)), disk_of(Path(cfg.run_dir)):
         return or_say_what_fits(partial(train, cfg), setting="batch_size", size=cfg.batch_size, attempt=attempt)
 

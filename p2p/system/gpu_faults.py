@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -107,7 +106,7 @@ def or_say_what_fits(work: Callable[[], T], *, setting: str, size: int, attempt:
     try:
         return work()
     except Exception as error:
-        if attempt is None or size <= 1 or (said := memory_full(error)) is None:
+        if attempt is None or size <= 1 or (said := memory_full(error)) is None or not alone():
             raise
         numbers = in_numbers(said)
     print(f"the GPU's memory is full{numbers}: trying smaller values of {setting}", file=sys.stderr)
@@ -138,8 +137,10 @@ def largest_that_fits(size: int, attempt: Callable[[int], object]) -> int | None
 
 
 def alone() -> bool:
-    """Whether this is the only process of a training, which others would wait for."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1
+    """Whether no other processes train with this one, which would wait for them in a trial."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized())
 
 
 def _says_full(error: BaseException) -> bool:
