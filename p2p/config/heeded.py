@@ -75,7 +75,7 @@ USES = {
         ),
         Use(
             r"codec\.quality",
-            lambda cfg: cfg.codec.get("format") not in ("png", "npy"),
+            lambda cfg: cfg.codec.get("format") not in ("png", "tiff", "npy"),
             "it applies only to codec.format=jpg or webp",
         ),
         Use(r"codec\.subsampling", _of_format("jpg"), "it applies only to codec.format=jpg"),

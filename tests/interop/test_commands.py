@@ -103,7 +103,7 @@ def test_channels_that_the_format_has_not_are_refused_before_any_work(run, tmp_p
     run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "device=cpu")
     for format in ("png", "jpg"):
         sentence = run("infer", f"input={tmp_path}/photos", f"codec.format={format}", "device=cpu")
-        assert sentence == f"error: .{format} files have no 2 channels: use codec.format=npy"
+        assert sentence == f"error: .{format} files have no 2 channels: use codec.format=npy or tiff"
         assert not (tmp_path / "run/images").exists()
     run("infer", f"input={tmp_path}/photos", "codec.format=npy", "device=cpu")
     assert np.load(tmp_path / "run/images/x.npy").shape == (32, 32, 2)
