@@ -13,10 +13,10 @@ comma := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint soak test-gpu bench clean
+.PHONY: help demo test test-wheel lint soak test-gpu test-browser bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out images: runs/demo/index.html
 	$(PY) train.py name=demo
@@ -39,6 +39,9 @@ soak: $(INSTALLED) ## the long tests of docs/reliability.md, an hour: kills, ful
 
 test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -q -m gpu
+
+test-browser: $(INSTALLED) ## the pages in chromium, with the extra browser
+	$(PY) -m pytest -q -m browser tests/browser
 
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
 	$(PY) -m benchmarks.pipeline
