@@ -85,7 +85,7 @@ def test_images_are_sorted_searched_and_opened(visit, tmp_path):
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 9)
     assert float(page.locator(".stage input").input_value()) == pytest.approx(25, abs=3)
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.textContent").startswith("00020")
+    page.wait_for_function("document.activeElement.textContent.includes('00020')")
 
 
 def test_only_what_is_near_has_pictures(visit, tmp_path):
