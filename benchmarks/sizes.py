@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,10 +43,10 @@ def whole(engine: Engine, photo: np.ndarray) -> np.ndarray:
     return output
 
 
-def tiled(engine: Engine, photo: np.ndarray, side: int) -> np.ndarray:
+def tiled(engine: Engine, photo: np.ndarray, side: int, stats: Literal["tile", "image"] = "tile") -> np.ndarray:
     """As size=tile."""
     output = np.empty_like(photo)
-    Tiles((side, side), engine.manifest.stride).translate([photo], [output], engine.frames, batch_size=8)
+    Tiles((side, side), engine.manifest.stride, stats).translate([photo], [output], engine.frames, batch_size=8)
     return output
 
 
@@ -77,6 +78,7 @@ def seams(engine: Engine, photos: list[np.ndarray], *, side: int) -> None:
         for name, output, at in (
             ("whole image, at the tiles' fades", oracle, inside),
             ("size=tile", tiled(engine, photo, side), inside),
+            ("size=tile tile_stats=image", tiled(engine, photo, side, "image"), inside),
             ("whole image, at the hard cuts", oracle, hard),
             ("tiles cut hard", cut_hard(engine, photo, side), hard),
         ):

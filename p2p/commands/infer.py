@@ -41,6 +41,8 @@ from p2p.system.folders import check_output
 from p2p.system.memory import keep_freed_memory
 
 FAILURES = "failures.csv"
+USUAL = {"size": "model", "fit": "stretch", "tile_stats": "tile"}  # outputs of earlier versions, which do not say it
+TELLS_NORMS = ("exported_program", "pytorch")  # backends in which PyTorch calls each norm
 
 
 def main(cfg: DictConfig) -> Translated:
@@ -85,6 +87,17 @@ def codec_settings(codec: DictConfig) -> dict:
     return {key: value for key, value in OmegaConf.to_container(codec, resolve=True).items() if value is not None}
 
 
+def check_tile_stats(tile_stats: str, manifest: Manifest) -> None:
+    """Raise a ValueError for another word, and where a program's norms cannot be told what to go by."""
+    if tile_stats not in ("tile", "image"):
+        raise ValueError(f"tile_stats={tile_stats} is not known: use tile or image")
+    if tile_stats == "image" and manifest.program.backend not in TELLS_NORMS:
+        raise ValueError(
+            f"tile_stats=image needs a program of which PyTorch runs each layer, and backend={manifest.program.backend}"
+            " has its own: export again with backend=exported_program, or with norm_stats=running"
+        )
+
+
 def check_fresh(cfg: DictConfig) -> None:
     """Refuse a program whose checkpoint a later training has replaced, or say so where cfg.stale allows it."""
     if cfg.stale not in ("refuse", "use"):
@@ -122,6 +135,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 program = published.find(cfg.weights)
                 manifest = published.manifest_of(program)
             check_size(cfg.size, manifest, program)
+            check_tile_stats(cfg.tile_stats, manifest)
             if cfg.fit not in ("stretch", "pad"):
                 raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
             codec = instantiate(cfg.codec)
@@ -141,7 +155,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 "inputs": source_of(pairs[0]),
                 "transform": {"class": type(transform).__name__, **vars(transform.sizing)},
                 "restore_size": cfg.restore_size,
-                **{key: cfg[key] for key, usual in (("size", "model"), ("fit", "stretch")) if cfg[key] != usual},
+                **{key: cfg[key] for key, usual in USUAL.items() if cfg[key] != usual},
                 "codec": codec_settings(cfg.codec),
                 **({"alpha": cfg.alpha} if cfg.alpha != "drop" else {}),
                 **({"range": manifest.target_range} if manifest.target_range is not None else {}),
@@ -157,6 +171,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 transform=transform,
                 output=folder,
                 size=cfg.size,
+                tile_stats=cfg.tile_stats,
                 fit=cfg.fit,
                 restore_size=cfg.restore_size,
                 keeps_alpha=cfg.alpha == "keep",

@@ -68,6 +68,7 @@ USES = {
             lambda cfg: cfg.size == "model",
             "size=input and size=tile translate and write each image at its own size",
         ),
+        Use(r"tile_stats", lambda cfg: cfg.size == "tile", "it is of size=tile alone"),
         Use(
             r"transform\.(preprocess|multiple)",
             lambda cfg: cfg.fit == "stretch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from p2p.batch import from_frames
 from p2p.data.transforms.tiling import BITS, Axis, grid, pad, tiles_of
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.sizes import Size, Sizes
+from p2p.pipelines.image_stats import ImageStats
 
 T = TypeVar("T")
 Generate = Callable[[torch.Tensor], torch.Tensor]  # frames of one size, (N, H, W, C) -> (N, H, W, C') on any device
@@ -33,15 +34,15 @@ class AnySize(Protocol):
         """Frames as they are loaded, each (H, W, C), into `outputs`, uint8 (H, W, C') of the same sizes."""
 
 
-def any_size(size: str, manifest: Manifest) -> AnySize | None:
-    """What does it, with a program for which `p2p.deploy.sizes.check_size` allows it; None for "model"."""
+def any_size(size: str, manifest: Manifest, *, tile_stats: Literal["tile", "image"]) -> AnySize | None:
+    """What does it, with a program for which `p2p.deploy.manifest.check_size` allows it; None for "model"."""
     match size:
         case "input":
             assert manifest.program.sizes is not None
             return Whole(manifest.program.sizes)
         case "tile":
             _, height, width = manifest.input_shape
-            return Tiles((height, width), manifest.stride or manifest.multiple or 1)
+            return Tiles((height, width), manifest.stride or manifest.multiple or 1, tile_stats)
     return None
 
 
@@ -88,11 +89,14 @@ class Whole:
 class Tiles:
     """Each image in overlapping tiles, see `p2p.data.transforms.tiling`; those of several images share batches.
 
+    With stats="image" instance norms go by the whole image, see `p2p.pipelines.image_stats`: an image at a time, twice.
+
     Beside the frames it takes the memory of a batch, and of a row of tiles of each image that the batch is about.
     """
 
     tile: Size
     stride: int
+    stats: Literal["tile", "image"] = "tile"
 
     def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
         """Neighbours that have no more tiles together than `GROUP` batches, or a single image of any size."""
@@ -111,6 +115,19 @@ class Tiles:
         self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
     ) -> None:
         """See `AnySize`."""
+        if self.stats == "tile":
+            self._translate(frames, outputs, generate, batch_size)
+            return
+        for frame_HWC, output_HWC in zip(frames, outputs, strict=True):
+            stats = ImageStats()
+            with stats:
+                for _ in range(2):
+                    self._translate([frame_HWC], [output_HWC], stats.of(generate), batch_size)
+                    stats.use()
+
+    def _translate(
+        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, batch_size: int
+    ) -> None:
         axes = [grid(frame_HWC.shape[:2], self.tile, self.stride) for frame_HWC in frames]
         canvases: dict[int, Canvas] = {}
         places = (

@@ -18,7 +18,7 @@ class Job(NamedTuple):
         device: as torch names it.
         program, manifest: an export's folder, or a file of weights, and what it takes and gives.
         whole: whether an export's file was found to be whole.
-        codec, transform, output, size, fit, restore_size, keeps_alpha: see `p2p.pipelines.stages.Stages`.
+        codec, transform, output, size, tile_stats, fit, restore_size, keeps_alpha: see `p2p.pipelines.stages.Stages`.
         batch_size, slots, workers: see `p2p.pipelines.overlap.run`.
         each_span: whether a timeline is wanted.
     """
@@ -31,6 +31,7 @@ class Job(NamedTuple):
     transform: Transform
     output: Path
     size: Literal["model", "input", "tile"]
+    tile_stats: Literal["tile", "image"]
     fit: Literal["stretch", "pad"]
     restore_size: bool
     keeps_alpha: bool

@@ -31,6 +31,7 @@ def load_stages(job: Job, *, device: torch.device, clock: Clock) -> Stages:
         output=job.output,
         clock=clock,
         size=job.size,
+        tile_stats=job.tile_stats,
         fit=job.fit,
         restore_size=job.restore_size,
         keeps_alpha=job.keeps_alpha,

@@ -53,6 +53,7 @@ class Stages(Outcome):
         output: folder that the written files' names are relative to.
         clock: measures each stage.
         size: "model", what the program was made for; "input" or "tile", see `p2p.pipelines.any_size`.
+        tile_stats: of "tile": "tile" or "image", what instance norms go by.
         fit: of "model": "stretch", or "pad", see `p2p.data.transforms.letterbox`.
         restore_size: of "model": write each output at the size of its input.
         keeps_alpha: write each output as transparent as its input.
@@ -71,6 +72,7 @@ class Stages(Outcome):
         output: Path,
         clock: Clock,
         size: Literal["model", "input", "tile"] = "model",
+        tile_stats: Literal["tile", "image"] = "tile",
         fit: Literal["stretch", "pad"] = "stretch",
         restore_size: bool = False,
         keeps_alpha: bool = False,
@@ -78,7 +80,8 @@ class Stages(Outcome):
         super().__init__()
         self.engine = engine
         self.transform = transform
-        self.any_size = any_size(size, engine.manifest)
+        self.any_size = any_size(size, engine.manifest, tile_stats=tile_stats)
+        self._once = tile_stats == "image"  # a batch that is begun again would be counted twice
         self.files = files_for(
             engine.manifest,
             codec=codec,
@@ -201,10 +204,13 @@ class Stages(Outcome):
     def fill(self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], *, batch_size: int) -> None:
         """`outputs` of images at their own sizes, into memory that is there."""
 
-        def generate(frames_NHWC: torch.Tensor) -> torch.Tensor:  # a copy: a program may return the same memory
-            done = self.parts(
-                len(frames_NHWC), lambda part: self.generate(frames_NHWC[part].to(self.engine.device)).clone()
-            )
+        def work(part_NHWC: torch.Tensor) -> torch.Tensor:  # a copy: a program may return the same memory
+            return self.generate(part_NHWC.to(self.engine.device)).clone()
+
+        def generate(frames_NHWC: torch.Tensor) -> torch.Tensor:
+            if self._once:
+                return work(frames_NHWC)
+            done = self.parts(len(frames_NHWC), lambda part: work(frames_NHWC[part]))
             return done[0] if len(done) == 1 else torch.cat(done)
 
         assert self.any_size is not None

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from p2p.batch import from_frames, to_frames
 from p2p.codecs.pillow import decode
 from p2p.data.pairs import Pair, Source, find_inputs
+from p2p.data.transforms.tiling import grid
 from p2p.deploy.backends import exported_program
 from p2p.deploy.engine import load_engine
 from p2p.deploy.export import export
@@ -265,3 +267,53 @@ def test_fit_pad_keeps_proportions_and_is_cut_off_again(folder, tmp_path):
     assert (boxed[3:13] == small).all() and (boxed[:3] == small[:1]).all() and (boxed[13:] == small[-1:]).all()
     restored = Image.fromarray(small).resize((64, 40), Image.Resampling.BICUBIC)
     assert (decode((tmp_path / "overlapTrue/0.png").read_bytes()) == np.asarray(restored)).all()
+
+
+class Normed(torch.nn.Sequential):
+    """Its receptive field is a pixel, and its norm's the image."""
+
+    stride = 4
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 3, 1), torch.nn.InstanceNorm2d(3, affine=True), torch.nn.Conv2d(3, 3, 1))
+
+
+def test_instance_norms_go_by_the_whole_image_if_told_so(tmp_path):
+    """By hand: the mean over all tiles of what the norm sees in each. By PyTorch's graph, and by a module."""
+    torch.manual_seed(0)
+    network = Normed().eval()
+    (tmp_path / "last.ckpt").touch()
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": tmp_path / "last.ckpt", "stride": 4}
+    export(network, torch.rand(1, 3, 32, 32), tmp_path / "e", backend=exported_program.export, device=CPU, **facts)
+    engine = load_engine(tmp_path / "e", device=CPU)
+    photo = np.asarray(picture(100, 80, seed=2)).copy()
+    photo[:, 50:] //= 4
+    rows, columns = grid((80, 100), (32, 32), 4)
+    padded = np.pad(photo, ((0, 40), (0, 40), (0, 0)), mode="edge")
+    tiles = np.stack([padded[y : y + 32, x : x + 32] for y in rows.starts for x in columns.starts])
+
+    with torch.no_grad():
+        seen = network[0](torch.from_numpy(tiles).permute(0, 3, 1, 2) / 127.5 - 1)
+        mean, variance = seen.mean((0, 2, 3)), seen.var((0, 2, 3), unbiased=False)
+        whole = network[0](torch.from_numpy(photo).permute(2, 0, 1)[None] / 127.5 - 1)
+        normed = (whole - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+        expected = ((network[2](normed)[0].permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).numpy()
+
+    def by_module(frames_NHWC):
+        with torch.no_grad():
+            return to_frames(network(from_frames(frames_NHWC)))
+
+    for generate in (engine.frames, by_module):
+        output, apart = np.empty_like(photo), np.empty_like(photo)
+        Tiles((32, 32), 4, "image").translate([photo], [output], generate, batch_size=3)
+        assert np.abs(output - expected).max() <= 1.01
+        Tiles((32, 32), 4).translate([photo], [apart], generate, batch_size=3)
+        assert np.abs(apart - expected).max() > 10
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    for name, run in RUNS.items():
+        run(
+            [Pair("a", Source(tmp_path / "a.png")), Pair("b", Source(tmp_path / "a.png"))],
+            stages_for(engine, tmp_path / name, size="tile", tile_stats="image"),
+            batch_size=3,
+        )
+        assert (decode((tmp_path / name / "b.png").read_bytes()) == output).all()
