@@ -3,16 +3,12 @@
 loader stream     [ decode, resize, copy to the GPU 2 ][ ... 3 ]
 engine stream     [ engine 1 ][ engine 2 ]
 download stream               [ copy to the host 1 ]
-
-The loader's calls are made by a thread: nvJPEG's takes as long as all else that this process does for a batch.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,21 +24,11 @@ from p2p.profiling.streams import StreamClock
 from p2p.system.gpu_faults import failure
 
 
-class InHand(NamedTuple):
-    """A batch on its way: loaded when the future is done, from an input slot by a buffer to an output slot."""
-
-    loaded: Future[None]
-    batch: SlotBatch
-    slot: int
-    buffer: int
-
-
 class GpuTranslator:
     """Loading, the engine and copies from the GPU on a stream each, `depth` slots at a time.
 
     Only events order them: no stage waits for the device, and the host waits for the oldest slot, asleep. Frames are
-    converted on the GPU, so 3 bytes a pixel travel back and forth, or a file where the GPU decodes. What goes wrong in
-    the loader's thread is raised by `ready` or `finish`, for the oldest slot first.
+    converted on the GPU, so 3 bytes a pixel travel back and forth, or a file where the GPU decodes.
 
     Args:
         stages: what is done.
@@ -50,7 +36,7 @@ class GpuTranslator:
         batch_size: images that the engine gets at a time: a slot's, or fewer.
     """
 
-    depth = 3  # one that is copied back, one that is translated, and one that is loaded
+    depth = 2  # one that is translated, and the next, which is loaded
 
     def __init__(self, stages: Stages, arrays: dict[str, np.ndarray], *, batch_size: int):
         self._stages, self._device, self._batch_size = stages, stages.engine.device, batch_size
@@ -66,15 +52,12 @@ class GpuTranslator:
             for slots in (self._input_NHWC, self._output_NHWC)
         )
         torch.cuda.synchronize(self._device)  # on the current stream, that memory may still have another use
-        self._loader_thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
         if stages.loader is not None:
             with stages.clock("warmup"):
-                self._loader_thread.submit(stages.loader.warmup, *self._input_NHWC.shape[1:4]).result()
+                stages.loader.warmup(*self._input_NHWC.shape[1:4])
         self._free = deque(range(self.depth))
-        self._loaded = [torch.cuda.Event() for _ in range(self.depth)]
         self._downloaded = [torch.cuda.Event(blocking=True) for _ in range(self.depth)]
-        self._loading: deque[InHand] = deque()
-        self._running: deque[InHand] = deque()  # by the engine, or on its way back
+        self._running: deque[tuple[SlotBatch, int, int]] = deque()
 
     @classmethod
     def held(cls, slot_size: int, image_bytes: int, *, device: torch.device) -> int:
@@ -84,31 +67,24 @@ class GpuTranslator:
         return most if 1 <= most < slot_size else slot_size
 
     def __len__(self) -> int:
-        return len(self._loading) + len(self._running)
+        return len(self._running)
 
-    def start(self, batch: SlotBatch, slot: int) -> None:
-        """Have an input slot loaded, translated and copied to that output slot. What cannot be decoded is failed."""
-        buffer = self._free.popleft()
-        loaded = self._loader_thread.submit(self._load, batch, buffer)
-        self._loading.append(InHand(loaded, batch, slot, buffer))
-
-    def _load(self, batch: SlotBatch, buffer: int) -> None:
-        """Queue the slot's way to the GPU, in the loader's thread."""
-        frames_NHWC, coded = self._frames[buffer], batch.in_state(CODED)
-        with torch.cuda.stream(self._loads):  # makes its GPU this thread's, too
-            if coded:
-                found, (of_slot, of_row, _) = batch.found[coded], self._coded.strides
-                files = CodedFiles(
-                    addresses=self._coded.ctypes.data + batch.slot * of_slot + np.array(coded) * of_row,
-                    lengths=found["coded"],
-                    sizes=np.stack([found["height"], found["width"]], axis=1),
-                )
-                halves = [batch.pairs[row].input.half for row in coded]
-                for place in self._stages.loader(files, halves, frames_NHWC, coded):
-                    self._load_on_cpu(batch, coded[place])
+    def load(self, batch: SlotBatch) -> None:
+        """Queue the slot's way to the GPU; `start` comes next. What cannot be decoded is failed."""
+        frames_NHWC, coded = self._frames[self._free[0]], batch.in_state(CODED)
+        if coded:
+            found, (of_slot, of_row, _) = batch.found[coded], self._coded.strides
+            files = CodedFiles(
+                addresses=self._coded.ctypes.data + batch.slot * of_slot + np.array(coded) * of_row,
+                lengths=found["coded"],
+                sizes=np.stack([found["height"], found["width"]], axis=1),
+            )
+            halves = [batch.pairs[row].input.half for row in coded]
+            for place in self._stages.loader(files, halves, frames_NHWC, coded):
+                self._load_on_cpu(batch, coded[place])
+        with torch.cuda.stream(self._loads):
             for run in runs(batch.in_state(FRAME)):
                 frames_NHWC[run].copy_(self._input_NHWC[batch.slot, run], non_blocking=True)
-            self._loaded[buffer].record()
 
     def _load_on_cpu(self, batch: SlotBatch, row: int) -> None:
         """Into the slot, what the GPU could not decode: as a worker does it."""
@@ -121,19 +97,11 @@ class GpuTranslator:
             self._input_NHWC[batch.slot, row] = torch.from_numpy(np.array(frame_HWC, order="C"))
             batch.found["state"][row] = FRAME
 
-    def _translate_next(self) -> None:
-        """Queue the engine's work on the slot that is loaded next, and the way back. Waits for its load."""
-        in_hand = self._loading.popleft()
-        in_hand.loaded.result()
-        _, batch, slot, buffer = in_hand
-        rows, high_depth = batch.rows, set(batch.in_state(HIGH_DEPTH))
+    def start(self, batch: SlotBatch, slot: int) -> None:
+        """Queue the engine's work on the slot that was loaded last, and its way to that output slot."""
+        buffer, rows, high_depth = self._free.popleft(), batch.rows, set(batch.in_state(HIGH_DEPTH))
         frames_NHWC, translated_NHWC = self._frames[buffer], self._translated[buffer][: len(rows)]
-        if len(rows) < self._frames[buffer].shape[0]:
-            # A graph may be recorded for such a batch, and meanwhile nobody may wait for the device, as the loader does
-            # after a damaged file.
-            for other in self._loading:
-                other.loaded.exception()  # waits, and raises nothing
-        self._engine.wait_event(self._loaded[buffer])
+        self._engine.wait_stream(self._loads)
         with torch.cuda.stream(self._engine), self._clock("generate", len(rows), lane="engine stream"):
             first = 0
             for some in batches(rows, self._batch_size):
@@ -146,7 +114,7 @@ class GpuTranslator:
         with torch.cuda.stream(self._downloads):
             self._output_NHWC[slot, : len(rows)].copy_(translated_NHWC, non_blocking=True)
             self._downloaded[buffer].record()
-        self._running.append(in_hand)
+        self._running.append((batch, slot, buffer))
 
     def _with_high_depth(
         self, batch: SlotBatch, frames_NHWC: torch.Tensor, rows: list[int], high_depth: set[int]
@@ -165,16 +133,12 @@ class GpuTranslator:
         self._stages.parts(len(frames_NHWC), translate)
 
     def ready(self) -> bool:
-        """Whether `finish` returns at once; the engine gets what is loaded."""
-        while self._loading and self._loading[0].loaded.done():
-            self._translate_next()
-        return bool(self._running) and self._downloaded[self._running[0].buffer].query()
+        """Whether `finish` returns at once."""
+        return bool(self._running) and self._downloaded[self._running[0][2]].query()
 
     def finish(self) -> tuple[SlotBatch, int]:
         """The oldest batch, whose input slot is free again, and the output slot that it is in. Waits for it."""
-        while not self.ready() and self._loading:
-            self._translate_next()
-        _, batch, slot, buffer = self._running.popleft()
+        batch, slot, buffer = self._running.popleft()
         self._downloaded[buffer].synchronize()
         self._free.append(buffer)
         return batch, slot
@@ -186,8 +150,7 @@ class GpuTranslator:
             self._stages.loader.finish()
 
     def end(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Wait for the loader and for copies from and to the slots, whose memory goes next; for no GPU that failed."""
-        self._loader_thread.shutdown(cancel_futures=True)
+        """Wait for copies from and to the slots, whose memory goes next; not for a GPU that failed."""
         if error is None or failure(error) is None:
             torch.cuda.synchronize(self._device)
 

@@ -4,7 +4,7 @@
     engine          [  1  ][  2  ][  3  ][  4  ] ...                  this process
 
 With codec=nvjpeg on a GPU, workers only read JPEG files and judge their headers; nvJPEG decodes them, and CV-CUDA
-brings them to size, on a stream beside the engine's and called by a thread of its own.
+brings them to size, on a stream beside the engine's.
 
 An image is decoded into a row of an input slot, the engine turns an input slot into an output slot, and from there
 it is encoded. Slots are memory that all processes share, a fixed ring on either side of the engine: whoever is too
@@ -251,22 +251,24 @@ def _translate_all(
             submit(LOAD, slot, len(some))
         pool.hand_out()
         while startable():
-            translator.start(loading.popleft().batch, free_outputs.pop())
+            batch = loading.popleft().batch
+            translator.load(batch)
+            for row, failure in sorted(batch.failed.items()):
+                stages.fail(batch.pairs[row], *failure)
+            if batch.rows:
+                translator.start(batch, free_outputs.pop())
+            else:
+                free_inputs.append(batch.slot)
         if not (loading or translator or saving or not exhausted):
             return
         wait_s = None if not translator and (loading or saving) else 0
         if translator and (len(translator) == translator.depth or translator.ready() or pool.silent()):
             batch, slot = translator.finish()
             rows = batch.rows
-            for row, failure in sorted(batch.failed.items()):
-                stages.fail(batch.pairs[row], *failure)
             saved[slot, : len(rows)] = batch.found[rows]
             free_inputs.append(batch.slot)
-            if rows:
-                saving[slot] = len(rows)
-                submit(SAVE, slot, len(rows))
-            else:
-                free_outputs.append(slot)
+            saving[slot] = len(rows)
+            submit(SAVE, slot, len(rows))
             wait_s = 0  # to see a worker's death between two calls of the engine
         for task, note in pool.answers(wait_s=wait_s):
             stages.clock.merge(note.spans)

@@ -80,6 +80,9 @@ class CpuTranslator:
     def __len__(self) -> int:
         return len(self._done)
 
+    def load(self, batch: SlotBatch) -> None:
+        """Nothing: the slot is where the engine reads."""
+
     def start(self, batch: SlotBatch, slot: int) -> None:
         """Translate a slot into an output slot."""
         first = 0

@@ -24,7 +24,7 @@ from p2p.models.init import initialize
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.gpu_translator import GpuTranslator
-from p2p.pipelines.slots import SharedArray
+from p2p.pipelines.slots import HIGH_DEPTH, SharedArray
 from tests.conftest import picture
 from tests.pipelines.conftest import files, stages_for
 
@@ -208,33 +208,31 @@ def test_a_program_that_always_returns_the_same_memory(engine, pairs, tmp_path, 
     assert files(tmp_path / "fresh") == files(tmp_path / "same")
 
 
-def test_a_run_waits_for_nothing_but_the_oldest_batch(engine, pairs, tmp_path, monkeypatch):
-    """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits.
+@pytest.mark.parametrize("codec", [Pillow(), NvJpeg()], ids=["CPU decodes", "GPU decodes"])
+def test_starting_a_batch_waits_for_nothing(engine, pairs, tmp_path, monkeypatch, codec):
+    """torch raises wherever it would wait for the device, beyond the rare images of more than 8 bits."""
+    load, start, calls = GpuTranslator.load, GpuTranslator.start, []
 
-    Without a decoder on the GPU, which waits in a thread of its own.
-    """
-    translate_all, start, most = overlap._translate_all, GpuTranslator.start, []
+    def strict(method):
+        def run(self, batch, *slot):
+            torch.cuda.set_sync_debug_mode("default" if batch.in_state(HIGH_DEPTH) else "error")
+            try:
+                method(self, batch, *slot)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            calls.append(len(self))
 
-    def counted(self, *given):
-        start(self, *given)
-        most.append(len(self))
+        return run
 
-    def strict(*given, **options):
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            translate_all(*given, **options)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    monkeypatch.setattr(GpuTranslator, "start", counted)
-    monkeypatch.setattr(overlap, "_translate_all", strict)
-    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=Pillow())
-    usual = [pair for pair in pairs if pair.name not in ("30b", "30c")]
-    overlap.run(usual, stages, batch_size=4, workers=4, slots=4)
-    assert len(files(tmp_path / "out")) == 58 and 0 < max(most) <= GpuTranslator.depth
+    monkeypatch.setattr(GpuTranslator, "load", strict(load))
+    monkeypatch.setattr(GpuTranslator, "start", strict(start))
+    stages = stages_for(engine, tmp_path / "out", image_size=64, codec=codec)
+    overlap.run(pairs, stages, batch_size=4, workers=4)
+    assert len(calls) == 2 * 16
+    assert max(calls) <= GpuTranslator.depth
 
 
-def test_the_loader_waits_for_the_device_and_a_graph_is_recorded(engine, tmp_path, monkeypatch):
+def test_graphs_are_recorded_beside_files_that_the_gpu_cannot_decode(engine, tmp_path, monkeypatch):
     """Batches of many sizes, each with a graph of its own, and files that nvJPEG says it cannot decode."""
     (tmp_path / "in").mkdir()
     for index in range(96):

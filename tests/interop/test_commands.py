@@ -69,7 +69,7 @@ def test_a_reference_model_is_exported_and_translates_without_a_run(run, tmp_pat
         picture(32, 32, seed=index).save(tmp_path / f"photos/{index}.png")
     out = run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "direction=BtoA", "device=cpu")
     assert f"{path}: unet_32, width 4, norm batch, 3 to 3 channels" in out
-    assert "norm_stats=instance" in out and "over 3 validation images" in out and "input=your/images" in out
+    assert "norm_stats=instance" in out and "over 3 images" in out and "input=your/images" in out
     manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
     assert (manifest["input_shape"], manifest["direction"]) == ([3, 32, 32], "BtoA")
 
@@ -88,7 +88,7 @@ def test_a_reference_model_is_exported_and_translates_without_a_run(run, tmp_pat
 def test_image_size_and_data_of_a_reference_model(run, tmp_path):
     path = save(tmp_path, generator=theirs.resnet(blocks=1, into=1))
     out = run("export", f"ckpt_path={path}", "image_size=20", "images=2", "device=cpu")
-    assert "resnet_1blocks, width 4, norm batch, 1 to 3 channels" in out and "over 2 validation images" in out
+    assert "resnet_1blocks, width 4, norm batch, 1 to 3 channels" in out and "over 2 images" in out
     manifest = json.loads((tmp_path / "run/export/manifest.json").read_text())
     assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 20, 20], [3, 20, 20])
     assert "image_size=30 is none, use 28" in run("export", f"ckpt_path={path}", "image_size=30")

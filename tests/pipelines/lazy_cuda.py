@@ -4,8 +4,6 @@ A stream is a queue, of which somebody's wait does as much as it needs and, by c
 stream is current is queued there, for the addresses that it was given, as on a GPU: it keeps no memory alive. The
 default stream does all at once, and so does what makes a view. Memory is the stream's again when the last tensor in it
 is gone, and the next one of that stream gets it. Host memory is alive as long as what is queued for it, unlike CUDA's.
-
-A thread, too, does nothing before somebody waits for it, or, by chance, asks whether it is done.
 """
 
 import ctypes
@@ -13,7 +11,6 @@ import random
 import weakref
 from collections import defaultdict, deque
 from contextlib import contextmanager
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,42 +148,3 @@ class Event:
     def elapsed_time(self, other):
         assert self.mark.passed and other.mark.passed
         return 1.0
-
-
-class Thread:
-    """In place of a ThreadPoolExecutor(1)."""
-
-    def __init__(self, gpu, count, **options):
-        assert count == 1
-        self.gpu, self.queue = gpu, deque()
-
-    def submit(self, work, *args):
-        self.queue.append(Future(self, partial(work, *args)))
-        return self.queue[-1]
-
-    def shutdown(self, *, cancel_futures):
-        assert cancel_futures
-
-
-class Future:
-    def __init__(self, thread, work):
-        self.thread, self.work, self.error = thread, work, None
-
-    def done(self):
-        if self.thread.queue and self.thread.gpu.random.random() < 0.5:
-            self.thread.queue[0].exception()
-        return self not in self.thread.queue
-
-    def exception(self):
-        while self in self.thread.queue:
-            first = self.thread.queue.popleft()
-            with self.thread.gpu.on(self.thread.gpu.default):
-                try:
-                    first.work()
-                except Exception as error:
-                    first.error = error
-        return self.error
-
-    def result(self):
-        if error := self.exception():
-            raise error

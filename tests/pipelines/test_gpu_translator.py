@@ -1,10 +1,6 @@
 """The GPU's half of the pipeline with stand-ins for CUDA and nvJPEG: no image takes another's place."""
 
 import ctypes
-import os
-import signal
-import threading
-import time
 from collections import defaultdict
 from contextlib import nullcontext
 from functools import partial
@@ -159,31 +155,3 @@ def test_both_pipelines_have_the_same_files_decoded_by_the_gpu(engine, pairs, tm
     assert failures == plain.failures and written.keys() == by_cpu.keys()
     assert sum(written[name] != by_cpu[name] for name in written) >= 5  # what the decoder did not miss
     assert written["large.png"] == by_cpu["large.png"]
-
-
-@pytest.mark.usefixtures("cuda")
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_ends_a_run_ends_the_loaders_thread(engine, pairs, tmp_path, monkeypatch, error):
-    """What it raises is raised here; what it is at when Ctrl-C comes is waited for."""
-    folder, begun, ended = pairs[0].input.path.parent, threading.Event(), threading.Event()
-    for index in range(20):
-        picture(32, 32, seed=index).save(folder / f"{index:02d}j.jpg")
-    decode, calls = ByPillow.decode, []
-
-    def broken(self, files, *, stream):
-        calls.append(threading.current_thread().name)
-        if len(calls) == 4:
-            if error is RuntimeError:
-                raise RuntimeError("a bug")
-            begun.set()
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
-            ended.set()
-        return decode(self, files, stream=stream)
-
-    monkeypatch.setattr(ByPillow, "decode", broken)
-    stages = stages_for(engine, tmp_path / "out", codec=NvJpeg())
-    with pytest.raises(error, match="a bug" if error is RuntimeError else None):
-        overlap.run(find_inputs(str(folder / "*j.jpg")), stages, batch_size=4, workers=2)
-    assert set(calls) == {"loader_0"} and ended.is_set() == begun.is_set() == (error is KeyboardInterrupt)
-    assert not any(thread.name == "loader_0" for thread in threading.enumerate())

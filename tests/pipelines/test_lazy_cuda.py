@@ -16,7 +16,7 @@ from p2p.codecs.fast import Fast
 from p2p.codecs.nvjpeg import NvJpeg
 from p2p.data.pairs import Pair, Source
 from p2p.data.transforms import cvcuda
-from p2p.pipelines import gpu_translator, overlap, sequential
+from p2p.pipelines import overlap, sequential
 from p2p.pipelines.messages import LOAD, Note, Setup
 from p2p.pipelines.slots import SharedArray
 from p2p.pipelines.worker import Worker
@@ -25,7 +25,7 @@ from tests.codecs import test_nvjpeg
 from tests.conftest import picture
 from tests.pipelines import test_gpu_translator
 from tests.pipelines.conftest import Negative, files, stages_for
-from tests.pipelines.lazy_cuda import Event, Gpu, Stream, Thread
+from tests.pipelines.lazy_cuda import Event, Gpu, Stream
 
 
 class Library(test_nvjpeg.Library):
@@ -131,12 +131,11 @@ def images(tmp_path_factory):
 def test_whatever_the_gpu_does_first_the_files_are_the_same(batch_size, images, tmp_path, monkeypatch):
     """In groups, with gaps, halves, sizes and failures, and slots that are used again.
 
-    It failed with each of these changes. GpuTranslator: either wait of the engine and the download left out, or the
-    event's synchronize; either event recorded before the copy or on another stream; frames copied on another stream
-    than the loader's; one buffer of frames, or of what was translated, for two batches; a buffer or a slot that is free
-    from `start` on. GpuLoader: its work on another stream than the decoder's; no wait after the warm-up. NvJpegDecoder:
-    no wait for the stream, or only before the state is made anew. It does not tell whether a failure is waited for, nor
-    what `end` does.
+    It failed with each of these changes. GpuTranslator: either wait_stream left out, or the event's synchronize; the
+    event recorded before the copy or on another stream; frames copied on another stream than the loader's; one buffer
+    of frames, or of what was translated, for two batches; a buffer or a slot that is free from `start` on. GpuLoader:
+    its work on another stream than the decoder's; no wait after the warm-up. NvJpegDecoder: no wait for the stream, or
+    only before the state is made anew. It does not tell whether a failure is waited for, nor what `end` does.
     """
     expected = stages_for(Engine(torch.device("cpu")), tmp_path / "expected", codec=Fast(), image_size=16)
     usual, odd = images
@@ -168,7 +167,6 @@ def put_in_place(gpu, patch):
     """Of CUDA, nvJPEG, CV-CUDA and processes."""
     for name, what in {"Stream": partial(Stream, gpu), "Event": partial(Event, gpu), "stream": gpu.on}.items():
         patch.setattr(torch.cuda, name, what)
-    patch.setattr(gpu_translator, "ThreadPoolExecutor", partial(Thread, gpu))
     patch.setattr(torch.cuda, "device", lambda device: nullcontext())
     patch.setattr(torch.cuda, "current_stream", lambda device=None: gpu.current)
     patch.setattr(torch.cuda, "synchronize", gpu.synchronize)

@@ -99,7 +99,8 @@ class Samples(Callback):
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_image(logger.run_id, sheet, artifact_file=f"samples/epoch_{epoch:04d}.png")
             elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.file_writer.add_summary(summary(sheet), step)
+                # As add_image does it: it opens another file where a training that was stopped has closed the first.
+                logger.experiment._get_file_writer().add_summary(summary(sheet), step)
 
     def _remove_others(self, epoch: int) -> None:
         """Those that an earlier run left here; of a run that goes on here, those of epochs that are trained again."""
