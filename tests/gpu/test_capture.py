@@ -115,7 +115,8 @@ def test_twenty_steps_equal_the_eager_ones_in_fp32(game, dropout):
     assert not any(eager[1].replayed)
     assert len(captured[1].losses[0]) == (1 if game is None else 3)
     assert captured[0].global_step == 20
-    assert_equal_training(captured, eager)
+    # Gradients of gradients make more of rounding: 1e-5 and 5e-5 were seen.
+    assert_equal_training(captured, eager, 2e-4 if game is WassersteinGP else 1e-5)
     start = fit(data[:1], capture=False, **options)[0].lightning_module.generator.down[0][1].weight
     assert (captured[0].lightning_module.generator.down[0][1].weight - start).abs().max() > 1e-3
 

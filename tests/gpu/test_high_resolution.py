@@ -56,6 +56,7 @@ def fit(data, *, capture, checkpointing=False, callbacks=(), epochs=1, precision
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        benchmark=False,
         log_every_n_steps=1,
     )
     trainer.fit(model, DataLoader(data, batch_size=None))
@@ -123,5 +124,5 @@ def test_backends_compute_it(backend, tmp_path):
 def test_the_kernels_refuse_it_in_one_sentence(tmp_path):
     if reason := triton.unavailable():
         pytest.skip(reason)
-    with pytest.raises(ValueError, match=r"^backend=triton cannot be used, because its kernels compute U-Nets alone"):
+    with pytest.raises(ValueError, match=r"^backend=triton cannot be used, because its kernels compute only U-Nets"):
         triton.export(generator(), torch.zeros(1, 3, 64, 64), tmp_path)

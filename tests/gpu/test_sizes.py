@@ -48,6 +48,8 @@ def view(norm_stats):
 def test_a_program_of_any_size_is_the_network(backend, norm_stats, tmp_path):
     if reason := backend.unavailable():
         pytest.skip(reason)
+    if backend is onnx and "CUDAExecutionProvider" not in pytest.importorskip("onnxruntime").get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA")
     network = rewrite.fold_batch_norm(view(norm_stats))
     program = backend.export(network, torch.rand(2, 3, 128, 128) * 2 - 1, tmp_path, max_batch=4, sizes=SIZES)
     run = backend.load(program, tmp_path, device=CUDA)
