@@ -61,8 +61,20 @@ def images():
     return torch.rand(5, 3, 16, 32) * 2 - 1
 
 
-@pytest.mark.parametrize(("min_batch", "max_batch"), [(3, 3), (1, 4)], ids=["static", "dynamic"])
-@pytest.mark.parametrize("backend", RUNNABLE, ids=by_name)
+SIZES = {"static": (3, 3), "dynamic": (1, 4)}
+CASES = [  # Inductor compiles for a quarter of a minute
+    pytest.param(
+        backend,
+        *sizes,
+        id=f"{by_name(backend)}-{name}",
+        marks=[pytest.mark.soak] * (backend is aot_inductor and name == "dynamic"),
+    )
+    for backend in RUNNABLE
+    for name, sizes in SIZES.items()
+]
+
+
+@pytest.mark.parametrize(("backend", "min_batch", "max_batch"), CASES)
 def test_a_program_is_the_module(backend, min_batch, max_batch, generator, images, tmp_path, capfd):
     expected, before = generator(images).detach(), copy.deepcopy(generator.state_dict())
     folder = tmp_path / "export"
