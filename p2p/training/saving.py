@@ -172,6 +172,12 @@ def check_savers(callbacks: dict[str, Callback], run_dir: Path) -> None:
     savers = {name: each for name, each in callbacks.items() if isinstance(each, ModelCheckpoint)}
     if not savers:
         raise ValueError("no callback saves checkpoints, and the training would be lost: leave callbacks.last in")
+    for name, saver in savers.items():
+        if saver.save_last:  # Lightning links or copies a file that may not be written yet
+            raise ValueError(
+                f"callbacks.{name}.save_last={saver.save_last} is not supported: leave it out, because callbacks.last"
+                " saves the last epoch"
+            )
     for name in ("last", "best"):
         expected = run_dir / "checkpoints" / f"{name}.ckpt"
         if name not in savers:

@@ -123,6 +123,12 @@ def test_a_training_that_would_save_nothing_is_refused(tmp_path, pair_folder):
         train.main(compose_command("train", options, tmp_path / "run"))
 
 
+def test_a_last_checkpoint_by_lightning_is_refused(tmp_path, pair_folder):
+    options = [*QUICK, f"data.root={pair_folder}", "+callbacks.best.save_last=link"]
+    with pytest.raises(ValueError, match=r"^callbacks\.best\.save_last=link is not supported: leave it out"):
+        train.main(compose_command("train", options, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("setting", ["last.filename=null", "best.filename=other", "last.dirpath=elsewhere"])
 def test_the_last_and_the_best_are_saved_where_the_commands_look_for_them(setting, tmp_path, pair_folder):
     options = [*QUICK, f"data.root={pair_folder}", f"callbacks.{setting}"]
