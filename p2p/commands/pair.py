@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,20 @@ from p2p.system import atomic
 from p2p.system.signals import work
 
 
-def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
+def edges(
+    photos: Path,
+    out: Path,
+    *,
+    codec: Pillow,
+    val: float | None = None,
+    sigma: float = 1.5,
+    low: float = 0.02,
+    high: float = 0.05,
+) -> int:
     """Write (line drawing | photo) for every photo below a folder, under its own relative path; returns how many.
+
+    Args:
+        val: see `divided`.
 
     Raises:
         ValueError: no such folder; or, when the others are written, up to five of the images that cannot be read or
@@ -41,11 +55,14 @@ def edges(photos: Path, out: Path, *, codec: Pillow, sigma: float = 1.5, low: fl
     pairs = find_inputs(str(photos), layout="inputs", skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} photos in {photos}{summary(skipped)}")
-    return _write(pairs, draw, out, codec)
+    return _write(divided(pairs, val), draw, out, codec)
 
 
-def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
+def combine(a: Path, b: Path, out: Path, *, codec: Pillow, val: float | None = None) -> int:
     """Write (A | B) for every two images of equal relative path and stem; returns how many.
+
+    Args:
+        val: see `divided`.
 
     Raises:
         ValueError: no such folder, or an image without partner; or, when the others are written, up to five of those
@@ -65,7 +82,52 @@ def combine(a: Path, b: Path, out: Path, *, codec: Pillow) -> int:
     pairs = match(a, b, skipped=skipped)
     if skipped:
         print(f"{len(pairs):,} pairs in {a} and {b}{summary(skipped)}")
-    return _write(pairs, both, out, codec)
+    return _write(divided(pairs, val), both, out, codec)
+
+
+def split(folder: Path, out: Path, *, val: float) -> int:
+    """Copy the images of a folder, byte by byte, into train/ and val/; returns how many.
+
+    Args:
+        val: see `divided`.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give one that holds A|B images")
+    check_outside(out, folder)
+    images = find_inputs(str(folder), layout="inputs")
+    for image in tqdm(divided(images, val), unit="image", disable=None):
+        path = out / f"{image.name}{image.input.path.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, image.input.path.read_bytes(), durable=False)
+    return len(images)
+
+
+def divided(pairs: list[Pair], val: float | None) -> list[Pair]:
+    """The pairs under names in train/ and val/. The names decide which are which, so it is the same every time.
+
+    Args:
+        val: share that goes to val/, in (0, 1), at least one pair; None leaves names as they are.
+
+    Raises:
+        ValueError: the share is out of range, the pairs are in train/ or val/ already, or there is only one.
+    """
+    if val is None:
+        return pairs
+    if not 0 < val < 1:
+        raise ValueError(f"--val={val:g} is out of range: use a share between 0 and 1, such as 0.15")
+    if any(pair.name.partition("/")[0].lower() in ("train", "val") for pair in pairs):
+        raise ValueError("the images are in train/ or val/ already: leave --val out")
+    if len(pairs) < 2:
+        raise ValueError("one pair cannot be divided into train/ and val/: add more, or leave --val out")
+    shuffled = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    count = min(max(1, round(val * len(pairs))), len(pairs) - 1)
+    return [
+        replace(pair, name=f"{'val' if number < count else 'train'}/{pair.name}")
+        for number, pair in enumerate(shuffled)
+    ]
 
 
 def _check_depth(pair: Pair, *frames: np.ndarray) -> None:
@@ -100,7 +162,7 @@ def main(arguments: list[str]) -> None:
     """The command line, without the name of the command."""
     parser = argparse.ArgumentParser(
         prog="p2p pair",
-        description="Make A|B images to train on. The outputs keep the folders of the inputs, such as train/ and val/.",
+        description="Make A|B images to train on. Outputs keep the folders of the inputs, unless --val makes train/ and val/.",
         epilog=f"Then: {command_line('train')} data=folder data.root=OUT data.layout=side_by_side",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -117,8 +179,17 @@ def main(arguments: list[str]) -> None:
         joining.add_argument(
             side.lower(), type=Path, metavar=side, help="a folder of images; folders inside are searched, too"
         )
-    for command in (drawing, joining):
+    what = "Copy A|B images into OUT/train and OUT/val. Their names decide which go where: it is the same every time."
+    dividing = commands.add_parser("split", help="train/ and val/, from one folder of A|B images", description=what)
+    dividing.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="the folder of the images; folders inside are searched, too"
+    )
+    for command, default in ((drawing, None), (joining, None), (dividing, 0.15)):
         command.add_argument("out", type=Path, metavar="OUT", help="the folder to write the pairs to")
+        meaning = "share of the pairs to put into val/, such as 0.15; the others go to train/"
+        standard = "default: %(default)s" if default else "default: folders stay as they are"
+        command.add_argument("--val", type=float, default=default, metavar="X", help=f"{meaning} ({standard})")
+    for command in (drawing, joining):
         command.add_argument(
             "--format", choices=("png", "jpg", "webp"), default="png", help="file format of the pairs (%(default)s)"
         )
@@ -134,15 +205,19 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     with one_sentence("pair", full=wants_trace()):
         work()
-        codec = Pillow(format=args.format, quality=args.quality)
-        if args.command == "edges":
-            count = edges(args.photos, args.out, codec=codec, sigma=args.sigma, low=args.low, high=args.high)
+        if args.command == "split":
+            count = split(args.folder, args.out, val=args.val)
         else:
-            count = combine(args.a, args.b, args.out, codec=codec)
+            codec = Pillow(format=args.format, quality=args.quality)
+            if args.command == "edges":
+                slopes = {"sigma": args.sigma, "low": args.low, "high": args.high}
+                count = edges(args.photos, args.out, codec=codec, val=args.val, **slopes)
+            else:
+                count = combine(args.a, args.b, args.out, codec=codec, val=args.val)
     print(f"{count} pairs written to {args.out}")
     if (args.out / "train").is_dir() and (args.out / "val").is_dir():
         # Photos of several shapes make pairs of several shapes, which are refused unless their layout is told.
         settings = {"data": "folder", "data.root": str(args.out), "data.layout": "side_by_side"}
         print(f"next: {command_line('train', **settings)}")
     else:
-        print(f"next: put them into {args.out}/train and {args.out}/val")
+        print(f"next: put them into {args.out}/train and {args.out}/val, as --val=0.15 does")

@@ -43,6 +43,31 @@ def test_combine_joins_by_name(tmp_path):
     assert np.abs(made[:, :7] - (255, 0, 0)).mean() < 10 and np.abs(made[:, 9:] - (0, 0, 255)).mean() < 10
 
 
+@pytest.mark.parametrize("command", ["edges", "combine", "split"])
+def test_a_share_goes_to_val(command, tmp_path, capsys):
+    for side in "xy":
+        for number in range(20):
+            path = tmp_path / side / f"{number % 3}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(24, 12, seed=number).save(path)
+    inputs = [tmp_path / "x", tmp_path / "y"][: 1 + (command == "combine")]
+    for out in ("out", "again"):
+        main([command, *map(str, inputs), str(tmp_path / out), "--val", "0.15"])
+    said = capsys.readouterr().out
+    assert "20 pairs written" in said and "data.layout=side_by_side" in said
+    found = {part: {pair.name for pair in find_pairs(tmp_path / "out" / part)} for part in ("train", "val")}
+    assert len(found["val"]) == 3 and len(found["train"]) == 17
+    assert found["train"] | found["val"] == {f"{number % 3}/{number}" for number in range(20)}
+    assert found["val"] == {pair.name for pair in find_pairs(tmp_path / "again/val")}
+    if command == "split":
+        for path in (tmp_path / "x").rglob("*.png"):
+            name = path.relative_to(tmp_path / "x")
+            (copy,) = [tmp_path / "out" / part / name for part in found if (tmp_path / "out" / part / name).exists()]
+            assert copy.read_bytes() == path.read_bytes()
+    assert "in train/ or val/ already" in fails(capsys, "split", tmp_path / "out", tmp_path / "twice")
+    assert fails(capsys, "split", tmp_path / "x", tmp_path / "z", "--val", "1").startswith("error: --val=1 is out of")
+
+
 def test_mistakes(tmp_path, capsys):
     assert "there is no folder" in fails(capsys, "edges", tmp_path / "nowhere", tmp_path / "out")
     for side in "xy":
@@ -85,6 +110,7 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(tmp_path, capsys, com
         ([], ["COMMAND", "line drawing | photo", "p2p train data=folder data.root=OUT data.layout=side_by_side"]),
         (["edges"], ["PHOTOS OUT", "Canny's edge detector", "--sigma X", "(1.5)", "1 to 100", "(png)"]),
         (["combine"], ["A B OUT", "equal size and equal path", "(95)"]),
+        (["split"], ["FOLDER OUT", "--val X", "(default: 0.15)"]),
     ],
 )
 def test_help(command, words, capsys, monkeypatch):
