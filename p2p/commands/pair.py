@@ -162,7 +162,7 @@ def main(arguments: list[str]) -> None:
     """The command line, without the name of the command."""
     parser = argparse.ArgumentParser(
         prog="p2p pair",
-        description="Make A|B images to train on. Outputs keep the folders of the inputs, unless --val makes train/ and val/.",
+        description="Make A|B images to train on. They keep the folders of the inputs, unless --val makes others.",
         epilog=f"Then: {command_line('train')} data=folder data.root=OUT data.layout=side_by_side",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
