@@ -15,6 +15,7 @@ def linear(
     decay_fraction: float = 0.5,
     constant_epochs: int | None = None,
     decay_epochs: int | None = None,
+    ahead: int = 0,
 ) -> LambdaLR:
     """Constant, then in a straight line towards zero; stepped at the end of each epoch.
 
@@ -25,6 +26,7 @@ def linear(
         epochs: length of the whole training, n + d.
         decay_fraction: share of it that decays, d / (n + d), 0 to 1.
         constant_epochs, decay_epochs: n and d themselves, in place of the share. One of them is enough.
+        ahead: epochs that the schedule is ahead by: 1 is the reference since July 2020, which steps before an epoch.
 
     Raises:
         ValueError: the fraction is no fraction, or n and d do not add up to `epochs`.
@@ -40,7 +42,8 @@ def linear(
             f"scheduler.constant_epochs={constant_epochs} and scheduler.decay_epochs={decay_epochs} do not divide "
             f"epochs={epochs}: make epochs their sum, or leave one of them out"
         )
-    return LambdaLR(optimizer, lambda epoch: 1.0 - max(0, epoch - constant_epochs + 1) / (decay_epochs + 1))
+    first = constant_epochs - ahead - 1  # of the decay
+    return LambdaLR(optimizer, lambda epoch: 1.0 - max(0, epoch - first) / (decay_epochs + 1))
 
 
 def cosine(optimizer: Optimizer, *, epochs: int) -> LambdaLR:

@@ -29,6 +29,17 @@ def test_the_papers_schedule():
     assert factors[199] == pytest.approx(1 - 100 / 101, abs=1e-15)
 
 
+def test_the_schedule_of_the_reference_since_july_2020():
+    """It steps before each epoch: written out as its train.py does it, with epoch_count 1 and its counter."""
+    cfg = compose_command("train", ["scheduler=linear_2020", "epochs=200"])
+    made, counter, expected = instantiate(cfg.scheduler), 0, []
+    for _ in range(200):
+        counter += 1  # update_learning_rate() at the start of the epoch
+        expected.append(1.0 - max(0, counter + 1 - 100) / float(100 + 1))
+    assert rates(200, lambda optimizer, epochs: made(optimizer)) == expected
+    assert expected[99] < 1 == rates(200)[99]
+
+
 def test_fractions():
     assert rates(4, decay_fraction=0.0) == [1, 1, 1, 1]
     assert rates(3, decay_fraction=1.0) == [0.75, 0.5, 0.25]
