@@ -32,10 +32,9 @@ def test_the_papers_schedule():
 def test_the_schedule_of_the_reference_since_july_2020():
     """It steps before each epoch: written out as its train.py does it, with epoch_count 1 and its counter."""
     cfg = compose_command("train", ["scheduler=linear_2020", "epochs=200"])
-    made, counter, expected = instantiate(cfg.scheduler), 0, []
-    for _ in range(200):
-        counter += 1  # update_learning_rate() at the start of the epoch
-        expected.append(1.0 - max(0, counter + 1 - 100) / float(100 + 1))
+    made = instantiate(cfg.scheduler)
+    # Its counter is 1 in the first epoch, after update_learning_rate() at the start.
+    expected = [1.0 - max(0, counter + 1 - 100) / float(100 + 1) for counter in range(1, 201)]
     assert rates(200, lambda optimizer, epochs: made(optimizer)) == expected
     assert expected[99] < 1 == rates(200)[99]
 
