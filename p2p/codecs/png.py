@@ -45,8 +45,10 @@ def encode_png(frame_HWC: np.ndarray, *, level: Literal[0, 1] = 1) -> bytes:
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether a file is a PNG of 16 bits in more than one channel."""
-    return data.startswith(PNG) and data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\4", b"\6")
+    """Whether a file is a PNG of 16 bits in more than one channel, with its whole header."""
+    if not data.startswith(PNG) or len(data) < 16 + HEADER.size:
+        return False
+    return data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\4", b"\6")
 
 
 def header(data: bytes) -> tuple[int, ...]:
@@ -72,7 +74,7 @@ def decode_deep(data: bytes) -> np.ndarray:
         if stored[:, 0].max() > PAETH:
             raise ValueError
         return _unfiltered(stored[:, 1:].reshape(height, width, pixel), stored[:, 0]).view(">u2").astype(np.uint16)
-    except (ValueError, struct.error, zlib.error):
+    except (ValueError, IndexError, struct.error, zlib.error):
         raise ValueError("it is damaged: its pixels are not whole") from None
 
 

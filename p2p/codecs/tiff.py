@@ -25,6 +25,7 @@ PARTS = ((STRIPS, STRIP_BYTES), (TILES, TILE_BYTES))
 ELSEWHERE = {330, 34665, 34853, 40965}  # places of other directories, which a page by itself does not have
 NOT_A_PAGE = 1 | 4  # of KIND: a smaller copy of another page, or a mask of one
 MOST_PAGES = 1 << 20
+DAMAGE = (struct.error, KeyError, IndexError, OverflowError)  # what reading a damaged directory raises
 
 
 class Entry(NamedTuple):
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """What a file says of one page. Whoever reads it has to expect struct.error and KeyError of a damaged file."""
+    """What a file says of one page. Whoever reads it has to expect DAMAGE."""
 
     data: bytes | mmap.mmap
     order: str
@@ -71,7 +72,7 @@ def pages(path: Path) -> list[int]:
             for at, directory in directories(data):
                 if not directory.number(KIND, 0) & NOT_A_PAGE:
                     found.append(at)
-    except (OSError, ValueError, struct.error, KeyError):  # whoever decodes it says what is wrong
+    except (OSError, ValueError, *DAMAGE):  # whoever decodes it says what is wrong
         pass
     return found
 
@@ -86,7 +87,7 @@ def page(path: Path, at: int) -> bytes:
     with mapped(path) as data:
         try:
             return _alone(_directory(data, *_header(data), at))
-        except (struct.error, KeyError) as error:
+        except DAMAGE as error:
             raise ValueError(f"its page at byte {at} is damaged") from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from p2p.codecs.tiff import (
     BITS,
     COMPRESSION,
+    DAMAGE,
     EXTRA,
     FORMAT,
     HEIGHT,
@@ -54,7 +55,7 @@ def decode(data: bytes) -> tuple[np.ndarray, bool] | None:
     try:
         _, directory = next(directories(data))
         return _numbers(directory)
-    except (struct.error, KeyError, IndexError, StopIteration, zlib.error) as error:
+    except (*DAMAGE, StopIteration, zlib.error) as error:
         raise ValueError("it is damaged: its TIFF directory or its pixels are not whole") from error
 
 

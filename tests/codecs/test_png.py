@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from p2p.codecs import png
+from p2p.codecs.values import read_values
 
 RNG = np.random.default_rng(0)
 
@@ -70,3 +71,6 @@ def test_damage_is_said():
     for broken in (bytes(data), bytes(data[:60])):
         with pytest.raises(ValueError, match=r"^it is damaged: its pixels are not whole$"):
             png.decode_deep(broken)
+    for length in range(60):
+        with pytest.raises(ValueError, match="it is "):
+            read_values(bytes(data[:length]), channels=3)

@@ -95,3 +95,14 @@ def test_numbers_of_every_kind_are_read(order, kind):
     assert found.dtype == np.dtype(kind)
     with pytest.raises(ValueError, match="it is damaged"):
         read_values(data[:-20], channels=4)
+
+
+def test_a_directory_beyond_all_bytes_is_damage(tmp_path):
+    """A place of BigTIFF has 64 bits, more than any memory."""
+    data = struct.pack("<2sHHHQ", b"II", 43, 8, 0, (1 << 64) - 1)
+    with pytest.raises(ValueError, match="it is damaged: its TIFF directory"):
+        read_values(data, channels=3)
+    (tmp_path / "x.tif").write_bytes(data)
+    assert tiff.pages(tmp_path / "x.tif") == []
+    with pytest.raises(ValueError, match="is damaged"):
+        tiff.page(tmp_path / "x.tif", (1 << 64) - 1)
