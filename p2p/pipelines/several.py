@@ -226,6 +226,8 @@ class Work:
     def _lose(self, device: Device, reason: str) -> None:
         self._devices.remove(device)
         left = self._queue.give_back(device.grants, slot_size=device.slot_size or 1, marks=self._marks)
+        if self._marks.all():  # it had only to end
+            return
         if self._devices:
             print(f"{device.name} is lost ({reason}): the others go on, also with its last {left} images")
             return

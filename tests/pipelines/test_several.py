@@ -171,6 +171,15 @@ def test_what_is_missing_is_named_when_all_are_lost(work):
     assert ": 85 of 101 images are missing, 0" in str(e.value) and "skip_existing=true" in str(e.value)
 
 
+def test_a_device_that_is_lost_when_all_is_done_loses_nothing(work, capsys):
+    def dies_at_the_end(share, connection):
+        for group in share.groups(np.arange(len(PAIRS)), 4):
+            share.done(group)
+
+    done = work(dies_at_the_end)
+    assert done.marks.all() and done.measured == {} and capsys.readouterr().out == ""
+
+
 def test_what_concerns_all_ends_the_run(work, capsys):
     def fills_the_disk(share, connection):
         connection.send(Said("codec: fast"))
