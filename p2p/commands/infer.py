@@ -94,7 +94,7 @@ def check_tile_stats(tile_stats: str, manifest: Manifest) -> None:
     if tile_stats == "image" and manifest.program.backend not in TELLS_NORMS:
         raise ValueError(
             f"tile_stats=image needs a program of which PyTorch runs each layer, and backend={manifest.program.backend}"
-            " has its own: export again with backend=exported_program, or with norm_stats=running"
+            " has its own: export again with backend=exported_program, or use tile_stats=tile"
         )
 
 

@@ -26,6 +26,11 @@ class ImageStats(TorchFunctionMode):
         self._counts: list[int] = []  # of tiles
         self._call, self._used = 0, False
 
+    @property
+    def found(self) -> bool:
+        """Whether there was such a norm."""
+        return bool(self._sums)
+
     def use(self) -> None:
         """From now on norms go by what was noted."""
         self._used = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from p2p.deploy.sizes import Size
 from p2p.pipelines.any_size import any_size, stacked
 from p2p.pipelines.files import Failure, files_for
 from p2p.pipelines.gpu_loader import GpuLoader
+from p2p.pipelines.image_stats import ImageStats
 from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.parts import Parts
 from p2p.profiling.clock import Clock
@@ -133,7 +135,7 @@ class Stages(Outcome):
         On a GPU for every size of batch, each of which may need a CUDA graph, say; on a CPU one image will do.
 
         Raises:
-            ValueError: there is no memory for such batches.
+            ValueError: there is no memory for such batches, or tile_stats=image finds no instance norm.
         """
         self.files.output.mkdir(parents=True, exist_ok=True)
         shapes = self.engine.manifest.input_shape, self.engine.manifest.output_shape
@@ -145,9 +147,11 @@ class Stages(Outcome):
         torch.backends.cudnn.deterministic = True
         every = self.engine.device.type == "cuda" and self.any_size is None
         sizes = (batch_size, images % batch_size) if every else (1,)
-        with self.clock("warmup"):
+        with self.clock("warmup"), ImageStats() if self._once else nullcontext() as stats:
             for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
+        if stats is not None and not stats.found:
+            raise ValueError("tile_stats=image is of instance norms, and the program has none: use tile_stats=tile")
 
     def _warm_up(self, part: slice) -> None:
         channels, height, width = self.engine.manifest.input_shape

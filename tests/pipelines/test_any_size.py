@@ -317,3 +317,10 @@ def test_instance_norms_go_by_the_whole_image_if_told_so(tmp_path):
             batch_size=3,
         )
         assert (decode((tmp_path / name / "b.png").read_bytes()) == output).all()
+
+
+def test_statistics_of_the_image_need_a_norm_that_takes_them(made, tmp_path):
+    stages = stages_for(made(4)[1], tmp_path, size="tile", tile_stats="image")
+    with pytest.raises(ValueError, match=r"^tile_stats=image is of instance norms, and the program has none: use tile"):
+        stages.warmup(1, images=1)
+    stages_for(made(32)[1], tmp_path, size="tile", tile_stats="image").warmup(1, images=1)
