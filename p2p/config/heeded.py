@@ -55,6 +55,11 @@ USES = {
             "data.labels and data.edges say how many channels inputs have",
         ),
         Use(
+            r"data\.range",
+            lambda cfg: cfg.data.get("labels") is None or cfg.data.get("target_range") is None,
+            "inputs are labels, and data.target_range is that of targets",
+        ),
+        Use(
             r"data\.percentiles",
             lambda cfg: "percentile" in (cfg.data.get("range"), cfg.data.get("target_range")),
             "it is of data.range=percentile alone",

@@ -41,6 +41,10 @@ IGNORED = {
     ("train", "adversarial=[vanilla,none]"): "adversarial=[vanilla,none] chooses 2 options, of which only one would",
     ("infer", "pipeline=[auto,overlap]"): "pipeline=[auto,overlap] chooses 2 options, of which only one would count:",
     ("infer", "pipeline.workers=1000"): "pipeline.workers=1000 is out of range: use 0 to ",
+    (
+        "train",
+        "data.labels=3 data.range=[0,9] data.target_range=[0,4095]",
+    ): "data.range=[0,9] would be ignored, because inputs are labels",
     ("infer", "pipeline.slots=0"): "pipeline.slots=0 is out of range: use 1 or more",
 }
 
@@ -65,6 +69,7 @@ def test_what_would_be_ignored_is_refused(command, typed):
             "train",
             "callbacks=[ema,early_stopping] logger=[csv,tensorboard] metrics=[l1,psnr]",
         ),
+        ("train", "data.labels=3 data.range=[0,4095]"),  # which is of targets
         ("infer", "codec.format=jpg codec.quality=90"),
         ("infer", "codec.format=webp codec.quality=90 +pipeline=overlap pipeline.workers=0"),
     ],
