@@ -69,9 +69,8 @@ class Live(Callback):
     def _write(self, trainer: Trainer, status: str) -> None:
         if self._facts and trainer.is_global_zero:
             data = self._facts | {"status": status, "updated": time.time(), "history": list(self._history)}
-            writer_of(trainer).due.append(
-                partial(self._publish, data)
-            )  # not submit: what failed before is said elsewhere
+            # Not by submit: what failed before is said elsewhere.
+            writer_of(trainer).due.append(partial(self._publish, data))
 
     def _publish(self, data: dict[str, Any]) -> None:
         """In the writer's thread, behind the sample picture."""
