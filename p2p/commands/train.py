@@ -15,7 +15,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from p2p.commands.results import Trained
 from p2p.commands.run import settle_norm_stats
@@ -116,16 +116,17 @@ def settle_range(cfg: DictConfig) -> None:
     kinds = {"range": cfg.data.get("range"), "target_range": cfg.data.get("target_range")}
     if "percentile" not in kinds.values():
         return
-    data, shares = made(cfg, "data", range="auto", target_range=None), list(cfg.data.percentiles)
-    if len(shares) != 2 or not shares[0] < shares[1]:
-        raise ValueError(f"data.percentiles={shares} is not valid: use two numbers from 0 to 100, such as [0.1,99.9]")
+    data, shares = made(cfg, "data", range="auto", target_range=None), cfg.data.percentiles
+    if not isinstance(shares, ListConfig) or len(shares) != 2 or not shares[0] < shares[1]:
+        given = as_typed(shares)
+        raise ValueError(f"data.percentiles={given} is not valid: use two numbers from 0 to 100, such as [0.1,99.9]")
     dataset = data.dataset("train")
     of_inputs, of_targets = dataset.readings
     if kinds["range"] == "percentile" and of_inputs.labels is None:
-        cfg.data.range = percentiles([pair.input for pair in dataset.pairs], of_inputs, shares)
+        cfg.data.range = percentiles([pair.input for pair in dataset.pairs], of_inputs, [*shares])
         say(f"inputs: {shares[0]:g} to {shares[1]:g} per cent of the numbers are {as_typed(cfg.data.range)}")
     if kinds["target_range"] == "percentile" or (kinds["range"] == "percentile" and kinds["target_range"] is None):
-        found = percentiles([pair.target for pair in dataset.pairs], of_targets, shares)
+        found = percentiles([pair.target for pair in dataset.pairs], of_targets, [*shares])
         shared = of_inputs.labels is not None and kinds["target_range"] is None  # data.range is of targets alone
         cfg.data["range" if shared else "target_range"] = found
         say(f"targets: {shares[0]:g} to {shares[1]:g} per cent of the numbers are {as_typed(found)}")

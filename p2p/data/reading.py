@@ -201,7 +201,7 @@ def checked_range(value: Range | None, key: str) -> tuple[float, float] | None:
 def checked_colour(name: str) -> str:
     """A colour's name, or #rrggbb; raise a ValueError for another word."""
     try:
-        red, green, blue, *_ = ImageColor.getrgb(name)
+        red, green, blue, *_ = ImageColor.getrgb(str(name))
     except ValueError:
         raise ValueError(f"data.alpha={name} is not known: use drop, white, black, or another colour") from None
-    return name if name.isalpha() else f"#{red:02x}{green:02x}{blue:02x}"
+    return name.lower() if name.isalpha() else f"#{red:02x}{green:02x}{blue:02x}"

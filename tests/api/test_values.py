@@ -41,6 +41,9 @@ def test_percentiles_are_kept_from_training_to_outputs(tmp_path, monkeypatch):
     inputs = write_pairs(tmp_path / "pairs")
     monkeypatch.chdir(tmp_path)
     grey = ["data.input_channels=1", "data.target_channels=1"]
+    for shares in ("5", "null", "[5]", "[9,1]"):
+        with pytest.raises(ValueError, match=r"^data\.percentiles=.* is not valid: use two numbers from 0 to 100"):
+            p2p.train(["data=folder", "data.root=pairs", "data.range=percentile", f"data.percentiles={shares}"])
     p2p.train(["data=folder", "data.root=pairs", "data.range=percentile", *grey, *SMALL])
     kept = yaml.safe_load((tmp_path / "runs/default/train.yaml").read_text())["data"]
     numbers = np.stack([frame for (split, _), frame in inputs.items() if split == "train"])

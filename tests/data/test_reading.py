@@ -11,6 +11,7 @@ from p2p.data.pairs import Source
 from p2p.data.percentile import percentiles
 from p2p.data.reading import Reading, edges_of, readings
 from p2p.data.transforms.sizing import Sizing, resize
+from p2p.deploy.fields import MANIFEST
 from p2p.levels import to_shares, to_values
 
 RNG = np.random.default_rng(0)
@@ -160,6 +161,12 @@ def test_transparent_images_are_laid_on_a_colour():
     assert Reading(3, background="white").frame(data).tolist() == [[[255, 255, 255], [200, 10, 10]]]
 
 
+def test_an_export_keeps_a_colour_as_its_manifest_has_it():
+    for name in ("White", "white", "#FFF", "rgb(255,255,255)"):
+        background = readings(input_channels=3, target_channels=3, alpha=name)[0].background
+        assert MANIFEST["background"](background), background
+
+
 def test_percentiles_are_numpys(tmp_path):
     arrays = [RNG.normal(size=(20, 10)).astype(np.float32) for _ in range(5)]
     for number, array in enumerate(arrays):
@@ -183,6 +190,7 @@ def test_percentiles_are_numpys(tmp_path):
         ({"range": "percentile"}, r"^data\.range=percentile is measured by train\.py"),
         ({"edges": True}, r"^data\.edges=true needs data\.labels"),
         ({"labels": 8}, r"^data\.input_channels=3 does not suit data\.labels=8, which make 8: leave it out$"),
+        ({"alpha": 3}, r"^data\.alpha=3 is not known: use drop, white, black, or another colour$"),
         ({"alpha": "pinkish"}, r"^data\.alpha=pinkish is not known: use drop, white, black, or another colour$"),
     ],
 )
