@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from p2p.data.reading import Reading
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.levels import WHITE, to_values
 from p2p.pipelines.files import check_size
+from p2p.system.folders import from_home
 from p2p.system.memory import check_room
 
 BYTES_OF_A_LEVEL = 12  # of memory at the most: as it is sized, as the network takes it, and as it gives it
@@ -96,7 +96,7 @@ def prepare(image: object, expected: Expected) -> Prepared:
 @prepare.register(str)
 @prepare.register(os.PathLike)
 def _(path: str | os.PathLike, expected: Expected) -> Prepared:
-    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
+    path = from_home(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a list of its files, as sorted(Path(...).glob('*.jpg')) makes one")
     source = Source(path)

@@ -24,6 +24,7 @@ from p2p.deploy.stale import replaced_checkpoint
 from p2p.interop import reference
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system.device import find_device
+from p2p.system.folders import from_home
 
 ANY = 1 << 20  # pixels of a side: whatever the memory holds
 OF = {"checkpoint": "a run's folder", "image_size": "a .pth", "direction": "a .pth"}  # arguments, and what takes them
@@ -44,7 +45,7 @@ def load(
         )
     if image_size is not None and not (type(image_size) is int and image_size >= 1):
         raise ValueError(f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more")
-    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises for an unknown ~user
+    path = from_home(path)
     if not path.exists():
         path = shipped.models().get(str(path), path)
     kind = kind_of(path)

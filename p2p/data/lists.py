@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from p2p.data.walk import SUFFIXES, is_image
+from p2p.system.folders import from_home
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -22,7 +23,7 @@ def listed(source: str) -> list[Path]:
     Raises:
         ValueError: there is no such list, no path in it, or a line is no image that is there; or names one twice.
     """
-    name = "standard input" if source == "-" else str(Path(source[1:]).expanduser())
+    name = "standard input" if source == "-" else str(from_home(source[1:]))
     if source != "-" and not Path(name).is_file():
         raise ValueError(f"there is no list {name}, named by input={source}: write the paths into it, one a line")
     seen: dict[str, int] = {}
@@ -30,7 +31,7 @@ def listed(source: str) -> list[Path]:
     for number, line in enumerate(_text(source, name).split("\n"), start=1):
         if not (text := line.strip()):
             continue
-        path, where = Path(text).expanduser(), f"line {number} of {name}: {text}"
+        path, where = from_home(text), f"line {number} of {name}: {text}"
         if not path.is_file():
             raise ValueError(f"{where} is {'a folder' if path.is_dir() else 'not there'}: give one file a line")
         if not is_image(text):

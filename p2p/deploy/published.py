@@ -22,6 +22,7 @@ from p2p.run.trust import check_record
 from p2p.shipped import models
 from p2p.system import atomic
 from p2p.system.digest import sha256
+from p2p.system.folders import from_home
 
 if TYPE_CHECKING:  # torch comes after all that can be checked without it
     import torch
@@ -81,7 +82,7 @@ def find(name: str) -> Path:
         ValueError: there is no such file.
     """
     shipped = models()
-    path = shipped.get(name, Path(name).expanduser())
+    path = shipped.get(name, from_home(name))
     if path.suffix == SUFFIX and path.is_file():
         return path
     use = f"use {', '.join(shipped)}, or the path of a {SUFFIX}"

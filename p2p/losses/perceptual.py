@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from p2p.system.folders import from_home
+
 # Widths of VGG19's convolutions up to relu5_1 (Simonyan and Zisserman 2015, E); between the lists the side is halved.
 LAYERS = [[64, 64], [128, 128], [256, 256, 256, 256], [512, 512, 512, 512], [512]]
 WEIGHTS = [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0]  # of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
@@ -39,7 +41,7 @@ class Perceptual(nn.Module):
             for before, width in pairwise([into, *widths]):
                 layers += [nn.Conv2d(before, width, 3, padding=1, device="meta"), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        found = _fetched() if weights is None else _read(Path(weights).expanduser())
+        found = _fetched() if weights is None else _read(from_home(weights))
         try:
             own = {name: found[f"features.{name}"].float() for name in self.features.state_dict()}
             self.features.load_state_dict(own, assign=True)

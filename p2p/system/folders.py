@@ -1,9 +1,14 @@
-"""Folders that are written to."""
+"""Folders that are written to, and the home folder in paths."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """The path, in which ~ and ~user are home folders; that of an unknown user stays, where Path.expanduser raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def check_output(folder: Path, *, key: str = "output") -> None:

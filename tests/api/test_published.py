@@ -101,6 +101,7 @@ def test_what_is_wrong_with_a_file_gets_a_sentence_and_none_of_its_code_runs(tmp
     ("overrides", "words"),
     [
         (["weights=emoji"], "weights=emoji has no images of its own: add input="),
+        (["weights=~nobody-here/x.safetensors", "input=x"], "weights=~nobody-here/x.safetensors is not a model that"),
         (["weights=nope", "input=x"], "weights=nope is not a model that p2p ships, and there is no such .safeten"),
         (["weights=emoji", "input=x", "stale=use"], "stale=use would be ignored, because weights= names what"),
     ],

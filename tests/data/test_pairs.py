@@ -165,6 +165,7 @@ def test_a_list_on_standard_input_and_names_that_are_no_utf_8(tmp_path, monkeypa
         (["x.png", "", "gone.png"], r"line 3 of .*list\.txt: gone\.png is not there: give one file a line"),
         (["x.png", "sub"], r"line 2 of .*list\.txt: sub is a folder: give one file a line"),
         (["list.txt"], r"line 1 of .*list\.txt: list\.txt is no image: it should end in \.jpg"),
+        (["~nobody-here/x.png"], r"line 1 of .*list\.txt: ~nobody-here/x\.png is not there: give one file a line"),
         (["x.png", "sub/../x.png"], r"line 2 of .*list\.txt: sub/\.\./x\.png stands in line 1 already: name each"),
         (["", " "], r"there is no path in .*list\.txt, named by input=@.*list\.txt"),
     ],
