@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from p2p.data.pairs import Pair
 from p2p.pipelines import several
 from p2p.pipelines.auto import OVERLAPS, choose, workers_ahead
+from p2p.pipelines.device_processes import started
 from p2p.pipelines.job import Job
 from p2p.pipelines.outcome import Outcome
 from p2p.profiling.clock import Clock
@@ -70,7 +71,7 @@ def on_several(
 ) -> tuple[Outcome, Work]:
     """What is noted here of the processes that have the stages, and what has them work; `stack` ends them."""
     options = {"images": len(todo), "batch_size": job.batch_size, "workers": job.workers}
-    processes = stack.enter_context(several.started(devices, **options))
+    processes = stack.enter_context(started(devices, **options))
     with signals.starting(), lasting(), beside(job.manifest.program_is_whole, job.program) as whole:
         if draws:  # while the processes import torch, too
             import p2p.report.gallery  # noqa: F401

@@ -1,4 +1,4 @@
-"""What runs in the process of one of several devices, which `p2p.pipelines.several` starts: `overlap` on its share."""
+"""What runs in a process of `p2p.pipelines.device_processes`, one of several devices: `overlap` on its share."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Images(NamedTuple):
     marks: tuple
 
 
-class Failed(NamedTuple):
+class FailedImage(NamedTuple):
     """One image cannot be translated."""
 
     name: str
@@ -140,7 +140,7 @@ def serve(parent: Connection, *, devices: int) -> Lost | Broken | None:
             clock.keep_spans()
         with clock("init"):
             stages = load_stages(job, device=pick_device(job.device), clock=clock)
-        stages.on_failure = lambda pair, *failure: parent.send(Failed(pair.name, *failure))
+        stages.on_failure = lambda pair, *failure: parent.send(FailedImage(pair.name, *failure))
         batch_size = min(job.batch_size, len(pairs))
         translate = partial(overlap.run, batch_size=batch_size, slots=job.slots, workers=job.workers)
     except Exception as error:

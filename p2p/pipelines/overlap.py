@@ -30,7 +30,7 @@ from p2p.pipelines import sequential
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.messages import LOAD, SAVE, Task
-from p2p.pipelines.share import Share, Whole
+from p2p.pipelines.share import All, Share
 from p2p.pipelines.slots import ROW, SharedArray, lay_out, share_pairs, share_slots, share_slots_of_any_size
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import CpuTranslator, SlotBatch
@@ -78,7 +78,7 @@ def run(
     Raises:
         ValueError: an argument is out of range, or a worker was killed.
     """
-    share = share or Whole()
+    share = share or All()
     images = -(-len(pairs) // share.devices)
     if workers is None:
         workers = default_workers(images, batch_size=batch_size)
@@ -148,7 +148,7 @@ def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slot
     arrays = share_pairs(pairs) | share_slots_of_any_size(
         slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name
     )
-    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=Whole())
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=All())
 
 
 def _run(

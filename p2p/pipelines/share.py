@@ -34,7 +34,7 @@ class Share(Protocol):
         """The images at these places are on the disk, or have failed."""
 
 
-class Whole:
+class All:
     """The whole list."""
 
     devices = 1

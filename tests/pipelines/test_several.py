@@ -13,10 +13,11 @@ import pytest
 
 import p2p
 from p2p.data.pairs import Pair, Source
+from p2p.pipelines.device_processes import Device
 from p2p.pipelines.messages import Broken
-from p2p.pipelines.one_of_several import Failed, Idle, Lost, Said
+from p2p.pipelines.one_of_several import FailedImage, Idle, Lost, Said
 from p2p.pipelines.outcome import Outcome
-from p2p.pipelines.several import Device, Work
+from p2p.pipelines.several import Work
 from p2p.pipelines.share import Granted, Queue
 from p2p.profiling.clock import Clock
 from p2p.system import cores, device, gpus
@@ -124,7 +125,7 @@ def translates(slot_size=4, upto=None, ends=None, seen=None, fails=()):
                 if seen is not None:
                     seen.append(start)
                 for number in set(range(start, start + slot_size)).intersection(fails):
-                    connection.send(Failed(PAIRS[number].name, "decode", "broken"))
+                    connection.send(FailedImage(PAIRS[number].name, "decode", "broken"))
                 time.sleep(0.001)
                 share.done(group)
             connection.send(Idle())
