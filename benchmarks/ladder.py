@@ -28,7 +28,7 @@ from benchmarks.engines import make_engine, make_network
 from benchmarks.record import ROOT, commit, head
 from benchmarks.unsaved import Unsaved
 from p2p.codecs.pillow import decode
-from p2p.commands.infer import transform_for
+from p2p.commands.infer_settings import transform_for
 from p2p.config.cli import CONF, explain, quiet_libraries
 from p2p.data.pairs import Pair, find_pairs
 from p2p.deploy.engine import Engine

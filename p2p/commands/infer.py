@@ -5,7 +5,6 @@ All that concerns files is found and checked before torch is imported, which `p2
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -13,19 +12,16 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.codecs.codec import Codec
 from p2p.codecs.values import is_transparent
 from p2p.commands.devices import devices_for, on_one, on_several, workers_wanted
+from p2p.commands.infer_settings import check_alpha, check_fresh, check_tile_stats, transform_for
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import some_of
-from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import as_typed, shown
 from p2p.data.pairs import Pair
-from p2p.data.transforms.transform import Transform
 from p2p.deploy import published
 from p2p.deploy.manifest import Manifest, check_size
-from p2p.deploy.stale import replaced_checkpoint
 from p2p.pipelines.auto import OVERLAPS
 from p2p.pipelines.job import Job
 from p2p.pipelines.outcome import Outcome, progress_bar
@@ -42,7 +38,6 @@ from p2p.system.memory import keep_freed_memory
 
 FAILURES = "failures.csv"
 USUAL = {"size": "model", "fit": "stretch", "tile_stats": "tile"}  # outputs of earlier versions, which do not say it
-TELLS_NORMS = ("exported_program", "pytorch")  # backends in which PyTorch calls each norm
 
 
 def main(cfg: DictConfig) -> Translated:
@@ -53,71 +48,9 @@ def main(cfg: DictConfig) -> Translated:
         return translate(cfg, clock, start_workers)
 
 
-def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
-    """What brings images to the size that a program takes: as in training, but for the options that are given.
-
-    Raises:
-        ValueError: an option cannot be given here.
-    """
-    for key in ("load_size", "flip"):
-        if options[key] is not None:
-            raise ValueError(f"transform.{key} applies only to training: leave it out")
-    if options.image_size not in (None, manifest.image_size):
-        raise ValueError(
-            f"transform.image_size={options.image_size} is not the size that the program takes, {manifest.image_size}:"
-            " leave it out, or train and export with another image_size"
-        )
-    preprocess = options.preprocess or manifest.preprocess
-    multiple = options.multiple
-    if multiple is None and not preprocess.endswith("crop"):
-        multiple = manifest.multiple
-    return instantiate(options, image_size=manifest.image_size, preprocess=preprocess, multiple=multiple, flip=False)
-
-
-def check_alpha(alpha: str, codec: Codec) -> None:
-    """Raise a ValueError for another word than drop and keep, or where the files have no alpha."""
-    if alpha not in ("drop", "keep"):
-        raise ValueError(f"alpha={alpha} is not known: use drop or keep")
-    if alpha == "keep" and not getattr(codec, "keeps_alpha", False):
-        raise ValueError(f"alpha=keep needs files that have alpha, and {codec.suffix} has none: use codec.format=png")
-
-
 def codec_settings(codec: DictConfig) -> dict:
     """What the outputs' history keeps of a codec: without bits=null, which earlier versions did not have."""
     return {key: value for key, value in OmegaConf.to_container(codec, resolve=True).items() if value is not None}
-
-
-def check_tile_stats(tile_stats: str, manifest: Manifest) -> None:
-    """Raise a ValueError for another word, and where a program's norms cannot be told what to go by."""
-    if tile_stats not in ("tile", "image"):
-        raise ValueError(f"tile_stats={tile_stats} is not known: use tile or image")
-    if tile_stats == "image" and manifest.program.backend not in TELLS_NORMS:
-        raise ValueError(
-            f"tile_stats=image needs a program of which PyTorch runs each layer, and backend={manifest.program.backend}"
-            " has its own: export again with backend=exported_program, or use tile_stats=tile"
-        )
-
-
-def check_fresh(cfg: DictConfig) -> None:
-    """Refuse a program whose checkpoint a later training has replaced, or say so where cfg.stale allows it."""
-    if cfg.stale not in ("refuse", "use"):
-        raise ValueError(f"stale={cfg.stale} is not known: use refuse or use")
-    checkpoint = replaced_checkpoint(Path(cfg.export))
-    if checkpoint is None:
-        return
-    path = os.path.relpath(checkpoint)
-    fact = f"{cfg.export} was made from older weights than {path} has now"
-    if cfg.stale == "use":
-        print(f"{fact}; it is used because of stale=use")
-        return
-    options = run_settings(cfg.run_dir)
-    if checkpoint.name != "last.ckpt":
-        options["ckpt_path"] = "best" if checkpoint.name == "best.ckpt" else path
-    if Path(cfg.export) != Path(cfg.run_dir) / "export":
-        options["output"] = cfg.export
-    raise ValueError(
-        f"{fact}: export them with {command_line('export', **options)}, or add stale=use to use the old ones"
-    )
 
 
 def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None]) -> Translated:

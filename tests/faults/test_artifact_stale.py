@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from p2p.commands.export import check_export
-from p2p.commands.infer import check_fresh
+from p2p.commands.infer_settings import check_fresh
 from p2p.config.cli import CONF
 from p2p.deploy.backends import exported_program
 from p2p.deploy.export import export, load_weights

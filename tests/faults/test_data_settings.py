@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 
-from p2p.commands.infer import transform_for
+from p2p.commands.infer_settings import transform_for
 from p2p.config.cli import CONF, explain
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
