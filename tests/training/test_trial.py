@@ -122,6 +122,13 @@ def test_a_discriminator_without_activations_is_named_where_a_loss_compares_them
     attempt(losses={"seen": FeatureMatching()}, discriminator=MultiScale(scales=1, layers=1, width=2))
 
 
+def test_a_discriminator_of_ours_says_by_itself_that_images_are_too_small():
+    small = r"^discriminator\.scales=2 of 3 layers need images of 48 pixels and got 16: use [^;]*$"
+    for losses in ({}, {"seen": FeatureMatching()}):
+        with pytest.raises(ValueError, match=small):
+            attempt(losses=losses, discriminator=MultiScale(width=2))
+
+
 def test_a_score_that_needs_more_than_one_batch_is_let_pass():
     attempt(metrics={"mine": Scores(None), "ssim": image.ssim()})
 
