@@ -15,8 +15,8 @@ def check_side(image_size: int, stride: int, *, network: str) -> None:
     if image_size % stride or image_size < least:
         below = max(least, image_size // stride * stride)
         raise ValueError(
-            f"image_size={image_size} does not suit a {network}, whose side must be a multiple of {stride}:"
-            f" use {below} or {below + stride}"
+            f"image_size={image_size} does not suit a {network}, whose side must be a multiple of {stride},"
+            f" {least} at least: use {below} or {below + stride}"
         )
 
 

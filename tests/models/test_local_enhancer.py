@@ -54,5 +54,7 @@ def test_forward_equals_the_functional_form():
 
 
 def test_sides_that_do_not_suit():
-    with pytest.raises(ValueError, match=r"image_size=1000 does not suit a LocalEnhancer.*multiple of 32: use 992 or"):
+    with pytest.raises(
+        ValueError, match=r"image_size=1000 does not suit a LocalEnhancer.*multiple of 32, 64 at least: use 992 or"
+    ):
         LocalEnhancer(image_size=1000)
