@@ -75,6 +75,9 @@ class Published(NamedTuple):
         return from_facts((self.input_channels, self.target_channels), self._asdict())
 
 
+NEEDED = [name for name in Published._fields if name not in Published._field_defaults]
+
+
 def find(name: str) -> Path:
     """The file that weights=`name` means: one that p2p ships, by its name, or else a path.
 
@@ -99,10 +102,15 @@ def read(path: Path) -> Published:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})[KEY])
+            header = file.metadata() or {}
+        if KEY not in header:
+            raise ValueError("it holds weights, and does not say of which network")
+        facts = json.loads(header[KEY])
         fields.check(facts, RULES)
+        if missing := [name for name in NEEDED if name not in facts]:
+            raise ValueError(f"it does not say {', '.join(missing)}")
         return Published(**facts)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged, or is not a file of p2p to-safetensors ({error}): write it again"
         ) from error

@@ -54,6 +54,8 @@ def test_a_run_becomes_one_file_that_both_ways_translate_with(tmp_path, capsys):
     assert (np.asarray(Image.open(tmp_path / "it/images/a.png")) == expected).all()
     with pytest.raises(SystemExit, match=r"call it mine\.safetensors"):
         to_safetensors.main([str(tmp_path / "run/checkpoints/last.ckpt"), str(tmp_path / "mine.pt")])
+    with pytest.raises(SystemExit, match=r"/run is a folder: name a checkpoint, such as"):
+        to_safetensors.main([str(tmp_path / "run"), str(tmp_path / "other.safetensors")])
 
 
 def test_the_shipped_model_draws_nearer_to_the_render_than_the_drawing_is():
@@ -91,7 +93,9 @@ def test_what_is_wrong_with_a_file_gets_a_sentence_and_none_of_its_code_runs(tmp
         path.write_bytes(data)
         assert "is damaged, or is not a file of p2p" in refused(path)
     save_file({"a": torch.zeros(1)}, path)
-    assert "is damaged, or is not a file of p2p" in refused(path)
+    assert "p2p to-safetensors (it holds weights, and does not say of which network): write it" in refused(path)
+    save_file({"a": torch.zeros(1)}, path, {"p2p": json.dumps({"norm_stats": "running", "input_channels": 3})})
+    assert "(it does not say generator, target_channels, direction, preprocess, multiple, image_size)" in refused(path)
     network.up[0][1].weight.data[0, 0, 0, 0] = 1e5
     with pytest.raises(ValueError, match=r"up\.0\.1\.weight of the generator is too large for float16"):
         published.write(path, network, FACTS)
