@@ -16,7 +16,7 @@ from p2p.deploy import rewrite
 from p2p.deploy.export import load_weights
 from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
 from p2p.models.inference_view import resolve_norm_stats
-from p2p.run.checkpoint import write_checkpoint
+from p2p.run.checkpoint import check_checkpoint, write_checkpoint
 from p2p.run.record import read_record, validated_weights
 from p2p.system.signals import work
 
@@ -64,6 +64,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
         ValueError: no checkpoint of train.py in its run's folder, one without such weights, or a generator that the
             reference does not have.
     """
+    check_checkpoint(checkpoint)
     record = read_record(checkpoint.resolve().parent.parent, checkpoint)
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)

@@ -14,6 +14,7 @@ from p2p.data.reading import facts_of, readings_of
 from p2p.deploy import published
 from p2p.deploy.export import load_weights
 from p2p.models.inference_view import resolve_norm_stats
+from p2p.run.checkpoint import check_checkpoint
 from p2p.run.record import read_record, validated_weights
 from p2p.system.signals import work
 
@@ -53,6 +54,7 @@ def write_safetensors(checkpoint: Path, output: Path, *, weights: Literal["train
         raise ValueError(
             f"{output} does not end in {published.SUFFIX}: call it {output.with_suffix(published.SUFFIX).name}"
         )
+    check_checkpoint(checkpoint)
     record = read_record(checkpoint.resolve().parent.parent, checkpoint)
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)

@@ -40,6 +40,14 @@ def origin_of(checkpoint: Path) -> dict[str, str | None]:
         return {}
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raise a ValueError if a checkpoint that is to be converted is no file, such as the folder of its run."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a checkpoint, such as {path / 'checkpoints/last.ckpt'}")
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}: name one, such as runs/default/checkpoints/last.ckpt")
+
+
 def newest_checkpoint(run_dir: Path) -> Path:
     """checkpoints/last.ckpt, or best.ckpt if that is of a later run: the last one was killed when it had no other."""
     paths = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]

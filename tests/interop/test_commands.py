@@ -244,8 +244,12 @@ def test_the_weights_that_go_out_are_those_that_were_validated(run, tmp_path, ca
 
 
 def test_the_command_line_of_to_reference(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="error: there is no trained run in"):
+    with pytest.raises(SystemExit, match=r"error: there is no checkpoint \S*/x/y\.ckpt: name one"):
         to_reference.main([f"{tmp_path}/x/y.ckpt", f"{tmp_path}/out"])
+    with pytest.raises(
+        SystemExit, match=r"error: \S* is a folder: name a checkpoint, such as \S*/checkpoints/last\.ckpt$"
+    ):
+        to_reference.main([f"{tmp_path}", f"{tmp_path}/out"])
     with pytest.raises(SystemExit) as stopped:
         to_reference.main(["--help"])
     assert stopped.value.code == 0 and "runs/<name>/checkpoints/last.ckpt" in capsys.readouterr().out
