@@ -199,7 +199,8 @@ def _write_scores(path: Path, images: list[dict[str, Any]], files: list[Sequence
     table.writerow(["name", "PSNR", "SSIM", *COLUMNS])
     for image, sources in zip(images, files, strict=True):
         scores = [image["scores"].get(name, "") for name in ("PSNR", "SSIM")]
-        table.writerow([image["name"], *scores, *(source.path for source in sources)])
+        paths = [source.path for source in sources]
+        table.writerow([image["name"], *scores, *paths, *[""] * (len(COLUMNS) - len(paths))])
     atomic.write(path, text.getvalue().encode(errors="surrogateescape"))
 
 

@@ -69,6 +69,7 @@ def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
     means = [picture[:, 32 * at : 32 * at + 32].mean() for at in range(3)]
     assert means == pytest.approx([100, 120, 110], abs=1)
     rows = list(csv.DictReader((run / "scores.csv").open()))
+    assert {row["target"] for row in rows} == {""}  # a column of each row, and not None
     assert [(row["name"], row["PSNR"], row["output"]) for row in rows][2] == ("<2>", "22.1", str(files[1].path))
     assert (
         "PSNR" not in data_of(gallery.write(entries_without(), run, title="t", count=1, total=1).read_text())["summary"]
