@@ -143,12 +143,17 @@ def damaged(error: Exception) -> ValueError:
 
 def _array(data: bytes, channels: int) -> np.ndarray:
     frame_HWC = load_array(data)
+    check_channels(frame_HWC, channels)
+    return in_range(frame_HWC)
+
+
+def check_channels(frame_HWC: np.ndarray, channels: int) -> None:
+    """Raise a ValueError if a file whose channels are not converted has others than are asked for."""
     if frame_HWC.shape[2] != channels:
         raise ValueError(
             f"it has {frame_HWC.shape[2]} channels and {channels} are asked for: set data.input_channels or"
             " data.target_channels"
         )
-    return in_range(frame_HWC)
 
 
 def load_array(data: bytes) -> np.ndarray:

@@ -8,7 +8,18 @@ import numpy as np
 from PIL import Image
 
 from p2p.codecs import png, tiff, tiff_pixels
-from p2p.codecs.pillow import FORMATS, MODES, NUMPY, frame_of_image, is_deep, load_array, open_image, sentences, upright
+from p2p.codecs.pillow import (
+    FORMATS,
+    MODES,
+    NUMPY,
+    check_channels,
+    frame_of_image,
+    is_deep,
+    load_array,
+    open_image,
+    sentences,
+    upright,
+)
 from p2p.system.memory import check_room
 
 
@@ -29,11 +40,7 @@ def read_values(data: bytes, *, channels: int, background: str | None = None) ->
     frame_HWC = _numbers(data, channels, background)
     if frame_HWC.shape[2] == 1 < channels == 3:
         return np.repeat(frame_HWC, 3, axis=2)
-    if frame_HWC.shape[2] != channels:
-        raise ValueError(
-            f"it has {frame_HWC.shape[2]} channels and {channels} are asked for: set data.input_channels or"
-            " data.target_channels"
-        )
+    check_channels(frame_HWC, channels)
     return frame_HWC
 
 
