@@ -21,7 +21,7 @@ from p2p.data.pairs import Source
 from p2p.data.reading import Reading
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.levels import WHITE, to_values
-from p2p.pipelines.files import check_size
+from p2p.pipelines.files import check_sized
 from p2p.system.folders import from_home
 from p2p.system.memory import check_room
 
@@ -244,7 +244,7 @@ def _input(frames_NHWC: Sequence[np.ndarray] | np.ndarray, expected: Expected) -
     reading = expected.readings[0]
     sized = [reading.planes(sizing(frames_NHWC[0]))]
     if expected.sizing and expected.input_shape[1:] != (None, None):
-        check_size(sized[0], expected.input_shape)
+        check_sized(sized[0], expected.input_shape)
     if count * sized[0].size > LARGE:
         check_room(count * sized[0].size * BYTES_OF_A_LEVEL, what=f"it is a batch of {count:,} images")
     sized += [reading.planes(sizing(frame_HWC)) for frame_HWC in frames_NHWC[1:]]

@@ -44,7 +44,7 @@ def encode_png(frame_HWC: np.ndarray, *, level: Literal[0, 1] = 1) -> bytes:
     return b"".join((PNG, *(part for kind, data in chunks for part in _chunk(kind, data))))
 
 
-def is_deep(data: bytes) -> bool:
+def is_deep_colour(data: bytes) -> bool:
     """Whether a file is a PNG of 16 bits in more than one channel, with its whole header."""
     if not data.startswith(PNG) or len(data) < 16 + HEADER.size:
         return False
@@ -57,7 +57,7 @@ def header(data: bytes) -> tuple[int, ...]:
 
 
 def decode_deep(data: bytes) -> np.ndarray:
-    """The bytes of a file that `is_deep` -> uint16 (H, W, 2 to 4), the last of 2 and 4 channels alpha.
+    """The bytes of a file that `is_deep_colour` -> uint16 (H, W, 2 to 4), the last of 2 and 4 channels alpha.
 
     Raises:
         ValueError: it is damaged, or interlaced.

@@ -113,7 +113,7 @@ def is_transparent(path: Path) -> bool:
 def _numbers(data: bytes, channels: int, background: str | None) -> np.ndarray:
     if data.startswith(NUMPY):
         return load_array(data)
-    if png.is_deep(data):
+    if png.is_deep_colour(data):
         width, height, *_ = png.header(data)
         check_room(4 * 8 * height * width, what=f"it is {width}x{height} pixels")
         frame_HWC = png.decode_deep(data)

@@ -159,7 +159,7 @@ class Files:
                     self.sizes.around(frame_HWC.shape[:2])
                 return self.reading.planes(in_levels(frame_HWC, frame_HWC.dtype))
             sized_HWC = self.reading.planes(self.sizing(frame_HWC))
-            check_size(sized_HWC, self.input_shape)
+            check_sized(sized_HWC, self.input_shape)
         except ValueError as error:
             raise ValueError(f"cannot use {pair.input.path}: {error}") from error
         return sized_HWC
@@ -254,7 +254,7 @@ def files_for(
     )
 
 
-def check_size(sized_HWC: np.ndarray, input_shape: Sequence[int | None]) -> None:
+def check_sized(sized_HWC: np.ndarray, input_shape: Sequence[int | None]) -> None:
     """Raise a ValueError if a frame that was brought to size is not what a program of this (C, H, W) takes."""
     found, expected = ("x".join(map(str, size[::-1])) for size in (sized_HWC.shape[:2], input_shape[1:]))
     if found != expected:

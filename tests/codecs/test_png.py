@@ -50,7 +50,7 @@ def file_with(frame, filters):
 def test_every_filter_is_undone(channels):
     frame = numbers(channels)
     data = file_with(frame, [4, 0, 1, 2, 3, 4, 1])
-    assert png.is_deep(data)
+    assert png.is_deep_colour(data)
     assert (png.decode_deep(data) == frame).all()
     Image.open(io.BytesIO(data)).verify()  # it is a file that others read
 
