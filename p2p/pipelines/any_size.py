@@ -31,7 +31,7 @@ class AnySize(Protocol):
     def translate(
         self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
     ) -> None:
-        """Frames as they are loaded, each (H, W, C), into `outputs`, uint8 (H, W, C') of the same sizes."""
+        """Frames as they are loaded, (H, W, C), into `outputs`, (H, W, C') of their sizes and of `generate`'s dtype."""
 
 
 def any_size(size: str, manifest: Manifest, *, tile_stats: Literal["tile", "image"]) -> AnySize | None:

@@ -39,7 +39,7 @@ class Translator(LightningModule):
         return batch
 
     def predict_step(self, batch: list[Loaded], batch_idx: int) -> Sequence[np.ndarray]:
-        """A frame for each image, uint8 (H, W, C)."""
+        """A frame for each image, `Files.output_dtype` (H, W, C)."""
         return self._stages.outputs(batch, batch_size=self._batch_size) if batch else ()
 
 
