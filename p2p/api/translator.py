@@ -171,7 +171,10 @@ class Translator:
             return
         for group in together(prepared, batch_size):
             input_NCHW = torch.cat([each.input_NCHW.to(self.device) for each in group])
-            outputs = self._generate(input_NCHW, batch_size).split([len(each) for each in group])
+            output_NCHW = self._generate(input_NCHW, batch_size)
+            if size == "input":
+                self._check_same_size(input_NCHW, output_NCHW, size)
+            outputs = output_NCHW.split([len(each) for each in group])
             for each, output_NCHW in zip(group, outputs, strict=True):
                 height, width = each.size if size == "input" else output_NCHW.shape[2:]
                 yield each.output(output_NCHW[:, :, :height, :width], restore_size=restore_size)
@@ -180,7 +183,9 @@ class Translator:
         """float32 (N, C', H, W) of images of high depth, of others uint8 (N, H, W, C')."""
 
         def generate(tiles_NHWC: torch.Tensor) -> torch.Tensor:
-            output_NCHW = self._generate(from_frames(tiles_NHWC).to(self.device), batch_size)
+            input_NCHW = from_frames(tiles_NHWC).to(self.device)
+            output_NCHW = self._generate(input_NCHW, batch_size)
+            self._check_same_size(input_NCHW, output_NCHW, "tile")
             return output_NCHW.permute(0, 2, 3, 1) if image.high_depth else to_frames(output_NCHW)
 
         frames_NHWC = image.input_NCHW.permute(0, 2, 3, 1).cpu().numpy()
@@ -189,6 +194,15 @@ class Translator:
         Tiles(self.tile, self.stride).translate([*frames_NHWC], [*outputs_NHWC], generate, batch_size=batch_size)
         output_NHWC = torch.from_numpy(outputs_NHWC)
         return output_NHWC.permute(0, 3, 1, 2) if image.high_depth else output_NHWC
+
+    def _check_same_size(self, input_NCHW: torch.Tensor, output_NCHW: torch.Tensor, size: Size) -> None:
+        """As `p2p.deploy.manifest.check_size` does by what an export says: of weights it is seen here."""
+        made, given = ("x".join(map(str, each.shape[:1:-1])) for each in (output_NCHW, input_NCHW))
+        if made != given:
+            raise ValueError(
+                f"size={size} needs a generator whose outputs have the size of its inputs, and that of {self.source}"
+                f" makes {made} of {given} pixels: use size=model"
+            )
 
     def _generate(self, input_NCHW: torch.Tensor, batch_size: int) -> torch.Tensor:
         """float32 (N, C, H, W) in [-1, 1] -> the same on the device, `batch_size` images at a time."""

@@ -437,3 +437,12 @@ def test_what_cannot_be_at_its_own_size(translate):
     ):
         with pytest.raises(ValueError, match=said):
             translate(RGB, **options)
+
+
+def test_a_generator_that_enlarges_has_no_other_size_than_the_models():
+    """Else the upper left quarter of what it makes would come back as the whole."""
+    twice = not_exported(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.Upsample(scale_factor=2)))
+    assert twice(RGB).shape == (64, 64, 3)
+    for size in ("input", "tile"):
+        with pytest.raises(ValueError, match=rf"^size={size} needs a generator whose outputs .* and that of x makes"):
+            twice(RGB, size=size)
