@@ -69,6 +69,7 @@ def write_safetensors(checkpoint: Path, output: Path, *, weights: Literal["train
         preprocess=record.transform.preprocess,
         multiple=sizing.multiple,
         image_size=sizing.size,
+        stride=getattr(generator, "stride", None) or sizing.multiple,
         **facts_of(*readings_of(record.data)),
     )
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ KEY = "p2p"  # in the header, beside names, shapes and dtypes
 READING = ("input_range", "target_range", "labels", "edges", "background")
 CHANNELS = fields.whole(1, fields.LARGEST)
 RULES: dict[str, fields.Rule] = {
-    **{name: fields.MANIFEST[name] for name in ("norm_stats", "direction", "preprocess", "multiple", "image_size")},
-    **{name: fields.MANIFEST[name] for name in READING},
+    **{name: fields.MANIFEST[name] for name in ("norm_stats", "direction", "preprocess", "multiple")},
+    **{name: fields.MANIFEST[name] for name in ("image_size", "stride", *READING)},
     "generator": lambda value: isinstance(value, dict) and "_target_" in value,
     "input_channels": CHANNELS,
     "target_channels": CHANNELS,
@@ -52,7 +52,7 @@ class Published(NamedTuple):
         norm_stats: "instance" or "running", see `p2p.models.inference_view`.
         direction: which side of a pair was the input.
         preprocess, multiple, image_size: how images are brought to size, see `p2p.data.transforms.torchvision`.
-        input_range, target_range, labels, edges, background: see `p2p.deploy.manifest.Manifest`.
+        stride, input_range, target_range, labels, edges, background: see `p2p.deploy.manifest.Manifest`.
     """
 
     generator: dict[str, Any]
@@ -63,6 +63,7 @@ class Published(NamedTuple):
     preprocess: Preprocess
     multiple: int | None
     image_size: int
+    stride: int | None = None
     input_range: list[float] | None = None
     target_range: list[float] | None = None
     labels: int | None = None
@@ -120,7 +121,7 @@ def manifest_of(path: Path) -> Manifest:
     """What infer.py needs to know, as of an exported program."""
     facts, digest = read(path), sha256(path)
     size = [facts.image_size, facts.image_size]
-    stride = facts.multiple or facts.image_size & -facts.image_size  # which every network of ours takes
+    stride = facts.stride or facts.multiple or facts.image_size & -facts.image_size  # which every network of ours takes
     sizes = Sizes([stride, stride], size, [fields.LARGEST // stride * stride] * 2, stride)
     return Manifest(
         program=Program(backend="pytorch", file=path.name, dtype="float32", max_batch=None, versions={}, sizes=sizes),

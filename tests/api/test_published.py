@@ -12,6 +12,7 @@ import p2p
 from p2p import shipped
 from p2p.commands import to_safetensors
 from p2p.deploy import published
+from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
 from tests.api.conftest import seeded, trained
 from tests.api.test_loading import FRAME, by_hand, refused
@@ -45,6 +46,7 @@ def test_a_run_becomes_one_file_that_both_ways_translate_with(tmp_path, capsys):
     file = tmp_path / "out/mine.safetensors"
     to_safetensors.main([str(tmp_path / "run/checkpoints/last.ckpt"), str(file)])
     assert "the ema weights" in capsys.readouterr().out
+    assert published.read(file).stride == 32
     translate = p2p.load(file, device="cpu")
     expected = by_hand(rounded(average), norm_stats="running")
     assert (translate(FRAME) == expected).all()
@@ -56,6 +58,18 @@ def test_a_run_becomes_one_file_that_both_ways_translate_with(tmp_path, capsys):
         to_safetensors.main([str(tmp_path / "run/checkpoints/last.ckpt"), str(tmp_path / "mine.pt")])
     with pytest.raises(SystemExit, match=r"/run is a folder: name a checkpoint, such as"):
         to_safetensors.main([str(tmp_path / "run"), str(tmp_path / "other.safetensors")])
+
+
+def test_infer_pads_to_the_networks_own_stride_as_load_does(tmp_path):
+    """A ResNet takes multiples of 4, and the mode of its training multiples of 32."""
+    file, generator = tmp_path / "mine.safetensors", {"_target_": "p2p.models.resnet.ResNet", "width": 4, "blocks": 1}
+    facts = FACTS._replace(generator=generator | {"image_size": 32}, multiple=32, stride=4)
+    published.write(file, seeded(ResNet(image_size=32, width=4, blocks=1)), facts)
+    image = np.asarray(Image.fromarray(FRAME).resize((50, 41)))
+    Image.fromarray(image).save(tmp_path / "a.png")
+    p2p.infer([f"weights={file}", f"input={tmp_path}/a.png", f"run_dir={tmp_path}/it", "device=cpu", "size=input"])
+    expected = p2p.load(file, device="cpu")(image, size="input")
+    assert (np.asarray(Image.open(tmp_path / "it/images/a.png")) == expected).all()
 
 
 def test_the_shipped_model_draws_nearer_to_the_render_than_the_drawing_is():
