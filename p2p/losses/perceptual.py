@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def _fetched() -> dict[str, torch.Tensor]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # whatever a foreign file, such as a .safetensors, makes torch say
         raise ValueError(
             f"losses.perceptual.weights={path} cannot be read: use the file of torchvision's VGG19, such as"
             " vgg19-dcbb9e9d.pth"

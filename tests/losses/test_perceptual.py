@@ -66,6 +66,9 @@ def test_a_file_of_weights(tmp_path):
     assert torch.equal(loss.features[28].weight, features()[28].weight)
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "cut.safetensors").write_text("no weights")
+    with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read: use"):
+        Perceptual(weights=str(tmp_path / "cut.safetensors"))
     for name, said in (("other", "holds no VGG19"), ("text", "cannot be read"), ("none", "cannot be read")):
         with pytest.raises(ValueError, match=rf"^losses\.perceptual\.weights=.*{name}\.pth {said}"):
             Perceptual(weights=str(tmp_path / f"{name}.pth"))
