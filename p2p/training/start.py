@@ -71,7 +71,7 @@ def start_from_run(model: nn.Module, path: Path) -> None:
     else:
         raise ValueError(
             f"init_from={path} holds another generator than this one: use its generator= and settings, or"
-            " generator=local_enhancer to continue from generator=global"
+            " generator=local_enhancer to continue from generator=global, of twice its generator.width"
         )
     check_finite(generator, path)
     if discriminator is not None and theirs["discriminator"]:
