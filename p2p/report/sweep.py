@@ -73,7 +73,9 @@ def _write_table(path: Path, jobs: list[dict[str, Any]], keys: list[str]) -> Non
 
 def _data(jobs: list[dict[str, Any]], varied: list[str], folder: Path) -> dict[str, Any]:
     """What the page shows."""
-    columns = [_samples(Path(job["folder"])) for job in jobs]
+    used = [job["folder"] for job in jobs]
+    # Samples of a folder that jobs share, as those of infer.py do, are not of each job.
+    columns = [_samples(Path(each)) if used.count(each) == 1 else None for each in used]
     longest = min(HIGHEST, longest_side(2 + len(jobs)))
     pictures = [None if each is None else strip([each[1]], longest=longest) for each in columns]
     first = next((each for each in columns if each is not None), None)

@@ -48,6 +48,18 @@ def test_a_table_and_a_page_rank_the_jobs(tmp_path, monkeypatch, capsys):
     assert data["beside"].keys() == {"input", "target"}
 
 
+def test_samples_of_a_folder_that_jobs_share_are_of_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        record = job(tmp_path, number, 0.1, batch_size=str(number))
+        record["folder"] = str(tmp_path / "job0")
+        (tmp_path / ".sweep" / f"{number:06d}.json").write_text(json.dumps(record))
+    sample(tmp_path, 0, 100)
+    summarize(tmp_path)
+    data = data_of((tmp_path / "index.html").read_text())
+    assert [each["picture"] for each in data["jobs"]] == [None, None] and not data["beside"]
+
+
 def test_where_more_is_better_the_largest_is_first():
     scores = [3.0, None, 5.0, 4.0]
     jobs = [{"score": score, "mode": "max"} for score in scores]
