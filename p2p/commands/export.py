@@ -21,8 +21,8 @@ from p2p.data.reading import readings_of
 from p2p.deploy import rewrite
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
+from p2p.deploy.auto import may_use_tensorrt
 from p2p.deploy.backend import check_trusted
-from p2p.deploy.backends import torch_tensorrt
 from p2p.deploy.export import export, load_weights
 from p2p.deploy.fields import LARGEST
 from p2p.deploy.precision import EIGHT_BITS, dtype_of
@@ -123,7 +123,7 @@ def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
     Raises:
         ValueError: a size is none, or does not suit the generator or the others.
     """
-    most = MOST_OF_TENSORRT if may_use_tensorrt(cfg.backend) else MOST
+    most = MOST_OF_TENSORRT if may_use_tensorrt(cfg.backend._target_, cfg.backend.get("backends")) else MOST
     usual = {
         "min_size": [min(each, -(-LEAST // stride) * stride) for each in trained],
         "opt_size": trained,
@@ -136,14 +136,6 @@ def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
     sizes = Sizes(chosen["min_size"], chosen["opt_size"], chosen["max_size"], stride)
     check_sizes(sizes)
     return sizes
-
-
-def may_use_tensorrt(backend: DictConfig) -> bool:
-    """Whether it builds a TensorRT engine: auto and fastest do where one can run."""
-    target = backend._target_
-    if not target.startswith(("p2p.deploy.auto.", "p2p.deploy.fastest.")):
-        return "torch_tensorrt" in target
-    return "torch_tensorrt" in (backend.get("backends") or ["torch_tensorrt"]) and torch_tensorrt.unavailable() is None
 
 
 def height_and_width(cfg: DictConfig, key: str) -> list[int]:

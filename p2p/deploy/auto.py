@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,15 @@ def export(
     log.info("backend: %s, because %s", backend.__name__.rpartition(".")[2], because)
     shapes: dict[str, Any] = {"min_batch": min_batch, "max_batch": max_batch, "sizes": sizes}
     return backend.export(generator, example, folder, precision=precision, **shapes)
+
+
+def may_use_tensorrt(target: str, backends: Sequence[str] | None) -> bool:
+    """Whether an export may build a TensorRT engine: auto and fastest do where one can run.
+
+    Args:
+        target: of the backend, as in `_target_`.
+        backends: by name, of which fastest chooses; None for all.
+    """
+    if not target.startswith(("p2p.deploy.auto.", "p2p.deploy.fastest.")):
+        return "torch_tensorrt" in target
+    return "torch_tensorrt" in (backends or ["torch_tensorrt"]) and torch_tensorrt.unavailable() is None

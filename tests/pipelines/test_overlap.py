@@ -71,7 +71,7 @@ def test_overlap_really_overlaps(many, tmp_path, monkeypatch):
     class Slow(Negative):
         def frames(self, frames_NHWC):
             begin = time.perf_counter_ns()
-            time.sleep(0.02)
+            time.sleep(0.04)
             engine_spans.append((begin, time.perf_counter_ns()))
             return 255 - frames_NHWC
 
