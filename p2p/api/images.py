@@ -28,7 +28,7 @@ from p2p.system.memory import check_room
 BYTES_OF_A_LEVEL = 12  # of memory at the most: as it is sized, as the network takes it, and as it gives it
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+ImageLike: TypeAlias = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
 Output: TypeAlias = Image.Image | np.ndarray | torch.Tensor
 
 
@@ -105,6 +105,11 @@ def _(path: str | os.PathLike, expected: Expected) -> Prepared:
         return _picture(frame_HWC, expected)
     except ValueError as error:
         raise ValueError(f"cannot use {path}: {error}") from error
+
+
+@prepare.register
+def _(data: bytes, expected: Expected) -> Prepared:
+    return _picture(expected.readings[0].frame(data, decode), expected)
 
 
 @prepare.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +93,12 @@ class Translator:
     def __call__(self, image: T, *, size: Size = ..., restore_size: bool = ..., batch_size: int | None = ...) -> T: ...
     @overload
     def __call__(
-        self, image: str | os.PathLike[str], *, size: Size = ..., restore_size: bool = ..., batch_size: int | None = ...
+        self,
+        image: str | os.PathLike[str] | bytes,
+        *,
+        size: Size = ...,
+        restore_size: bool = ...,
+        batch_size: int | None = ...,
     ) -> Image.Image: ...
     @overload
     def __call__(
@@ -109,8 +114,8 @@ class Translator:
 
         Args:
             image: one of these, of any size, or a list of them, whose kinds and sizes may differ.
-                - The path of a file, or a PIL image: of any mode, turned upright as its EXIF says. Comes back as a PIL
-                  image of mode RGB or L.
+                - The path of a file, the bytes of one, or a PIL image: of any mode, turned upright as its EXIF says.
+                  Comes back as a PIL image of mode RGB or L.
                 - A NumPy array (H, W, C), of a grey image also (H, W), or a batch (N, H, W, C): uint8 in [0, 255],
                   uint16 in [0, 65535], or floats in [0, 1]. Comes back in its dtype and range.
                 - A torch tensor (C, H, W) or a batch (N, C, H, W): uint8 in [0, 255], or floats in [-1, 1]. Comes back
@@ -127,6 +132,23 @@ class Translator:
             ValueError: an argument is not known, or an image cannot be translated, and which: one sentence. Nothing
                 comes back then of the images before it.
         """
+        self.check(size=size, restore_size=restore_size)
+        most = self.max_batch or sys.maxsize
+        if batch_size is not None and not (hasattr(batch_size, "__index__") and 1 <= batch_size <= most):
+            range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
+            raise ValueError(f"batch_size={batch_size} is out of range: use {range}")
+        batch_size = None if batch_size is None else int(batch_size)
+        if isinstance(image, (list, tuple)):
+            usual = min(max(USUAL, self.min_batch), most)
+            prepared: Iterator[Prepared] = (
+                self.prepare(each, size=size, name=f"images[{number}]") for number, each in enumerate(image)
+            )
+            return list(self.translate(prepared, size=size, restore_size=restore_size, batch_size=batch_size or usual))
+        prepared = iter([self.prepare(image, size=size)])
+        return next(self.translate(prepared, size=size, restore_size=restore_size, batch_size=batch_size or most))
+
+    def check(self, *, size: Size = "model", restore_size: bool = False) -> None:
+        """Raise a ValueError if the arguments of a call are not known, or not for this model."""
         if size not in ("model", "input", "tile"):
             raise ValueError(f"size={size} is not known: use model, input or tile")
         if restore_size and size != "model":
@@ -136,21 +158,18 @@ class Translator:
                 f"size=input needs a program that takes any size, and that in {self.source} takes one alone: export"
                 " again with size=dynamic, load the run itself, or use size=tile"
             )
-        most = self.max_batch or sys.maxsize
-        if batch_size is not None and not (hasattr(batch_size, "__index__") and 1 <= batch_size <= most):
-            range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
-            raise ValueError(f"batch_size={batch_size} is out of range: use {range}")
-        batch_size = None if batch_size is None else int(batch_size)
-        if isinstance(image, (list, tuple)):
-            usual = min(max(USUAL, self.min_batch), most)
-            prepared: Iterator[Prepared] = (
-                self._prepare(each, f"images[{number}]", size) for number, each in enumerate(image)
-            )
-            return list(self._translate(prepared, size, restore_size, batch_size or usual))
-        prepared = iter([self._prepare(image, "the image", size)])
-        return next(self._translate(prepared, size, restore_size, batch_size or most))
 
-    def _prepare(self, image: ImageLike, name: str, size: Size) -> Prepared:
+    def prepare(self, image: ImageLike, *, size: Size = "model", name: str = "the image") -> Prepared:
+        """The first half of a call, which needs no network: an image as that takes it, for `translate`.
+
+        Args:
+            image: see `__call__`, but no list.
+            size: see `__call__`.
+            name: what an error calls an image that is no file.
+
+        Raises:
+            ValueError: it cannot be translated: one sentence.
+        """
         try:
             prepared = prepare(image, self._expected if size == "model" else self._at_own_size)
             if size == "input":
@@ -162,9 +181,15 @@ class Translator:
                 raise
             raise ValueError(f"cannot translate {name}: {error}") from error
 
-    def _translate(
-        self, prepared: Iterator[Prepared], size: Size, restore_size: bool, batch_size: int
+    def translate(
+        self, prepared: Iterable[Prepared], *, size: Size = "model", restore_size: bool = False, batch_size: int
     ) -> Iterator[Output]:
+        """The second half of a call: what `prepare` gave with the same `size` -> an output of each, in their order.
+
+        Args:
+            size, restore_size: see `__call__`.
+            batch_size: how many images of one size go through the network together.
+        """
         if size == "tile":
             for each in prepared:
                 yield each.output(self._tiled(each, min(batch_size, max(USUAL, self.min_batch))), restore_size=False)
@@ -227,7 +252,7 @@ def padded(images_NCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return images_NCHW
 
 
-def together(prepared: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
+def together(prepared: Iterable[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
     """Neighbours that make a batch: of one size, and of `batch_size` images at most unless a single one has more."""
     group: list[Prepared] = []
     for each in prepared:

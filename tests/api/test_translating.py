@@ -80,6 +80,18 @@ def test_paths_and_pil_images_give_the_bits_of_the_files_of_infer(
         assert all(one.tobytes() == other.tobytes() for one, other in zip(again, alike, strict=True))
 
 
+def test_the_two_halves_of_a_call_and_the_bytes_of_files(translate, photos):
+    paths = sorted(path for path in photos.iterdir() if path.suffix != ".npy")
+    prepared = [translate.prepare(path.read_bytes()) for path in paths]
+    outputs = list(translate.translate(prepared, restore_size=True, batch_size=3))
+    for path, output in zip(paths, outputs, strict=True):
+        assert output.tobytes() == translate(path, restore_size=True).tobytes(), path
+    with pytest.raises(ValueError, match=r"^cannot translate the image: it is not an image$"):
+        translate.prepare(b"no")
+    with pytest.raises(ValueError, match=r"^size=huge is not known"):
+        translate.check(size="huge")
+
+
 def test_the_same_image_of_every_kind(translate):
     """An array, a tensor and a PIL image of 8 bits give the same 8 bits; deeper kinds what rounds to them."""
     expected = np.asarray(translate(picture(50, 40)))
@@ -359,7 +371,7 @@ def test_tensors_in_any_memory(translate):
             None,
             "it is of type NoneType: use a PIL image, a NumPy array, a torch tensor, the path of a file, or one flat",
         ),
-        (b"x.png", "it is of type bytes: use"),
+        (b"x.png", "it is not an image"),
         ({"image": RGB}, "it is of type dict: use"),
         (iter([RGB]), "it is of type list_iterator: use"),
         (Image.new("RGB", (0, 5)), ""),
