@@ -1,3 +1,5 @@
+import re
+import shlex
 import sys
 
 import numpy as np
@@ -6,9 +8,10 @@ from PIL import Image
 
 from p2p.__main__ import main as p2p
 from p2p.commands.pair import main
+from p2p.commands.pair.options import TOOLS, parse
 from p2p.data.edges import line_drawing
 from p2p.data.pairs import find_pairs
-from tests.conftest import picture
+from tests.conftest import ROOT, picture
 
 
 def fails(capsys, *arguments):
@@ -99,7 +102,7 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(tmp_path, capsys, com
         (tmp_path / f"x/{index}.png").write_bytes(b"no")
     folders = [tmp_path / "x", tmp_path / "y"][: 1 if command == "edges" else 2]
     sentence = fails(capsys, command, *folders, tmp_path / "out")
-    assert sentence.startswith(f"error: 7 of 8 pairs could not be made, the others are in {tmp_path}/out: cannot read")
+    assert sentence.startswith(f"error: 7 of 8 could not be made, the others are in {tmp_path}/out: cannot read")
     assert sentence.endswith("; and 2 more") and sentence.count("it is not an image") == 5
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["7.png"]
 
@@ -122,6 +125,12 @@ def test_help(command, words, capsys, monkeypatch):
     assert not [word for word in words if word not in out]
 
 
+def test_the_docs_name_tools_and_options_that_exist():
+    text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    lines = re.findall(r"^    p2p pair ([^#\n]*)|`p2p pair (\w+ \w+ [^`]*)`", text, re.MULTILINE)
+    assert {parse(shlex.split(first or second)).command for first, second in lines} == set(TOOLS)
+
+
 def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
     (tmp_path / "x").mkdir()
     monkeypatch.setattr(sys, "argv", ["p2p", "pair", "edges", str(tmp_path / "x"), str(tmp_path / "out")])
@@ -130,7 +139,7 @@ def test_ctrl_c_and_bugs_end_as_in_the_commands(tmp_path, monkeypatch, capfd):
         def fail(*arguments, error=error, **options):
             raise error
 
-        monkeypatch.setattr("p2p.commands.pair.edges", fail)
+        monkeypatch.setattr("p2p.commands.pair.pairs.edges", fail)
         with pytest.raises((SystemExit, RuntimeError)) as stopped:
             p2p()
         assert stopped.type is RuntimeError or stopped.value.code == 130

@@ -1,0 +1,55 @@
+"""Make training pairs from folders of images: `p2p pair --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from p2p.codecs.pillow import Pillow
+from p2p.commands.pair import images, pairs
+from p2p.commands.pair.options import parse
+from p2p.config.cli import one_sentence, wants_trace
+from p2p.config.pasteable import command_line
+from p2p.system.signals import work
+
+
+def main(arguments: list[str]) -> None:
+    """The command line, without the name of the command."""
+    args = parse(arguments)
+    with one_sentence("pair", full=wants_trace()):
+        work()
+        if args.command == "split":
+            count = pairs.split(args.folder, args.out, val=args.val, skip_existing=args.skip_existing)
+        elif args.command in ("resize", "pad"):
+            colour = args.colour or ("0" if args.labels else "white")
+            codec = Pillow(format=args.format, quality=args.quality)
+            source = images.Source(codec, args.layout, args.labels, colour, args.skip_existing)
+            if args.command == "resize":
+                count = images.resize(args.folder, args.out, size=args.size, padded=args.pad, source=source)
+            else:
+                count = images.pad(args.folder, args.out, size=args.size, source=source)
+            print(f"{count} images written to {args.out}")
+            return
+        else:
+            target = pairs.Target(
+                args.out, Pillow(format=args.format, quality=args.quality), args.val, args.skip_existing
+            )
+            match args.command:
+                case "edges":
+                    count = pairs.edges(args.photos, target, sigma=args.sigma, low=args.low, high=args.high)
+                case "grayscale":
+                    count = pairs.grayscale(args.photos, target)
+                case "blank":
+                    count = pairs.blank(args.photos, target, share=args.share, colour=args.colour)
+                case _:
+                    count = pairs.combine(args.a, args.b, target)
+    print(f"{count} pairs written to {args.out}")
+    _say_what_is_next(args.out)
+
+
+def _say_what_is_next(out: Path) -> None:
+    if (out / "train").is_dir() and (out / "val").is_dir():
+        # Photos of several shapes make pairs of several shapes, which are refused unless their layout is told.
+        settings = {"data": "folder", "data.root": str(out), "data.layout": "side_by_side"}
+        print(f"next: {command_line('train', **settings)}")
+    else:
+        print(f"next: put them into {out}/train and {out}/val, as --val=0.15 does")
