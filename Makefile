@@ -4,16 +4,18 @@ PYTHON ?= python3
 ifeq ($(P2P_GPU),1)
   PY := $(PYTHON)
   INSTALLED :=
+  DOCS :=
 else
   PY := .venv/bin/python
   INSTALLED := .venv/.installed
+  DOCS := .venv/.installed-docs
 endif
 # Torch-TensorRT and CV-CUDA do not even import without a driver.
 comma := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint soak test-gpu test-browser bench clean
+.PHONY: help demo test test-wheel lint soak test-gpu test-browser docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,12 +45,15 @@ test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 test-browser: $(INSTALLED) ## the pages in chromium, with the extra browser
 	$(PY) -m pytest -q -m browser tests/browser
 
+docs: $(DOCS) ## the documentation as a site in site/, built without warnings, its links checked
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
 	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.ladder
 
 clean: ## remove .venv and caches, but no run
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -57,4 +62,8 @@ clean: ## remove .venv and caches, but no run
 	@echo "installing into .venv; PyTorch and its CUDA libraries are 5 GB"
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
 	@touch $@

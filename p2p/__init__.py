@@ -33,16 +33,19 @@ def load(
 
     Args:
         path: what to load.
-            - A run's folder, such as runs/mine: the weights of its checkpoint, with what they were validated with
-              (their average or not, `norm_stats`), by PyTorch in float32. An export in it is not looked at.
+
+            - The folder of a run, such as runs/mine: the weights of its checkpoint, run by PyTorch in float32, with the
+              average of the weights and the `norm_stats` that they were validated with. Its export is not used.
             - A folder that export.py wrote, such as runs/mine/export: its program. No code of training is imported.
             - A checkpoint of train.py: as a run.
             - A .safetensors of `p2p to-safetensors`, or "emoji", the model that p2p ships: by PyTorch in float32.
-            - A .pth file of pytorch-CycleGAN-and-pix2pix, such as latest_net_G.pth, as that tests it at batch 1.
-        device: "cpu", "cuda", "cuda:1" or a torch.device; None: a GPU, or else the CPU.
-        checkpoint: of a run: which one; None: "last".
-        image_size: of a .pth: side in pixels that images are brought to; None: 256, or what its U-Net brings to 1x1.
-        direction: of a .pth: which side of an A|B pair is its input, for `Translator.direction`; None: "AtoB".
+            - A .pth file of pytorch-CycleGAN-and-pix2pix, such as latest_net_G.pth: as its test.py runs it at batch 1.
+
+        device: "cpu", "cuda", "cuda:1" or a torch.device; None: a GPU if there is one, else the CPU.
+        checkpoint: only for a run: which of its checkpoints; None: "last".
+        image_size: only for a .pth: side in pixels that images are resized to; None: 256, or the size that its U-Net
+            reduces to 1x1.
+        direction: only for a .pth: which side of an A|B pair is its input, for `Translator.direction`; None: "AtoB".
 
     Raises:
         ValueError: nothing of the kind is there, it is damaged, it does not run on the device, or an argument does
@@ -63,8 +66,8 @@ def train(overrides: Sequence[str] | None = None) -> Trained:
         The run's folder and its scores.
 
     Raises:
-        ValueError: what the command line would answer with one sentence, which is the message.
-        KeyboardInterrupt: Ctrl-C; the step was finished and saved, and `ckpt_path=last` goes on.
+        ValueError: a mistake for which the command line prints one sentence; the message is that sentence.
+        KeyboardInterrupt: Ctrl-C. The step was finished and saved; `ckpt_path=last` continues the run.
     """
     from p2p.api.commands import run
 
@@ -91,17 +94,17 @@ def infer(overrides: Sequence[str] | None = None) -> Translated:
 def compose(
     overrides: Sequence[str] | None = None, *, command: Literal["train", "export", "infer"] = "train"
 ) -> DictConfig:
-    """The checked settings that a command would work by; nothing is done with them, and no folder is made.
+    """The settings that a command would use, after all checks. Nothing else is done, and no folder is made.
 
     Args:
         overrides: settings as on the command line, without a shell's quotes.
-        command: whose.
+        command: the command whose settings these are.
 
     Returns:
-        The whole config, as `p2p train --cfg job` prints it; its references are resolved when they are read.
+        The whole config, as `p2p train --cfg job` prints it. References in it are resolved when they are read.
 
     Raises:
-        ValueError: a setting cannot be; one sentence that says which, and what to do.
+        ValueError: a setting is not valid; one sentence that says which, and what to do.
     """
     from p2p.api.commands import compose
 

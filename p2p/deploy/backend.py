@@ -54,8 +54,9 @@ class Backend(Protocol):
                 1; fixes all but the batch.
             folder: there, and empty.
             precision: "fp32", "bf16" or "fp16"; None: the backend's own choice.
-            min_batch, max_batch: the batches that the program takes; None: the backend's own choice, or any above.
-                Equal: that one alone, for which it may be faster.
+            min_batch: the smallest batch that the program takes.
+            max_batch: the largest; None: the backend's own choice, or any. If it equals min_batch, the program takes
+                only that batch size, and may be faster.
             sizes: heights and widths that it takes; not given where it takes those of the example alone.
 
         Raises:
