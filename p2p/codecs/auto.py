@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from p2p.codecs.nvjpeg import CannotDecode, NvJpeg, NvJpegDecoder
 from p2p.system.cores import available_cores
+from p2p.system.plural import counted
 
 if TYPE_CHECKING:
     import torch
@@ -34,5 +35,6 @@ class Auto(NvJpeg):
         except CannotDecode as reason:
             print(f"codec: fast, because {reason}")
             return None
-        print(f"codec: nvjpeg, because the JPEG engines of this GPU can decode, and its {cores} cores do the rest")
+        do = counted(cores, "core does", "cores do")
+        print(f"codec: nvjpeg, because the JPEG engines of this GPU can decode, and its {do} the rest")
         return decoder

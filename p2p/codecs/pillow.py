@@ -15,6 +15,7 @@ from p2p.codecs.depth import ALPHA, Bits, check_bits
 from p2p.codecs.png import encode_png
 from p2p.codecs.tiff_pixels import encode as encode_tiff
 from p2p.system.memory import check_room
+from p2p.system.plural import counted
 
 # What is read: formats of pixels. Pillow would also start Ghostscript, of a page description in a file named x.png.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "QOI", "TGA")
@@ -151,8 +152,8 @@ def check_channels(frame_HWC: np.ndarray, channels: int) -> None:
     """Raise a ValueError if a file whose channels are not converted has others than are asked for."""
     if frame_HWC.shape[2] != channels:
         raise ValueError(
-            f"it has {frame_HWC.shape[2]} channels and {channels} are asked for: set data.input_channels or"
-            " data.target_channels"
+            f"it has {counted(frame_HWC.shape[2], 'channel')} and {counted(channels, 'is', 'are')} asked for: set"
+            " data.input_channels or data.target_channels"
         )
 
 

@@ -38,6 +38,7 @@ from p2p.codecs.tiff import (
     parts_of,
 )
 from p2p.system.memory import check_room
+from p2p.system.plural import counted
 
 NONE, DEFLATE, OLD_DEFLATE = 1, 8, 32946
 GREY, RGB = 1, 2
@@ -108,7 +109,7 @@ def _numbers(directory: Directory) -> tuple[np.ndarray, bool] | None:
         return None
     count = height * width * channels
     size = count * np.dtype(dtype).itemsize
-    check_room(size, what=f"it is {width}x{height} pixels of {channels} channels")
+    check_room(size, what=f"it is {width}x{height} pixels of {counted(channels, 'channel')}")
     strips = parts_of(directory, STRIPS, STRIP_BYTES)
     if compression != NONE:
         strips = [zlib.decompressobj().decompress(strip, size) for strip in strips]

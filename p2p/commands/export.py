@@ -36,6 +36,7 @@ from p2p.run.checkpoint import find_checkpoint
 from p2p.run.record import read_record, validated_weights
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits
+from p2p.system.plural import counted
 
 LEAST = 64  # pixels of a side that a program of any size takes at the least, where the stride is smaller
 MOST, MOST_OF_TENSORRT = 8192, 2048  # and at the most; TensorRT reserves memory for all of it
@@ -202,7 +203,8 @@ def export_program(cfg: DictConfig) -> Exported:
     precision = (program.precision or program.dtype) + (" on frames" if program.dtype == "uint8" else "")
     print(
         f"{cfg.output}: {program.backend}, {precision},{size} norm_stats={manifest.norm_stats},"
-        f" PSNR {psnr['mean']:.1f} dB against fp32 over {psnr['images']} images (worst {psnr['worst']:.1f} dB)"
+        f" PSNR {psnr['mean']:.1f} dB against fp32 over {counted(int(psnr['images']), 'image')}"
+        f" (worst {psnr['worst']:.1f} dB)"
     )
     where = (
         ({"size": "input"} if program.sizes else {})

@@ -35,6 +35,7 @@ from p2p.run.leaves import leaves
 from p2p.system.device import check_device, find_devices
 from p2p.system.folders import check_output
 from p2p.system.memory import keep_freed_memory
+from p2p.system.plural import counted
 
 FAILURES = "failures.csv"
 USUAL = {"size": "model", "fit": "stretch", "tile_stats": "tile"}  # outputs of earlier versions, which do not say it
@@ -129,7 +130,8 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         except BaseException:
             sweep(folder, outputs)
             if outcome.failures:
-                print(f"{len(outcome.failures)} images had failed until then, see {shown(str(folder / FAILURES))}")
+                some = counted(len(outcome.failures), "image")
+                print(f"{some} had failed until then, see {shown(str(folder / FAILURES))}")
             raise
         finally:
             show_stages(
@@ -137,13 +139,13 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             )
     failed = len(outcome.failures)
     done, skipped = len(todo) - failed, len(pairs) - len(todo)
-    print(f"{done} images written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
+    print(f"{counted(done, 'image')} written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
     there = [pair for pair in pairs if pair.name not in outcome.failures]
     facts = facts_of(cfg, manifest, clock)
     draw_gallery(there, job, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
     if failed:
-        reasons = some_of(list(outcome.failures.values()))
-        raise ValueError(f"{failed} of {len(todo)} images failed: {reasons}; {folder / FAILURES} has them all")
+        reasons, of = some_of(list(outcome.failures.values())), counted(len(todo), "image")
+        raise ValueError(f"{failed} of {of} failed: {reasons}; {folder / FAILURES} has them all")
     seconds = clock.seconds.get("e2e")
     speed = clock.images["e2e"] / seconds if seconds else None
     return Translated(folder, written=done, skipped=skipped, score=speed)
@@ -164,8 +166,10 @@ def not_done(pairs: list[Pair], outputs: list[Path], folder: Path, settings: dic
     """The pairs that skip_existing does not skip; says so where there is an output, and why."""
     todo, why = to_do(pairs, outputs, history=read_history(folder), settings=settings)
     if why:
+        where = shown(str(folder))
         reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
-        print(f"{why.total()} images in {shown(str(folder))} are written again: {reasons}")
+        these = counted(why.total(), f"image in {where} is", f"images in {where} are")
+        print(f"{these} written again: {reasons}")
     return todo
 
 

@@ -15,6 +15,7 @@ from p2p.data.pairs import Direction, Pair, check_outside, find_inputs, looks_si
 from p2p.data.splits import find_split
 from p2p.data.walk import Skipped, summary
 from p2p.run.record import read_record
+from p2p.system.plural import counted
 
 
 def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
@@ -58,7 +59,7 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
     check_pages(pages)
     pairs = find_inputs(cfg.input, layout=cfg.layout, direction=direction, pages=pages, skipped=skipped)
     if skipped:
-        print(f"{len(pairs):,} images in {cfg.input}{summary(skipped)}")
+        print(f"{counted(len(pairs), 'image')} in {cfg.input}{summary(skipped)}")
     if cfg.layout is None and pairs[0].target is not None:
         a, b = sides_of(Path(cfg.input))
         print(f"{a} and {b} are taken as pairs: layout=inputs translates the images of both")

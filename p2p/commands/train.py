@@ -30,6 +30,7 @@ from p2p.system.device import check_trainer_device
 from p2p.system.gpu_faults import or_say_what_fits
 from p2p.system.lock import held
 from p2p.system.memory import keep_freed_memory
+from p2p.system.plural import counted
 from p2p.training.callbacks.resume import resume_callback
 from p2p.training.each_network import check_strategy
 from p2p.training.logs import going_on, log_settings
@@ -91,7 +92,7 @@ def train(cfg: DictConfig) -> Trained:
     log_settings(loggers, cfg, None if goes_on else {name: before[name] for name in model.scores})
     where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
     precision = PRECISIONS.get(cfg.trainer.precision, cfg.trainer.precision)
-    say(f"training on {where} in {precision}, {len(data.dataset('train')):,} pairs")
+    say(f"training on {where} in {precision}, {counted(len(data.dataset('train')), 'pair')}")
     fit(cfg, trainer, model, data, resume)
     (after,) = trainer.validate(model, data, verbose=False)
 

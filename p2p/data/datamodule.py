@@ -29,6 +29,7 @@ from p2p.data.shared_memory import workers_that_fit
 from p2p.data.splits import find_split
 from p2p.data.transforms.transform import Transform
 from p2p.system.lock import turn_to_make
+from p2p.system.plural import counted
 
 MAX_WORKERS = 8
 TOGETHER = 1 << 20  # pixels that are validated together: 16 images of 256x256
@@ -256,7 +257,8 @@ class PairedImages(LightningDataModule):
             where = f"on the GPU, augmented by {dataset.batches_on_gpu.augmented_by}"
         seconds = time.perf_counter() - started
         rank_zero_only(print)(
-            f"{len(cache):,} pairs are kept {where}: {cache.bytes / 1e9:.2f} GB, read in {seconds:.1f} s"
+            f"{counted(len(cache), 'pair is', 'pairs are')} kept {where}: {cache.bytes / 1e9:.2f} GB,"
+            f" read in {seconds:.1f} s"
         )
 
     def val_dataloader(self) -> KeptBatches | DataLoader:
@@ -298,8 +300,8 @@ class PairedImages(LightningDataModule):
         processes = self.trainer.world_size
         if len(dataset) < processes:
             raise ValueError(
-                f"{len(dataset)} validation pairs are too few for {processes} processes, each of which needs one: use"
-                f" trainer.devices={len(dataset)}, or add pairs"
+                f"{counted(len(dataset), 'validation pair is', 'validation pairs are')} too few for {processes}"
+                f" processes, each of which needs one: use trainer.devices={len(dataset)}, or add pairs"
             )
         return UnrepeatedDistributedSampler(
             dataset, num_replicas=processes, rank=self.trainer.global_rank, shuffle=False

@@ -13,6 +13,7 @@ from p2p.data.dataset import PairDataset
 from p2p.data.images import read_coded
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.torchvision import Torchvision
+from p2p.system.plural import counted
 
 Decode = Literal["auto", "cpu", "gpu"]
 
@@ -51,4 +52,5 @@ def _unsuitable(dataset: PairDataset) -> str | None:
         return "a GPU decodes pictures, and data.range or data.labels says that files are something else"
     some = dataset.pairs[:: -(-len(dataset) // LOOKED_AT)]
     fit = sum(read_coded(pair) is not None for pair in some)
-    return None if 2 * fit >= len(some) else f"a GPU can decode only {fit} of the {len(some)} pairs that were checked"
+    checked = counted(len(some), "pair that was checked", "pairs that were checked")
+    return None if 2 * fit >= len(some) else f"a GPU can decode only {fit} of {checked}"

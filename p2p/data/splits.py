@@ -8,6 +8,7 @@ from pathlib import Path
 from p2p.data.pages import Pages, left_out
 from p2p.data.pairs import SIDES, Direction, Pair, PairLayout, find_pairs, pairs_of, sides_of
 from p2p.data.walk import Skipped, folders_in, summary
+from p2p.system.plural import counted
 
 OTHER_NAMES = {"val": ("valid", "validation", "test")}  # of a split, where it is not there by its own
 
@@ -56,7 +57,7 @@ def find_split(
         more = left_out(pair.input.path for pair in pairs) if pages == "first" else None
         if folders == [root / split] and not skipped and not more:
             return pairs, None
-        said = f"{len(pairs):,} pairs in {' and '.join(map(str, folders))}{summary(skipped)}"
+        said = f"{counted(len(pairs), 'pair')} in {' and '.join(map(str, folders))}{summary(skipped)}"
         return pairs, said + (f"; {more}: data.pages=all takes each" if more else "")
     raise ValueError(
         f"there is no folder {root / split}: put the {key.removeprefix('data.')} pairs there, or name another folder of"

@@ -15,6 +15,7 @@ from p2p.deploy.compatible import AGAIN, check_gpu, check_versions
 from p2p.deploy.cuda_graph import Captured
 from p2p.deploy.manifest import Manifest, Program, gpu_facts
 from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
+from p2p.system.plural import counted
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Engine:
             elif program.min_batch > 1:
                 setting = f"backend.min_batch={batch_size} backend.max_batch={batch_size}"
             raise ValueError(
-                f"batch_size={batch_size} does not fit the exported program, which takes 1 to {largest} images:"
-                f" choose another, or export again with {setting}"
+                f"batch_size={batch_size} does not fit the exported program, which takes {counted(largest, 'image')} at"
+                f" most: choose another, or export again with {setting}"
             )
         if batch_size < program.min_batch:
             log.warning(

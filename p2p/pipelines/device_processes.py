@@ -29,6 +29,7 @@ class Device:
         slot_size: of its grants; None before it has asked for one.
         grants: what it may not have finished yet.
         idle: it waits.
+        done, silent: images of its grants when it was looked at last, and looks since it said or finished anything.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Device:
     slot_size: int | None = None
     grants: list[tuple[int, int]] = field(default_factory=list)
     idle: bool = False
+    done: int = 0
+    silent: int = 0
 
 
 @contextmanager
@@ -99,4 +102,6 @@ def end(devices: list[Device]) -> None:
     finally:  # after a second Ctrl-C, too
         for device in devices:
             device.process.kill()
-            device.process.wait()
+        for device in devices:
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in its driver cannot be killed, and is left
+                device.process.wait(PATIENCE_S)

@@ -37,6 +37,7 @@ from p2p.pipelines.translator import CpuTranslator, SlotBatch
 from p2p.pipelines.workers import PART, QUEUED, Workers, default_workers
 from p2p.system.cores import available_cores
 from p2p.system.memory import check_room
+from p2p.system.plural import counted
 
 MANY = 64  # workers that may be, on however few cores
 RING = 16  # images of a ring, at least
@@ -90,8 +91,8 @@ def run(
         raise ValueError(f"pipeline.workers={workers} is too small: use 1 or more, or 0 for one image after another")
     if workers > (most := max(MANY, 4 * available_cores())):
         raise ValueError(
-            f"pipeline.workers={workers} is too large for {available_cores()} cores, of which each is kept busy by one:"
-            f" use {most} or less"
+            f"pipeline.workers={workers} is too large for {counted(available_cores(), 'core')}, of which each is kept"
+            f" busy by one: use {most} or less"
         )
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
@@ -112,7 +113,8 @@ def run(
     slots = min(slots, -(-images // slot_size))
     check_room(
         slots * slot_size * image_bytes,
-        what=f"use a smaller batch_size or fewer pipeline.slots: {slot_size} images in each of {slots} slots",
+        what="use a smaller batch_size or fewer pipeline.slots:"
+        f" {counted(slot_size, 'image')} in each of {counted(slots, 'slot')}",
     )
     rows = np.zeros(len(pairs), ROW)
     rows["pair"] = range(len(pairs))
@@ -143,7 +145,7 @@ def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slot
     slots = min(slots, len(groups))
     check_room(
         slots * pixels * pixel_bytes,
-        what=f"use a smaller batch_size or fewer pipeline.slots: {pixels:,} pixels in each of {slots} slots",
+        what=f"use a smaller batch_size or fewer pipeline.slots: {pixels:,} pixels in each of {counted(slots, 'slot')}",
     )
     arrays = share_pairs(pairs) | share_slots_of_any_size(
         slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name

@@ -8,8 +8,8 @@ A process for each, since Python runs one thread at a time, and the loop of one 
 time gets the next slots (`p2p.pipelines.share`). The processes write the images, and say here what failed; this one
 has the bar, the list of failures, the clock and the exit status. It touches no image and imports no torch.
 
-A device that is lost, by a failure of the GPU or a kill, leaves what it had not finished to the others. Any other
-error ends the run as on one device.
+A device that is lost, by a failure of the GPU, a kill, or because it hangs, leaves what it had not finished to the
+others. Any other error ends the run as on one device.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from p2p.pipelines.share import Queue, Want
 from p2p.pipelines.slots import SharedArray, share_pairs
 from p2p.pipelines.workers import TraceOfWorker
 from p2p.profiling.clock import Clock, Measured
+from p2p.system.plural import counted
 
 TICK_S = 0.1  # between two looks at the marks, for the bar
+SILENCE = 6000  # looks, 10 minutes as for NCCL, after which a device that says and finishes nothing is lost
+END_S = 30.0  # for what a device has to do when all images are done
 NAMED = 3  # of the images that are missing
 
 
@@ -91,21 +94,34 @@ class Work:
         while self._queue or not self._marks.all():
             self._wake()
             self._answer(TICK_S)
-            self._show()
-        self._show(now=True)
+            if time.monotonic() >= self._next_s:
+                self._next_s = time.monotonic() + TICK_S
+                self._show()
+                self._lose_silent()
+        self._show()
+        deadline = time.monotonic() + END_S
         while not all(device.idle or device.slot_size is None for device in self._devices):
-            self._answer(None)
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            self._answer(left)
 
     def measured(self) -> dict[str, Measured]:
-        """Let the devices end, and return what each has measured, by its name."""
+        """Let the devices end, and return what each has measured, by its name; of one that hangs nothing."""
         found = {}
         for device in self._devices:
             if device.slot_size is None:  # it comes too late for so few images
                 device.process.terminate()
                 continue
             tell(device, False)
+        deadline = time.monotonic() + END_S
+        for device in self._devices:
+            if device.slot_size is None:
+                continue
             with suppress(EOFError, OSError):  # killed when nothing was left to do
-                found[device.name] = device.connection.recv()
+                if device.idle and device.connection.poll(max(0.0, deadline - time.monotonic())):
+                    found[device.name] = device.connection.recv()
+                    continue
+                print(f"{device.name} hangs, and is ended: all images are done, and the table is without it")
         return found
 
     def stop(self) -> dict[str, Measured]:
@@ -138,6 +154,7 @@ class Work:
     def _answer(self, wait_s: float | None) -> None:
         for ready in wait([device.connection for device in self._devices], wait_s):
             device = next(each for each in self._devices if each.connection is ready)
+            device.silent = 0
             try:
                 message = device.connection.recv()
             except (EOFError, OSError):  # at once, or in the middle of a message
@@ -171,13 +188,15 @@ class Work:
         if self._marks.all():  # it had only to end
             return
         if self._devices:
-            print(f"{device.name} is lost ({reason}): the others go on, also with its last {left} images")
+            also = f", also with its last {counted(left, 'image')}" if left else ""
+            print(f"{device.name} is lost ({reason}): the others go on{also}")
             return
         missing = [number for number in self._queue.images() if not self._marks[number]]
         names = ", ".join(self._pairs[number].name for number in missing[:NAMED])
         raise ValueError(
-            f"{device.name} is lost ({reason}), and no other device is left: {len(missing)} of {len(self._pairs)}"
-            f" images are missing, {names}{', ...' if len(missing) > NAMED else ''}: skip_existing=true goes on"
+            f"{device.name} is lost ({reason}), and no other device is left: of"
+            f" {counted(len(self._pairs), 'image')} {counted(len(missing), 'is', 'are')} missing,"
+            f" {names}{', ...' if len(missing) > NAMED else ''}: skip_existing=true goes on"
         )
 
     def _fail(self, failed: FailedImage) -> None:
@@ -188,10 +207,17 @@ class Work:
             self._shown += 1
         self._marks[number] = 1
 
-    def _show(self, *, now: bool = False) -> None:
-        if not now and time.monotonic() < self._next_s:
-            return
-        self._next_s = time.monotonic() + TICK_S
+    def _lose_silent(self) -> None:
+        """Go on without a device that hangs, such as in its driver; called once in a tick."""
+        for device in [each for each in self._devices if not each.idle]:
+            done = sum(int(np.count_nonzero(self._marks[slice(*grant)])) for grant in device.grants)
+            device.silent = device.silent + 1 if done == device.done else 0
+            device.done = done
+            if device.silent >= SILENCE:
+                device.process.kill()  # or it might go on beside its heirs
+                self._lose(device, f"it hangs, and has done nothing for {SILENCE * TICK_S:.0f} seconds")
+
+    def _show(self) -> None:
         done = int(np.count_nonzero(self._marks))
         for _ in range(done - self._shown):
             self._outcome.on_image()

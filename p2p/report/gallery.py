@@ -26,6 +26,7 @@ from p2p.report.page import address, publish
 from p2p.report.picture import contact_sheet, spread
 from p2p.report.thumbnails import longest_side, strip
 from p2p.system import atomic
+from p2p.system.plural import counted
 
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 COLUMNS = ["input", "output", "target"]
@@ -108,7 +109,9 @@ def collect(
             missing[pair.name] = error
     if missing:
         name, first = next(iter(missing.items()))
-        print(f"{len(missing)} images are not in the gallery, such as {shown(f'{name}: {first}')}")
+        print(
+            f"{counted(len(missing), 'image is', 'images are')} not in the gallery, such as {shown(f'{name}: {first}')}"
+        )
 
 
 def scores_of(output: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -169,7 +172,7 @@ def write(
     sheet = contact_sheet(rows, header=columns, captions=captions, across=2)
     atomic.write(folder / "gallery.png", encode_png(np.asarray(sheet)))
     _write_scores(folder / "scores.csv", images, files)
-    summary = f"{len(images)} of {total} images{_means([image['scores'] for image in images], unchanged)}"
+    summary = f"{len(images)} of {counted(total, 'image')}{_means([image['scores'] for image in images], unchanged)}"
     data = {"summary": summary, "columns": columns, "settings": settings or {}, "images": images}
     return publish("gallery", folder, title=title, data=data)
 

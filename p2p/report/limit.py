@@ -8,6 +8,7 @@ from functools import partial
 
 from p2p.profiling.clock import WORK, Clock
 from p2p.system.cores import available_cores
+from p2p.system.plural import counted
 
 # What to do about a stage that the others wait for; about one that is at its best already, `advice` has other words.
 ADVICE = {
@@ -99,8 +100,8 @@ def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()
     if used > SATURATED:
         stage = max((name for group in groups for name in group.seconds), key=clock.seconds.__getitem__)
         return stage, (
-            f"the processor limits the run ({min(used, 1):.0%} of {available_cores()} cores, most of it for {stage});"
-            f" what helps: more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
+            f"the processor limits the run ({min(used, 1):.0%} of {counted(available_cores(), 'core')}, most of it for"
+            f" {stage}); what helps: more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:
         larger = "" if "batch_size" in done else ", a larger batch_size or pipeline.slots"
@@ -115,6 +116,5 @@ def _of(pool: Pool) -> str:
     """ "8 workers 96% busy with write": how busy, and with what else, if it counts."""
     total = sum(pool.seconds.values())
     others = [name for name, seconds in pool.seconds.items() if name != pool.slowest and seconds > 0.02 * total]
-    workers = "1 worker" if len(pool.lanes) == 1 else f"{len(pool.lanes)} workers"
     also = f" with {' and '.join(others)}" if others else ""
-    return f"{workers} {min(pool.busy, 1):.0%} busy{also}"
+    return f"{counted(len(pool.lanes), 'worker')} {min(pool.busy, 1):.0%} busy{also}"

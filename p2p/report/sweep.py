@@ -18,6 +18,7 @@ from p2p.report.picture import columns_of
 from p2p.report.tables import score_text, show
 from p2p.report.thumbnails import longest_side, strip
 from p2p.system import atomic
+from p2p.system.plural import counted
 
 HIGHEST = 1024  # pixels of a column of sample pictures
 
@@ -40,14 +41,15 @@ def summarize(folder: Path) -> str | None:
     rows = [[str(index), *row, *end] for index, (row, end) in enumerate(zip(cells, ends, strict=True), start=1)]
     header = ["", *varied, monitor, "minutes", "failed by"]
     used = len(header) if any(job["reason"] for job in jobs) else -1
-    show(f"sweep of {len(jobs)} jobs, the best first", header[:used], [row[:used] for row in rows])
+    show(f"sweep of {counted(len(jobs), 'job')}, the best first", header[:used], [row[:used] for row in rows])
     _write_table(folder / "sweep.csv", jobs, keys)
     page = publish("sweep", folder, title=f"p2p: {folder.name}", data=_data(jobs, varied, folder))
     print(f"look at {page} or {folder / 'sweep.csv'}")
     failed = [job for job in jobs if job["reason"]]
     if not failed:
         return None
-    return f"{len(failed)} of {len(jobs)} jobs failed: {failed[0]['reason']}; {folder / 'sweep.csv'} has all reasons"
+    some, reason = f"{len(failed)} of {counted(len(jobs), 'job')}", failed[0]["reason"]
+    return f"{some} failed: {reason}; {folder / 'sweep.csv'} has all reasons"
 
 
 def ranked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

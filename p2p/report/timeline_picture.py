@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2p.profiling.clock import COLOURS
 from p2p.report.lanes import Bar, Timeline
+from p2p.system.plural import counted
 
 WIDTH, LANE, GAP = 1600, 28, 6  # pixels
 RIGHT, TOP, BOTTOM = 70, 84, 44  # around the lanes; the left margin fits their names
@@ -37,7 +38,7 @@ def draw(timeline: Timeline) -> Image.Image:
     shown = {bar.batch for bars in lanes.values() for bar in bars if bar.stage == "generate"}
     title = f"{(end - begin) / 1e6:,.1f} ms of {(timeline.end_ns - timeline.begin_ns) / 1e9:.2f} s"
     if shown:
-        title = f"{len(shown)} {'batch' if len(shown) == 1 else 'batches'} of {timeline.batch_size}, {title}"
+        title = f"{counted(len(shown), 'batch', 'batches')} of {timeline.batch_size}, {title}"
     canvas.text((left, 12), title, INK, ImageFont.load_default(size=18))
     stages = {bar.stage for bars in lanes.values() for bar in bars}
     across = left

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from p2p.system.cores import available_cores
 from p2p.system.gpus import gpu_addresses
+from p2p.system.plural import counted
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,8 @@ def find_devices(device: str, devices: int | str | Sequence[int]) -> list[str]:
         if numbers is not None:
             raise ValueError(f"devices={shown} names GPUs, and device=cpu has none: use devices={count}")
         if count is not None and count > (most := max(2, available_cores())):
-            raise ValueError(f"devices={shown} is too large for {available_cores()} cores: use {most} or less")
+            cores = counted(available_cores(), "core")
+            raise ValueError(f"devices={shown} is too large for {cores}: use {most} or less")
         return [device] * (count or 1)
     found = len(gpu_addresses())
     if count is None:
@@ -156,5 +158,5 @@ def check_numbers(wanted: list[int], *, setting: str, instead: str, count: int |
         count = torch.cuda.device_count()
     missing = [number for number in wanted if number >= count]
     if missing:
-        have = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
+        have = f"{counted(count, 'GPU')}, cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
         raise ValueError(f"{setting} asks for cuda:{missing[0]}, and this machine has {have}: use {instead}")

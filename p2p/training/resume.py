@@ -9,6 +9,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
+from p2p.system.plural import counted
+
 
 def read_checkpoint(path: Path) -> dict:
     """What train.py saved, without running code of it; tensors are read when they are used.
@@ -59,7 +61,8 @@ def check_that_something_is_left(checkpoint: dict, trainer: Trainer) -> None:
     done, epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], trainer.max_epochs
     if epochs is not None and 0 <= epochs <= done:
         raise ValueError(
-            f"epochs={epochs} leaves nothing to train, because {done} are done: use more, such as epochs={2 * done}"
+            f"epochs={epochs} leaves nothing to train, because {counted(done, 'is', 'are')} done: use more, such as"
+            f" epochs={2 * done}"
         )
     for callback in trainer.early_stopping_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key, {})
@@ -70,8 +73,8 @@ def check_that_something_is_left(checkpoint: dict, trainer: Trainer) -> None:
 def _stopped_early(callback: EarlyStopping, state: dict) -> str:
     return (
         f"early stopping ended this run after epoch {state['stopped_epoch'] + 1}, because {callback.monitor} did not"
-        f" improve in {state['wait_count']} validations: use a larger callbacks.early_stopping.patience, such as"
-        f" {2 * callback.patience}, or ~callbacks.early_stopping"
+        f" improve in {counted(state['wait_count'], 'validation')}: use a larger"
+        f" callbacks.early_stopping.patience, such as {2 * callback.patience}, or ~callbacks.early_stopping"
     )
 
 

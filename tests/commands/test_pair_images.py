@@ -124,7 +124,7 @@ def test_what_exists_is_skipped_on_request(photos, tmp_path, capsys):
     (tmp_path / "out/val").mkdir(parents=True)
     (tmp_path / "out/val/square.png").write_bytes(b"mine")
     run("resize", photos, tmp_path / "out", "--skip-existing")
-    assert "1 files exist already" in (out := capsys.readouterr().out) and "2 images written" in out
+    assert "1 file exists already" in (out := capsys.readouterr().out) and "2 images written" in out
     assert (tmp_path / "out/val/square.png").read_bytes() == b"mine"
     run("resize", photos, tmp_path / "out")
     assert made(tmp_path / "out/val/square.png").shape == (256, 256, 3)

@@ -77,4 +77,4 @@ def test_ctrl_c_ends_the_sweep_and_shows_what_is_done(sweep, tmp_path, capsys):
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         sweep(main)
-    assert "sweep of 1 jobs" in capsys.readouterr().out
+    assert "sweep of 1 job," in capsys.readouterr().out

@@ -193,7 +193,7 @@ def test_who_decodes_is_said(mixed, pair_folder, monkeypatch, capsys):
     assert choose(transform=Shifted) == unfit("Shifted loads images in its own way")
     grey = "a GPU decodes to RGB, and data.input_channels or data.target_channels is not 3"
     assert choose(input_channels=1) == unfit(grey)
-    assert choose(root=pair_folder) == unfit("a GPU can decode only 0 of the 4 pairs that were checked")
+    assert choose(root=pair_folder) == unfit("a GPU can decode only 0 of 4 pairs that were checked")
     monkeypatch.setattr(cvcuda, "unavailable", lambda: "CV-CUDA cannot be used (no)")
     assert choose() == unfit("CV-CUDA cannot be used (no)")
     monkeypatch.setattr(choice, "NvJpegDecoder", NvJpegDecoder)

@@ -77,7 +77,7 @@ def test_either_kind_of_program_takes_frames_and_floats():
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({"min_batch": 1}, r"takes 1 to 8 images: .* backend\.max_batch=9"),
+        ({"min_batch": 1}, r"takes 8 images at most: .* backend\.max_batch=9"),
         ({"min_batch": 8}, r"backend\.min_batch=9 backend\.max_batch=9"),
         ({"min_batch": 8, "considered": []}, r"export again with batch_size=9"),
     ],

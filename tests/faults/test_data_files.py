@@ -98,7 +98,7 @@ def test_the_line_that_infer_prints(tmp_path, capsys):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("infer", overrides=[f"input={tmp_path}/in"])
     assert len(inputs_to_translate(cfg, direction="AtoB")) == 1
-    assert capsys.readouterr().out == f"1 images in {tmp_path}/in; skipped: 1 of other formats (b.txt)\n"
+    assert capsys.readouterr().out == f"1 image in {tmp_path}/in; skipped: 1 of other formats (b.txt)\n"
     (tmp_path / "in/b.txt").unlink()
     inputs_to_translate(cfg, direction="AtoB")
     assert capsys.readouterr().out == ""

@@ -121,7 +121,7 @@ def test_images_beside_the_two_folders_are_told(tmp_path, capsys):
     for folder in ("A", "B", "C", "."):
         fill(tmp_path / "train" / folder, (32, 32))
     assert len(data(tmp_path).dataset("train")) == 1
-    assert "1 pairs in" in (said := capsys.readouterr().out) and "2 beside the two folders (0.png, C)" in said
+    assert "1 pair in" in (said := capsys.readouterr().out) and "2 beside the two folders (0.png, C)" in said
 
 
 def test_one_odd_image_among_many_is_found_when_it_is_used(tmp_path):

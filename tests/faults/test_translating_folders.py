@@ -129,7 +129,7 @@ def test_outputs_are_skipped_that_the_same_run_would_write(translate, photos, tm
     assert "written again" not in out
     assert "6 skipped" in translate("skip_existing=true", "batch_size=3", f"input={photos}/**/*.png")
     (tmp_path / "out/deep/1.png").unlink()
-    assert "1 images written" in translate("skip_existing=true", *OVERLAP)
+    assert "1 image written" in translate("skip_existing=true", *OVERLAP)
 
 
 OTHERS = {

@@ -3,8 +3,10 @@
 import csv
 import os
 import signal
+import subprocess
 import threading
 import time
+from functools import partial
 from multiprocessing import Pipe
 from types import SimpleNamespace
 
@@ -13,12 +15,13 @@ import pytest
 
 import p2p
 from p2p.data.pairs import Pair, Source
+from p2p.pipelines import device_processes, several
 from p2p.pipelines.device_processes import Device
 from p2p.pipelines.messages import Broken
 from p2p.pipelines.one_of_several import FailedImage, Idle, Lost, Said
 from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.several import Work
-from p2p.pipelines.share import Granted, Queue
+from p2p.pipelines.share import Granted, Queue, Want
 from p2p.profiling.clock import Clock
 from p2p.system import cores, device, gpus
 from tests.conftest import picture
@@ -76,7 +79,7 @@ def work():
         marks, devices, threads = np.zeros(len(pairs), np.uint8), [], []
         for place, behave in enumerate(behaviours):
             here, there = Pipe()
-            process = SimpleNamespace(terminate=there.close, wait=lambda _: -9, returncode=-9)
+            process = SimpleNamespace(terminate=there.close, kill=lambda: None, wait=lambda _: -9, returncode=-9)
             devices.append(Device(f"cuda:{place}", "cuda:0", here, process))
             share = Granted(there, marks, devices=len(behaviours))
             threads.append(threading.Thread(target=in_thread, args=(behave, share, there)))
@@ -163,13 +166,79 @@ def test_the_heir_may_be_idle_already(work):
     assert work(dies_late, translates()).marks.all()
 
 
+def test_a_device_that_hangs_leaves_its_share(work, capsys, monkeypatch):
+    """It has images in hand, ends not, and says nothing; also if another one is idle, and if no other one is left."""
+    monkeypatch.setattr(several, "SILENCE", 5)
+
+    def hangs(share, connection):
+        share.done(next(share.groups(np.arange(len(PAIRS)), 4)))
+        while True:
+            connection.recv()
+
+    done = work(hangs, translates())
+    assert done.marks.all() and list(done.measured) == ["cuda:1"]
+    assert "cuda:0 is lost (it hangs, and has done nothing for " in (out := capsys.readouterr().out)
+    assert "): the others go on, also with its last " in out
+    with pytest.raises(
+        ValueError, match=r"cuda:0 is lost \(it hangs, .*no other device is left: of 101 images 97 are missing"
+    ):
+        work(hangs)
+
+
+def test_a_device_that_hangs_at_the_end_is_not_waited_for(work, capsys, monkeypatch):
+    """All images are done: it does not say that it waits, or not what it has measured."""
+    monkeypatch.setattr(several, "END_S", 0.3)
+
+    def hangs_at_the_end(share, connection, *, says=()):
+        for group in share.groups(np.arange(len(PAIRS)), 4):
+            share.done(group)
+        for message in says:
+            connection.send(message)
+        while True:
+            connection.recv()
+
+    for says in ((), [Idle()]):
+        done = work(partial(hangs_at_the_end, says=says), translates())
+        assert done.marks.all() and list(done.measured) == ["cuda:1"]
+        assert capsys.readouterr().out.startswith("cuda:0 hangs, and is ended: all images are done")
+
+
+def test_a_process_that_cannot_be_killed_is_left(monkeypatch):
+    """As one in uninterruptible sleep, in a driver."""
+    monkeypatch.setattr(device_processes, "PATIENCE_S", 0.01)
+
+    def wait(seconds):
+        raise subprocess.TimeoutExpired("", seconds)
+
+    here, there = Pipe()
+    killed = []
+    device_processes.end([Device("cuda:0", "cuda:0", here, SimpleNamespace(wait=wait, kill=lambda: killed.append(1)))])
+    assert killed and there.poll()
+
+
+def test_one_that_is_lost_with_nothing_in_hand_leaves_nothing(work, capsys):
+    """So the line names no "last 0 images"."""
+
+    def finishes_and_dies(share, connection):
+        connection.send(Want(4))
+        share.done(np.arange(*connection.recv()))
+        connection.send(Lost("the GPU failed: unspecified launch failure"))
+
+    def waits_for_that(share, connection):
+        time.sleep(0.2)
+        translates()(share, connection)
+
+    assert work(finishes_and_dies, waits_for_that).marks.all()
+    assert capsys.readouterr().out == "cuda:0 is lost (the GPU failed: unspecified launch failure): the others go on\n"
+
+
 def test_what_is_missing_is_named_when_all_are_lost(work):
     lost = Lost("the GPU's memory is full")
     with pytest.raises(
         ValueError, match=r"^cuda:\d is lost \(the GPU's memory is full\), and no other device is left: "
     ) as e:
         work(translates(upto=2, ends=lost), translates(upto=2, ends=lost))
-    assert ": 85 of 101 images are missing, 0" in str(e.value) and "skip_existing=true" in str(e.value)
+    assert ": of 101 images 85 are missing, 0" in str(e.value) and "skip_existing=true" in str(e.value)
 
 
 def test_a_device_that_is_lost_when_all_is_done_loses_nothing(work, capsys):

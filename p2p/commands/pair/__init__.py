@@ -9,6 +9,7 @@ from p2p.commands.pair import images, pairs
 from p2p.commands.pair.options import parse
 from p2p.config.cli import one_sentence, wants_trace
 from p2p.config.pasteable import command_line
+from p2p.system.plural import counted
 from p2p.system.signals import work
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
                 count = images.resize(args.folder, args.out, size=args.size, padded=args.pad, source=source)
             else:
                 count = images.pad(args.folder, args.out, size=args.size, source=source)
-            print(f"{count} images written to {args.out}")
+            print(f"{counted(count, 'image')} written to {args.out}")
             return
         else:
             target = pairs.Target(
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
                     count = pairs.blank(args.photos, target, share=args.share, colour=args.colour)
                 case _:
                     count = pairs.combine(args.a, args.b, target)
-    print(f"{count} pairs written to {args.out}")
+    print(f"{counted(count, 'pair')} written to {args.out}")
     _say_what_is_next(args.out)
 
 

@@ -18,6 +18,7 @@ from p2p.data.halves import check_half
 from p2p.data.images import read_file
 from p2p.data.pairs import Pair, check_outside, find_inputs, looks_side_by_side
 from p2p.data.walk import Skipped, summary
+from p2p.system.plural import counted
 
 Layout = Literal["inputs", "side_by_side"]
 GREY = ("1", "L", "LA", "La")  # Pillow's modes; of more than 8 bits there is only grey
@@ -101,7 +102,7 @@ def _write(folder: Path, out: Path, change: Callable[[np.ndarray], np.ndarray], 
     skipped: Skipped = {}
     images = find_inputs(str(folder), layout="inputs", skipped=skipped)
     if skipped:
-        print(f"{len(images):,} images in {folder}{summary(skipped)}")
+        print(f"{counted(len(images), 'image')} in {folder}{summary(skipped)}")
     if source.layout is None and all(map(looks_side_by_side, images[:: -(-len(images) // SAMPLE)])):
         raise ValueError(
             f"the images in {folder} are twice as wide as high, as A|B images are: add --layout=side_by_side to treat"

@@ -16,6 +16,7 @@ from p2p.commands.pair.writing import write_all
 from p2p.data.images import read_file, read_input, read_pair
 from p2p.data.pairs import Pair, check_outside, find_inputs, match
 from p2p.data.walk import Skipped, summary
+from p2p.system.plural import counted
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def of_photos(photos: Path, target: Target, change: Callable[[np.ndarray], np.nd
     skipped: Skipped = {}
     pairs = find_inputs(str(photos), layout="inputs", skipped=skipped)
     if skipped:
-        print(f"{len(pairs):,} photos in {photos}{summary(skipped)}")
+        print(f"{counted(len(pairs), 'photo')} in {photos}{summary(skipped)}")
     return _write(pairs, both, target)
 
 
@@ -110,7 +111,7 @@ def combine(a: Path, b: Path, target: Target) -> int:
     skipped: Skipped = {}
     pairs = match(a, b, skipped=skipped)
     if skipped:
-        print(f"{len(pairs):,} pairs in {a} and {b}{summary(skipped)}")
+        print(f"{counted(len(pairs), 'pair')} in {a} and {b}{summary(skipped)}")
     return _write(pairs, both, target)
 
 

@@ -13,6 +13,7 @@ from p2p.config.cli import some_of
 from p2p.data.pairs import Pair
 from p2p.system import atomic
 from p2p.system.cores import available_cores
+from p2p.system.plural import counted
 
 AHEAD = 64  # images for each thread that are handed out at once
 
@@ -41,7 +42,9 @@ def write_all(
         atomic.sweep(folder)
     missing = [(pair, path) for pair, path in todo if not (skip_existing and path.exists())]
     if len(missing) < len(todo):
-        print(f"{len(todo) - len(missing):,} files exist already and are skipped")
+        print(
+            f"{counted(len(todo) - len(missing), 'file exists already and is', 'files exist already and are')} skipped"
+        )
 
     def write(job: tuple[Pair, Path]) -> str | None:
         pair, path = job

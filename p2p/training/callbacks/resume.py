@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from p2p.config.resume import is_in_place, record_of
 from p2p.data.datamodule import PairedImages, order_of
 from p2p.run.record import load_record
+from p2p.system.plural import counted
 
 say = rank_zero_only(print)
 
@@ -158,7 +159,8 @@ def go_on_within_epoch(fit_loop: dict, order: dict[str, int]) -> None:
     changed = [key for key in order if loaders[0].get(key) != order[key]]
     if changed:
         what = f"{' and '.join(changed)} changed" if "seed" in loaders[0] else "the order of its images was not saved"
-        say(f"epoch {number} was stopped after {trained} batches and is trained from its start again: {what}")
+        after = counted(trained, "batch", "batches")
+        say(f"epoch {number} was stopped after {after} and is trained from its start again: {what}")
         fit_loop["state_dict"].pop("combined_loader", None)
         trained = 0
     elif current["started"] > trained:
