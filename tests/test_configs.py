@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import p2p.training.each_network  # noqa: F401  (it registers the strategy of trainer=ddp)
 from p2p.config.cli import CONF, explain
 from p2p.config.help import help_page
 from tests.losses.test_perceptual import vgg19_file
