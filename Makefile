@@ -15,7 +15,7 @@ comma := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint soak test-gpu test-browser docs bench clean
+.PHONY: help demo test test-wheel lint soak test-gpu test-browser test-notebook docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test-gpu: $(INSTALLED) ## the tests that need an NVIDIA GPU
 
 test-browser: $(INSTALLED) ## the pages in chromium, with the extra browser
 	$(PY) -m pytest -q -m browser tests/browser
+
+test-notebook: $(DOCS) ## run examples/quickstart.ipynb from top to bottom
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m notebook tests/docs
 
 docs: $(DOCS) ## the documentation as a site in site/, built without warnings, its links checked
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
