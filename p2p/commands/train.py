@@ -69,7 +69,7 @@ def train(cfg: DictConfig) -> Trained:
     """Validate, train, validate again."""
     keep_freed_memory()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    resume, checkpoint = find_what_to_resume(cfg)
+    resume, checkpoint, kept = find_what_to_resume(cfg)
     earlier = None if resume else find_start(cfg.init_from, init_discriminator_from=cfg.init_discriminator_from)
     start = start_from_reference(cfg) if resume is None and earlier is None else {}
     settle_range(cfg)
@@ -90,6 +90,8 @@ def train(cfg: DictConfig) -> Trained:
     trainer.loggers = loggers
     goes_on = resume is not None and is_in_place(cfg, resume)
     log_settings(loggers, cfg, None if goes_on else {name: before[name] for name in model.scores})
+    for line in kept:  # when nothing is left that could be refused
+        say(line)
     where = f"{trainer.strategy.root_device}{f' ({why_on_cpu})' if why_on_cpu else ''}"
     precision = PRECISIONS.get(cfg.trainer.precision, cfg.trainer.precision)
     say(f"training on {where} in {precision}, {counted(len(data.dataset('train')), 'pair')}")
@@ -101,12 +103,10 @@ def train(cfg: DictConfig) -> Trained:
     return Trained(Path(cfg.run_dir), scores={name: after[name] for name in model.scores}, score=after[cfg.monitor])
 
 
-def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None]:
-    """The checkpoint that cfg.ckpt_path names, and what it holds; says which settings the run goes on with."""
+def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None, list[str]]:
+    """The checkpoint that cfg.ckpt_path names, what it holds, and lines on the settings that the run goes on with."""
     resume = None if cfg.ckpt_path is None else checkpoint_to_resume(cfg)
-    for line in what_is_kept(cfg, resume):
-        say(line)
-    return resume, None if resume is None else read_checkpoint(resume)
+    return resume, None if resume is None else read_checkpoint(resume), what_is_kept(cfg, resume)
 
 
 def settle_range(cfg: DictConfig) -> None:

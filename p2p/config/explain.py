@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from p2p.config.arguments import without_value
-from p2p.config.known import of_another
+from p2p.config.known import of_another, settings_of
 from p2p.config.pasteable import command_line, hydra_value
 from p2p.config.shown import nearest
 from p2p.shipped import CONF
@@ -120,12 +120,29 @@ def _unknown_key(key: str, config_name: str) -> str:
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     if key in groups:
         return f"{key} is not among the defaults of {config_name}: add it with a plus, as in +{key}=..."
+    if owners := _options_with(key, config_name):
+        group, _, name = key.partition(".")
+        one = " or ".join(filter(None, [", ".join(owners[:-1]), owners[-1]]))
+        if name.startswith(f"{one}."):  # of a group of which there can be several
+            one = f"[...,{one}]"
+        return f"{key} is not of the option of {group} that is chosen: leave it out, or choose {group}={one}"
     keys = _all_keys(config_name)
-    if key in keys:  # by default, that is
-        group = key.partition(".")[0]
-        return f"{key} is not of the option of {group} that is chosen: leave it out, or choose another {group}="
     hint = nearest(key, list(dict.fromkeys([*keys, *groups])))
     return f"{key} is not in the config{hint}; see all of it with {command_line(config_name, '--cfg', 'job')}"
+
+
+def _options_with(key: str, config_name: str) -> list[str]:
+    """The options of conf/ that have a setting, of the group that its name begins with."""
+    group, _, name = key.partition(".")
+    if group not in settings_of(config_name):
+        return []
+    return [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of_option(path)]
+
+
+def _keys_of_option(path: Path) -> set[str]:
+    option = OmegaConf.load(path)
+    inherited = [path.with_stem(each) for each in option.pop("defaults", []) if isinstance(each, str)]
+    return {*_keys(option)}.union(*(_keys_of_option(each) for each in inherited if each.stem != "_self_"))
 
 
 def _all_keys(config_name: str) -> list[str]:

@@ -94,7 +94,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "callbacks.ema.decay": PART,
     "callbacks.*.every_n_*": COUNT,
     "callbacks.freeze.epochs": NOT_NEGATIVE,
-    "callbacks.samples.count": NOT_NEGATIVE,
+    "callbacks.samples.count": Range(0, 256),  # as many are kept on the GPU, and all are in one picture
     "callbacks.progress.refresh_s": NOT_NEGATIVE,
     "callbacks.*.patience": NOT_NEGATIVE,
     "callbacks.*.save_top_k": Range(-1),

@@ -14,11 +14,16 @@ from p2p.report.limit import limit
 LABELS = {"init": "start", "warmup": "warm-up", "e2e": "end to end"}  # of stages, where their names say too little
 
 
-def show(title: str, header: list[str], rows: list[list[str]], *, bold: str | None = None) -> None:
-    """Print a table: first column to the left, the others to the right; the row named `bold` stands out."""
+def show(
+    title: str, header: list[str], rows: list[list[str]], *, bold: str | None = None, long_names: bool = False
+) -> None:
+    """Print a table: first column to the left, the others to the right; the row named `bold` stands out.
+
+    In a terminal that is too narrow other columns than the first are wrapped; with `long_names` the first alone is.
+    """
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
+        table.add_column(name, justify="right" if index else "left", no_wrap=bool(index) == long_names, overflow="fold")
     for row in rows:
         table.add_row(*row, style="bold" if row[0] == bold else None)
     Console(highlight=False).print(table)
@@ -75,11 +80,15 @@ def show_considered(rows: list[dict[str, Any]], *, batch_size: int) -> None:
     columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
     cells = [[str(row["backend"]), *(form.format(row[key]) for key, form in columns.items())] for row in ran]
-    header = ["backend", "precision", "build s", "ms/batch", "images/s", "PSNR dB", "verdict"]
-    show(f"backends at batch_size={batch_size}; PSNR of the worst image against fp32", header, cells)
+    for row in cells:
+        if " " in row[-1]:  # a reason, which is printed below
+            row[-1] = "refused"
+    header = ["backend", "precision", "build\ns", "ms per\nbatch", "images\nper s", "PSNR\ndB", "verdict"]
+    title = f"backends at batch_size={batch_size}; PSNR of the worst image against fp32"
+    show(title, header, cells, long_names=True)
     for row in rows:
-        if row not in ran:
-            print(f"{row['backend']} left out: {row['verdict']}")
+        if row not in ran or " " in row["verdict"]:
+            print(f"{row['backend']} {'refused' if row in ran else 'left out'}: {row['verdict']}")
 
 
 def scores_of(logged: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -30,11 +30,23 @@ ABSENT = {
     ),
     ("train", "metrics=[l1,psrn]"): "metrics=psrn is not known, did you mean psnr; known are l1, psnr, ssim",
     ("infer", "pipeline=lightning pipeline.slots=3"): (
-        "pipeline.slots is not of the option of pipeline that is chosen: leave it out, or choose another pipeline="
+        "pipeline.slots is not of the option of pipeline that is chosen: leave it out, or choose"
+        " pipeline=auto or overlap"
     ),
     ("train", "scheduler=step scheduler.decay_fraction=0.3"): (
-        "scheduler.decay_fraction is not of the option of scheduler that is chosen: leave it out, or choose another"
-        " scheduler="
+        "scheduler.decay_fraction is not of the option of scheduler that is chosen: leave it out, or choose"
+        " scheduler=linear or linear_2020"
+    ),
+    ("train", "trainer.sync_batchnorm=true"): (
+        "trainer.sync_batchnorm is not of the option of trainer that is chosen: leave it out, or choose trainer=ddp"
+    ),
+    ("train", "losses.perceptual.weight=3"): (
+        "losses.perceptual.weight is not of the option of losses that is chosen: leave it out, or choose"
+        " losses=[...,perceptual]"
+    ),
+    ("train", "discriminator.scales=3"): (
+        "discriminator.scales is not of the option of discriminator that is chosen: leave it out, or choose"
+        " discriminator=multi_scale"
     ),
 }
 

@@ -26,6 +26,8 @@ MISTAKES = {
     ("train", "epochs=true"): "epochs=true is not valid: use a whole number, such as the default, 12",
     ("train", "epochs=null"): "epochs=null is not valid: use a whole number, such as the default, 12",
     ("train", "epochs=0"): "epochs=0 is out of range: use 1 or more",
+    ("train", "callbacks.samples.count=-1"): "callbacks.samples.count=-1 is out of range: use 0 to 256",
+    ("train", "callbacks.samples.count=1000000000"): "callbacks.samples.count=1000000000 is out of range: use 0 to 256",
     ("train", "optimizer.lr=inf"): "optimizer.lr=inf is not valid: use a finite number",
     ("train", "optimizer.lr=-1"): "optimizer.lr=-1 is out of range: use 0 or more",
     ("train", "optimizer.betas=[0.5,1]"): "optimizer.betas=[0.5,1] is out of range: use 0 or more and less than 1",

@@ -105,7 +105,10 @@ def test_a_resumed_run_keeps_the_pictures_of_its_earlier_epochs(here, tmp_path, 
     assert sorted(path.name for path in folder.iterdir()) == [f"epoch_000{epoch}.png" for epoch in epochs]
 
 
-def test_missing_training_pairs_are_found_before_the_first_validation(tmp_path, pair_folder, monkeypatch):
+def test_missing_training_pairs_are_found_before_the_first_validation(tmp_path, pair_folder, monkeypatch, capsys):
+    """And before a line says that the checkpoints of an earlier run will be replaced."""
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.ckpt").touch()
     monkeypatch.setattr(Pix2Pix, "validation_step", lambda *_: pytest.fail("it validates"))
     for path in (pair_folder / "train").iterdir():
         path.unlink()
@@ -115,6 +118,7 @@ def test_missing_training_pairs_are_found_before_the_first_validation(tmp_path, 
     (pair_folder / "train").rmdir()
     with pytest.raises(ValueError, match=r"there is no .*train"):
         train.main(cfg)
+    assert "replaced" not in capsys.readouterr().out
 
 
 def test_a_training_that_would_save_nothing_is_refused(tmp_path, pair_folder):

@@ -10,7 +10,7 @@ from p2p.data.pairs import Source
 from p2p.report import gallery
 from p2p.report.page import data_of, publish
 from p2p.report.picture import contact_sheet, spread
-from p2p.report.tables import scores_of
+from p2p.report.tables import scores_of, show_considered
 from p2p.report.thumbnails import PIXELS, longest_side, strip
 
 
@@ -120,3 +120,23 @@ def test_many_channels_are_shown_by_the_first(tmp_path, channels, seen):
     (image,) = data_of((tmp_path / "index.html").read_text())["images"]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["picture"]))))
     assert picture[8, 8] == pytest.approx(np.array(seen), abs=2)
+
+
+def test_the_table_of_backends_fits_80_columns(capsys, monkeypatch):
+    """Cells are whole; reasons, which are sentences, stand below; a long name takes two lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"precision": "float16", "build_s": 123.4, "batch_ms": 12.34, "images_per_s": 12345.0, "worst_psnr": 120.0}
+    rows = [
+        row | {"backend": "exported_program", "verdict": "kept"},
+        row | {"backend": "mine.a_long_name.graphs", "verdict": "1.70x"},
+        row | {"backend": "torch_tensorrt", "verdict": "30.9 dB is below min_psnr=40"},
+        row | {"backend": "onnx", "batch_ms": None, "verdict": "onnxruntime cannot be imported"},
+    ]
+    show_considered(rows, batch_size=32)
+    out = capsys.readouterr().out
+    assert "…" not in out and all(len(line) <= 80 for line in out.splitlines())
+    assert out.count("│ 123.4 │  12.34 │ 12,345 │ 120.0 │") == 3
+    assert "exported_program" in out and "precision" in out and "1.70x" in out
+    assert out.endswith(
+        "torch_tensorrt refused: 30.9 dB is below min_psnr=40\nonnx left out: onnxruntime cannot be imported\n"
+    )

@@ -43,7 +43,7 @@ class Samples(Callback):
 
     Args:
         folder: where the pictures go.
-        count: pairs in a picture.
+        count: pairs in a picture; 0 for no picture.
         every_n_epochs: epochs between two pictures.
     """
 
@@ -64,6 +64,8 @@ class Samples(Callback):
         """Translate, and have the rest done."""
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or epoch % self._every_n_epochs:
+            return
+        if not self._count:
             return
         if not self._shown:
             dataset = trainer.datamodule.dataset("val")

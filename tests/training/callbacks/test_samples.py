@@ -59,3 +59,14 @@ def test_every_logger_gets_the_picture(tmp_path, pair_folder):
     shown = np.asarray(Image.open(io.BytesIO(logged.encoded_image_string)), dtype=float)
     assert (logged.step, logged.width, logged.height) == (7, *picture.size)
     assert np.abs(shown - np.asarray(picture)).mean() < 5  # as JPEG
+
+
+def test_no_picture(tmp_path, pair_folder):
+    trainer = SimpleNamespace(
+        current_epoch=0, is_global_zero=True, state=SimpleNamespace(fn=TrainerFn.FITTING), callbacks=[]
+    )
+    Samples(folder=str(tmp_path / "samples"), count=0).on_validation_end(
+        trainer, pix2pix(TinyGenerator(), TinyDiscriminator())
+    )
+    writer_of(trainer).wait()
+    assert not (tmp_path / "samples").exists()
