@@ -84,8 +84,17 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_at_once(path: Path, data: bytes) -> None:
-    """The same for one of many files: not flushed to the disk, at which each would take milliseconds."""
-    if not nameless(path, data):
+    """The same for one of many files: not flushed to the disk, at which each would take milliseconds.
+
+    Raises:
+        OSError: the file cannot be written; its `filename` is `path`.
+    """
+    try:
+        done = nameless(path, data)
+    except OSError as error:
+        _name(error, path)
+        raise
+    if not done:
         write(path, data, durable=False)
 
 

@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.codecs.pillow import Pillow
-from p2p.commands import pair, train
+from p2p.commands import train
+from p2p.commands.pair import pairs
 from p2p.data.datamodule import PairedImages
 from p2p.data.transforms.torchvision import Torchvision
 from p2p.report import gallery, timeline
@@ -49,7 +50,7 @@ def draw_edges(folder, root):
     if not photos.is_dir():
         photos.mkdir()
         picture(64, 64).save(photos / "x.png")
-    pair.edges(photos, folder, codec=Pillow(format="png", quality=95))
+    pairs.edges(photos, pairs.Target(folder, Pillow(format="png", quality=95)))
 
 
 WRITERS = {
