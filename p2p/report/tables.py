@@ -80,9 +80,9 @@ def show_considered(rows: list[dict[str, Any]], *, batch_size: int) -> None:
     columns = {"precision": "{}", "build_s": "{:.1f}", "batch_ms": "{:,.2f}", "images_per_s": "{:,.0f}"}
     columns |= {"worst_psnr": "{:.1f}", "verdict": "{}"}
     cells = [[str(row["backend"]), *(form.format(row[key]) for key, form in columns.items())] for row in ran]
-    for row in cells:
-        if " " in row[-1]:  # a reason, which is printed below
-            row[-1] = "refused"
+    for texts in cells:
+        if " " in texts[-1]:  # a reason, which is printed below
+            texts[-1] = "refused"
     header = ["backend", "precision", "build\ns", "ms per\nbatch", "images\nper s", "PSNR\ndB", "verdict"]
     title = f"backends at batch_size={batch_size}; PSNR of the worst image against fp32"
     show(title, header, cells, long_names=True)
