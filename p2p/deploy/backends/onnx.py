@@ -175,6 +175,8 @@ def _describe(path: Path, signature: Signature) -> None:
     symbols = {re.search(r"s\d+", text)[0]: name for name, text in names.items() if text}  # no text where it is fixed
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
+            if not dimension.dim_param:  # a number, which even an empty name would replace
+                continue
             for symbol, name in symbols.items():
                 dimension.dim_param = re.sub(rf"\b{symbol}\b", name, dimension.dim_param)
     onnx.helper.set_model_props(model, signature.to_text())
