@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import as_typed
 from p2p.data.dataset import PairDataset
 from p2p.data.reading import readings_of
-from p2p.deploy import rewrite
+from p2p.deploy import rewrite, triton_repository
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
 from p2p.deploy.auto import may_use_tensorrt
@@ -73,7 +74,7 @@ def try_export(cfg: DictConfig, largest: int) -> None:
     if "min_batch" in cfg.backend:
         cfg.backend.min_batch = min(cfg.backend.min_batch, largest)
     with TemporaryDirectory() as folder, redirect_stdout(None):
-        cfg.output = str(Path(folder) / "export")
+        cfg.output, cfg.triton_repository = str(Path(folder) / "export"), None
         export_program(cfg)
 
 
@@ -98,6 +99,8 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
                 )
     if cfg.size not in ("model", "dynamic"):
         raise ValueError(f"size={as_typed(cfg.size)} is not known: use model or dynamic")
+    if cfg.triton_repository is not None:
+        check_served(cfg)
     backend = cfg.backend
     for name in (backend._target_.rpartition(".")[0], *(backend.get("backends") or ())):
         if not name.startswith("p2p.deploy."):
@@ -116,6 +119,19 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     rewrite.check_names(backend.get("rewrites", ()))
     if backend.get("tf32") and precision != "fp32":
         raise ValueError(f"backend.tf32=true applies only to backend.precision=fp32, not to {precision}: leave one out")
+
+
+def check_served(cfg: DictConfig) -> None:
+    """Raise a ValueError if triton_repository= does not suit the other settings, or something else is in its place."""
+    backend = cfg.backend._target_.removeprefix("p2p.deploy.backends.").removesuffix(".export")
+    triton_repository.check(backend, frames=cfg.frames, min_batch=cfg.backend.get("min_batch", 1), name=cfg.name)
+    for name in triton_repository.names_of(backend, cfg.name):
+        folder = triton_repository.place_for(Path(cfg.triton_repository), name)
+        if folder.is_relative_to(Path(cfg.output).resolve()):
+            raise ValueError(
+                f"triton_repository={cfg.triton_repository} is in output={cfg.output}, which an export replaces: name"
+                " another folder"
+            )
 
 
 def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
@@ -206,6 +222,9 @@ def export_program(cfg: DictConfig) -> Exported:
         f" PSNR {psnr['mean']:.1f} dB against fp32 over {counted(int(psnr['images']), 'image')}"
         f" (worst {psnr['worst']:.1f} dB)"
     )
+    if cfg.triton_repository is not None:
+        *_, served = triton_repository.write(Path(cfg.output), Path(cfg.triton_repository), cfg.name)
+        print(f"{served}: the same for tritonserver --model-repository={shlex.quote(str(served.parent))}")
     where = (
         ({"size": "input"} if program.sizes else {})
         | run_settings(run_dir)

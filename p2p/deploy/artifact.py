@@ -12,69 +12,79 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from p2p.deploy.manifest import files_of
 from p2p.system.atomic import PREFIX, flush_folder
 
+Check = Callable[[Path, str], None]  # raises a ValueError, which calls the folder as told, if it may not be replaced
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2(2)
 
 
-def place_for(output: Path) -> Path:
+def place_for(output: Path, *, said: str | None = None, check: Check | None = None) -> Path:
     """The folder that `output` stands for, with links followed; raise a ValueError if no artifact may be put there.
 
     It may where nothing is, in the place of an empty folder, and of an earlier artifact.
+
+    Args:
+        output: the folder, or a link to it.
+        said: what errors call it; None: output=...
+        check: of a folder that is there; None: `check_replaceable`.
     """
+    said = said or f"output={output}"
     folder = Path(os.path.realpath(output))
     recover(folder)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
         which = "is a file" if there == folder else f"cannot be made, because {there} is a file"
-        raise ValueError(f"output={output} {which}: name another folder")
+        raise ValueError(f"{said} {which}: name another folder")
     if there == folder:
         if Path.cwd().is_relative_to(folder):
-            raise ValueError(f"output={output} is the folder that this runs in, or holds it: name another folder")
+            raise ValueError(f"{said} is the folder that this runs in, or holds it: name another folder")
         if os.path.ismount(folder):
-            raise ValueError(f"output={output} is a mount point, which nothing can replace: name a folder inside of it")
-        check_replaceable(folder, output)
+            raise ValueError(f"{said} is a mount point, which nothing can replace: name a folder inside of it")
+        (check or check_replaceable)(folder, said)
     beside = folder.parent if there == folder else there
     if not os.access(beside, os.W_OK | os.X_OK):
-        raise ValueError(f"output={output} cannot be made, because {beside} may not be written to: name another folder")
+        raise ValueError(f"{said} cannot be made, because {beside} may not be written to: name another folder")
     return folder
 
 
-def check_replaceable(folder: Path, output: Path) -> None:
-    """Raise a ValueError, which calls it `output`, if a folder holds what neither export.py nor a backend wrote."""
+def check_replaceable(folder: Path, said: str) -> None:
+    """Raise a ValueError, which calls it as `said`, if a folder holds what neither export.py nor a backend wrote."""
     ours = files_of(folder)
     strangers = [path for path in sorted(folder.iterdir()) if path.name not in ours or path.is_dir()]
     if strangers:
         raise ValueError(
-            f"output={output} holds {strangers[0].name}, which is not of an exported generator and would be lost:"
+            f"{said} holds {strangers[0].name}, which is not of an exported generator and would be lost:"
             " name another folder"
         )
 
 
-def put(new: Path, folder: Path) -> None:
+def put(new: Path, folder: Path, *, check: Check | None = None) -> None:
     """Give a whole artifact the name `folder`; on return `new` is what was there before, or nothing.
 
     Raises:
-        ValueError: the folder holds something else by now, see `check_replaceable`; it stays as it was.
+        ValueError: the folder holds something else by now, see `check`; it stays as it was.
     """
-    for path in new.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    flush_folder(new)
+    check = check or check_replaceable
+    for path in (new, *new.rglob("*")):
+        if path.is_dir():
+            flush_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     while not _taken(new, folder):
         try:
             if not exchange(new, folder):
-                _replace_in_two_steps(new, folder)
+                _replace_in_two_steps(new, folder, check)
                 break
         except FileNotFoundError:  # of another export, which is putting its own there
             continue
         try:
-            check_replaceable(new, folder)
+            check(new, f"output={folder}")
         except ValueError:
             exchange(new, folder)
             raise
@@ -106,11 +116,11 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
-def _replace_in_two_steps(new: Path, folder: Path) -> None:
+def _replace_in_two_steps(new: Path, folder: Path, check: Check) -> None:
     """Move the old artifact aside and the new one in; a kill between them is what `recover` is for."""
     aside = _aside(folder)
     with _locked(folder.parent):
-        check_replaceable(folder, folder)
+        check(folder, f"output={folder}")
         shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed before it could
         folder.rename(aside)
         new.rename(folder)

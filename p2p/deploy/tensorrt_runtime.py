@@ -80,10 +80,7 @@ def load(
             errors.clear()  # of kernels that were damaged
         context = done(engine.create_execution_context(*filter(None, [config])))
     held = (engine, kernels, config, context)  # a tuple frees its last first: none outlives what it was made of
-    [taken, given] = sorted(  # the input first
-        (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)),
-        key=lambda each: engine.get_tensor_mode(each) != library.TensorIOMode.INPUT,
-    )
+    taken, given = _names(library, engine)
     signature, dtype = _signature(library, engine, taken, sizes), _dtype(library, engine, given)
     met: set[torch.Size] = set()
 
@@ -101,6 +98,24 @@ def load(
         return output_NCHW
 
     return run, signature
+
+
+def names(path: Path, name: str) -> tuple[str, str]:
+    """What the input and the output of an engine are called.
+
+    Args:
+        path: of the engine.
+        name: of the library that it was built with, `tensorrt` or `tensorrt_rtx`.
+
+    Raises:
+        RuntimeError: TensorRT does not load it, and why.
+    """
+    library, runs, errors = runtime(name)
+    errors.clear()
+    engine = runs.deserialize_cuda_engine(path.read_bytes())
+    if not engine:
+        raise RuntimeError("; ".join(errors) or f"{name} does not say why")
+    return _names(library, engine)
 
 
 def _with_kernels(library: ModuleType, engine: Any, path: Path) -> tuple[Any, Any]:
@@ -132,6 +147,14 @@ def _keep(kernels: Any, path: Path) -> None:
     with suppress(OSError):
         if not path.is_file() or path.read_bytes() != contents:
             atomic.write(path, contents, durable=False)
+
+
+def _names(library: ModuleType, engine: Any) -> tuple[str, str]:
+    taken, given = sorted(
+        (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)),
+        key=lambda each: engine.get_tensor_mode(each) != library.TensorIOMode.INPUT,
+    )
+    return taken, given
 
 
 def _signature(library: ModuleType, engine: Any, name: str, sizes: Sizes | None) -> Signature:

@@ -46,6 +46,11 @@ def unavailable() -> str | None:
     return None
 
 
+def flavour() -> str:
+    """The library that its engines are for: "tensorrt_rtx" if that one's Torch-TensorRT is installed, or "tensorrt"."""
+    return "tensorrt_rtx" if RTX in versions(RTX) else "tensorrt"
+
+
 def export(
     generator: nn.Module,
     example: torch.Tensor,
@@ -160,7 +165,7 @@ def _import() -> tuple[ModuleType, str]:
     """Torch-TensorRT without its greetings, which are for its developers, and the name of the TensorRT that it uses."""
     for name in ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    name = "tensorrt_rtx" if RTX in versions(RTX) else "tensorrt"
+    name = flavour()
     tensorrt_runtime.runtime(name)  # before, see there
     import torch_tensorrt
 
