@@ -12,7 +12,7 @@ else
 endif
 # Torch-TensorRT and CV-CUDA do not even import without a driver.
 comma := ,
-EXTRAS := dev$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
+EXTRAS := dev,serve$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-wheel lint soak test-gpu test-browser test-notebook docs bench clean

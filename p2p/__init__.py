@@ -92,7 +92,7 @@ def infer(overrides: Sequence[str] | None = None) -> Translated:
 
 
 def compose(
-    overrides: Sequence[str] | None = None, *, command: Literal["train", "export", "infer"] = "train"
+    overrides: Sequence[str] | None = None, *, command: Literal["train", "export", "infer", "serve"] = "train"
 ) -> DictConfig:
     """The settings that a command would use, after all checks. Nothing else is done, and no folder is made.
 

@@ -1,4 +1,4 @@
-"""The command `p2p`, also as `python -m p2p`: train, export, infer and three tools, from any folder."""
+"""The command `p2p`, also as `python -m p2p`: train, export, infer, serve and three tools, from any folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train on pairs of images: runs/<name>/checkpoints",
     "export": "turn a checkpoint into a program: runs/<name>/export",
     "infer": "translate images: runs/<name>/images",
+    "serve": "a page to draw on beside the translation, and an HTTP interface",
     "pair": "make pairs of images to train on",
     "to-reference": "write a checkpoint as .pth files of pytorch-CycleGAN-and-pix2pix",
     "to-safetensors": "write a trained generator as one small file, which p2p.load and infer weights= take",

@@ -16,7 +16,7 @@ from p2p.config.cli import CONF, explain
 from p2p.config.help import help_page
 from tests.losses.test_perceptual import vgg19_file
 
-COMMANDS = ("train", "export", "infer")
+COMMANDS = ("train", "export", "infer", "serve")
 HOME = {
     "backend": "export",
     "codec": "infer",

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__", "api"},
     {"commands"},
-    {"training"},
+    {"training", "serve"},
     {"pipelines", "report"},
     {"deploy"},
     {"interop"},

@@ -43,10 +43,10 @@ def page() -> str:
     parts = [HEAD, "## All commands", table(settings(CONF / "base.yaml"))]
     groups: dict[str, list[str]] = {}
     for path in commands:
-        parts += [f"## {path.stem}.py", table(settings(path))]
+        parts += [f"## {_called(path)}", table(settings(path))]
         for group, default in _defaults(path):
             text = "" if default is None else f", default {', '.join(map(_code, _listed(default)))}"
-            groups.setdefault(group, []).append(f"{path.stem}.py{text}")
+            groups.setdefault(group, []).append(f"{_called(path)}{text}")
     parts += ["## Groups", "Each group is a folder of `conf/`, and each option is a file in it."]
     for group, used in groups.items():
         parts += [f"### {group}", f"Of {'; '.join(used)}."]
@@ -165,6 +165,12 @@ def _code(text: str) -> str:
     return f"`{text}`"
 
 
+def _called(path: Path) -> str:
+    """How a command is started in a clone."""
+    script = f"{path.stem}.py"
+    return script if (CONF.parent / script).exists() else f"p2p {path.stem}"
+
+
 def _order(path: Path) -> tuple[int, str]:
-    names = ["train", "export", "infer"]
+    names = ["train", "export", "infer", "serve"]
     return (names.index(path.stem) if path.stem in names else len(names), path.stem)

@@ -56,6 +56,12 @@ def without_plus(arguments: list[str]) -> list[str]:
     return [re.sub(r"^\++(?=pipeline=)", "", argument) for argument in arguments]
 
 
+def with_weights(arguments: list[str]) -> list[str]:
+    """weights=emoji of a first word that is no setting: `p2p serve emoji`."""
+    first = arguments[0] if arguments else "-"
+    return arguments if "=" in first or first[:1] in "-+~" else [f"weights={hydra_value(first)}", *arguments[1:]]
+
+
 def without_value(word: str, *, command: str, keys: list[str]) -> str:
     """What to say of an argument that is no key=value."""
     key = word.lstrip("+")

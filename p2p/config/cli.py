@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from p2p.config.arguments import check_arguments, home_in_quotes, without_plus
+from p2p.config.arguments import check_arguments, home_in_quotes, with_weights, without_plus
 from p2p.config.explain import explain
 from p2p.config.heeded import check_heeded
 from p2p.config.help import FLAGS, help_page
@@ -96,6 +96,8 @@ def for_hydra(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """
     # Hydra takes -m before or behind the overrides, and not among them.
     arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+    if name == "serve":
+        arguments = with_weights(arguments)
     check_arguments(name, arguments)
     arguments = home_in_quotes(arguments)
     if name == "infer":

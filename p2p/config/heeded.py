@@ -66,6 +66,7 @@ USES = {
         ),
     ),
     "export": (),
+    "serve": (),
     "infer": (
         Use(r"export|stale", lambda cfg: cfg.weights is None, "weights= names what translates"),
         Use(

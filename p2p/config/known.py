@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from p2p.run.leaves import leaves
 from p2p.shipped import CONF
 
-COMMANDS = ("train", "export", "infer")
+COMMANDS = ("train", "export", "infer", "serve")
 
 
 def check_known(cfg: DictConfig, *, command: str, overrides: list[str]) -> None:

@@ -13,7 +13,7 @@ from p2p.run.leaves import leaves
 EMPTY = "{key}= is empty: give it a value, or leave it out; is a shell variable not set?"
 PATHS = {  # the last part of a setting's name
     *("root", "input", "output", "run_dir", "export", "ckpt_path", "init_from", "init_discriminator_from"),
-    *("images_from", "cache_dir", "folder", "dirpath", "save_dir", "train", "val"),
+    *("images_from", "samples", "cache_dir", "folder", "dirpath", "save_dir", "train", "val"),
 }
 
 

@@ -100,6 +100,13 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "callbacks.*.save_top_k": Range(-1),
     "backend.*_batch": COUNT,
     "profile.batches": COUNT,
+    "port": Range(0, 65535),
+    "max_wait_ms": Range(0, 60_000),
+    "timeout_s": Range(above=0, most=3600),
+    "max_bytes": COUNT,
+    "max_pixels*": COUNT,
+    "max_batch": COUNT,
+    "queue": COUNT,
 }
 
 

@@ -34,6 +34,7 @@ MODES = ("min", "max")  # of a score: lower or higher is better
 AT_THE_ROOT: dict[str, set[Any]] = {
     **{key: {str, NoneType} for key in ("weights", "norm_stats", "layout", "pages")},
     "devices": {int, str, list},
+    "hosts": {str, list, NoneType},
 }
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 

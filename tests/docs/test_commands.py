@@ -8,7 +8,7 @@ import pytest
 import p2p
 from tests.conftest import ROOT
 
-COMMAND = re.compile(r"^ {4}(?:python |p2p )(train|export|infer)(?:\.py)?\b([^#\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"^ {4}(?:python |p2p )(train|export|infer|serve)(?:\.py)?\b([^#\n]*)", re.MULTILINE)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTED_ELSEWHERE = {"extending", "coming-from-the-reference"}  # with the files that they need
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
