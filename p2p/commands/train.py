@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from contextlib import redirect_stdout
 from functools import partial
@@ -42,6 +43,7 @@ from p2p.training.writer import Writer
 
 TRIAL_STEPS = 5  # the first of them make the optimizers' state, the fourth records a CUDA graph
 
+MEASURED = "P2P_MEASURED_RANGES"  # by the first process, for those that it starts
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16"}  # of trainer=auto, which has Lightning's names
 
 say = rank_zero_only(print)  # the first of several processes speaks and writes
@@ -112,10 +114,14 @@ def find_what_to_resume(cfg: DictConfig) -> tuple[Path | None, dict | None, list
 def settle_range(cfg: DictConfig) -> None:
     """Put two numbers in the place of data.range=percentile, so that the record tells them to export.py and infer.py.
 
-    Inputs and targets have numbers of their own, unless data.target_range says something else.
+    Inputs and targets have numbers of their own, unless data.target_range says something else. Processes that this one
+    starts find what it has measured in their environment; those of torchrun measure the same, each for itself.
     """
     kinds = {"range": cfg.data.get("range"), "target_range": cfg.data.get("target_range")}
     if "percentile" not in kinds.values():
+        return
+    if os.environ.get("LOCAL_RANK", "0") != "0" and (measured := os.environ.get(MEASURED)):
+        cfg.data.update(json.loads(measured))
         return
     data, shares = made(cfg, "data", range="auto", target_range=None), cfg.data.percentiles
     if not isinstance(shares, ListConfig) or len(shares) != 2 or not shares[0] < shares[1]:
@@ -131,6 +137,9 @@ def settle_range(cfg: DictConfig) -> None:
         shared = of_inputs.labels is not None and kinds["target_range"] is None  # data.range is of targets alone
         cfg.data["range" if shared else "target_range"] = found
         say(f"targets: {shares[0]:g} to {shares[1]:g} per cent of the numbers are {as_typed(found)}")
+    os.environ[MEASURED] = json.dumps(
+        OmegaConf.to_container(OmegaConf.masked_copy(cfg.data, ["range", "target_range"]))
+    )
 
 
 def make_loggers(cfg: DictConfig, resume: Path | None, checkpoint: dict | None) -> list[Logger]:

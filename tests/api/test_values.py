@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 import p2p
+from p2p.commands import train
 from p2p.commands.to_safetensors import write_safetensors
 from p2p.data.reading import readings_of
 from p2p.deploy import published
@@ -35,6 +36,19 @@ def write_pairs(root):
             Image.fromarray((frame / 40 - 50).astype(np.float32)).save(root / split / "B" / f"{number}.tif")
             inputs[split, number] = frame
     return inputs
+
+
+def test_processes_that_train_together_measure_percentiles_once(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "pairs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(train.MEASURED, "")
+    typed = ["data=folder", "data.root=pairs", "data.range=percentile", "data.input_channels=1"]
+    first, second = (p2p.compose([*typed, "data.target_channels=1"]) for _ in range(2))
+    train.settle_range(first)
+    monkeypatch.setattr(train, "percentiles", lambda *_: pytest.fail("it measures again"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    train.settle_range(second)
+    assert second == first and len(second.data.range) == len(second.data.target_range) == 2
 
 
 def test_percentiles_are_kept_from_training_to_outputs(tmp_path, monkeypatch):

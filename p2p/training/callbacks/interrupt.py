@@ -20,7 +20,7 @@ class Interrupt(Callback):
 
     Otherwise there is an exception wherever the program happens to be: between the weights of a step and the count of
     it, which a resumed run would then repeat, or in a destructor, where it is lost. The same signal again is that
-    exception, and a third one ends the process.
+    exception, after which a checkpoint is saved, and a third one ends the process.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,7 +66,12 @@ class Interrupt(Callback):
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if signals.received == number:  # again
             signals.answer(signals.stop)
+            _say("stopping in this step, and saving", "stop without saving", number)
             raise signals.Stop
         if signals.note(number):
-            again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-            os.write(2, f"\nstopping after this step{again}\n".encode())  # print is not reentrant
+            _say("stopping after this step", "stop at once", number)
+
+
+def _say(what: str, again: str, number: int) -> None:
+    hint = f"; press Ctrl-C again to {again}" if number == signal.SIGINT else ""
+    os.write(2, f"\n{what}{hint}\n".encode())  # print is not reentrant

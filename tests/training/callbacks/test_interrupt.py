@@ -49,11 +49,12 @@ def test_the_step_that_is_interrupted_is_finished_and_counted(tmp_path, press, u
     assert "Ctrl-C again" in capfd.readouterr().err
 
 
-def test_a_second_press_stops_at_once(tmp_path, press):
+def test_a_second_press_stops_at_once(tmp_path, press, capfd):
     press([5, 6])
     with pytest.raises(SystemExit):
         train(tmp_path)
     assert steps(tmp_path) == (2, 2)
+    assert "stopping in this step, and saving; press Ctrl-C again to stop without saving" in capfd.readouterr().err
 
 
 def test_after_the_last_step_nothing_is_lost_either(tmp_path, press):
