@@ -9,13 +9,15 @@ from typing import Literal
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from p2p.config.cli import one_sentence, wants_trace
 from p2p.data.reading import readings_of
 from p2p.deploy import rewrite
 from p2p.deploy.export import load_weights
-from p2p.interop.reference import recognize_discriminator, recognize_generator, to_reference
+from p2p.interop.files import network_files
 from p2p.models.inference_view import resolve_norm_stats
+from p2p.models.unet import UNet
 from p2p.run.checkpoint import check_checkpoint, write_checkpoint
 from p2p.run.record import read_record, validated_weights
 from p2p.system.signals import work
@@ -69,39 +71,43 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     generator = instantiate(record.generator, _convert_="all")
     weights = weights or validated_weights(record)
     load_weights(generator, checkpoint, weights=weights)
-    state = to_reference(rewrite.fold_resize(generator))
-    found = recognize_generator(state, checkpoint)
+    files = network_files(rewrite.fold_resize(generator), lambda: _discriminator(record, checkpoint), checkpoint)
+    found, judge = files.generator, files.discriminator
     into, out, width, norm = (found.arguments[key] for key in ("in_channels", "out_channels", "width", "norm"))
     folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder / "latest_net_G.pth", state)
+    for letter, state in files.weights.items():
+        write_checkpoint(folder / f"latest_net_{letter}.pth", state)
     print(f"{folder}/latest_net_G.pth: {found}, the {weights} weights")
     if not all(reading.of_pictures for reading in readings_of(record.data)):
         print(
             "the reference knows nothing of data.range and data.labels: it has to be given images that are in [-1, 1]"
         )
     options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
-    options += [] if record.generator.get("dropout") else ["--no_dropout"]
-
-    try:
-        if record.adversarial is None:
-            raise ValueError("the run has no discriminator")
-        discriminator = instantiate(record.discriminator, _convert_="all")
-        load_weights(discriminator, checkpoint, part="discriminator")
-        state = to_reference(discriminator)
-        judge = recognize_discriminator(state, checkpoint, input_channels=into, target_channels=out).arguments
-        if not judge["conditional"] or judge["norm"] != norm:
-            raise ValueError("the reference's is conditional and has the generator's norm")
-        write_checkpoint(folder / "latest_net_D.pth", state)
+    of_data = _of_the_data(record, norm)
+    # A U-Net has the same keys without dropout, so this only turns it off. A ResNet has others.
+    if not record.generator.get("dropout") or found.network is UNet:
+        options.append("--no_dropout")
+    elif "--eval" not in of_data:
+        print("the reference tests this ResNet with dropout, so its outputs differ from those of infer.py")
+    if judge is None:
+        print(f"no latest_net_D.pth: {files.left_out}")
+    else:
         kind = f"n_layers --n_layers_D {judge['layers']}" if "layers" in judge else "pixel"
         options.append(f"--netD {kind} --ndf {judge['width']}")
-    except ValueError as error:
-        print(f"no latest_net_D.pth: {error}")
-    options += _of_the_data(record, norm)
+    options += of_data
 
     if found.name not in NET_G:
         print(f"the reference makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a line for it")
     where = shlex.join(["--checkpoints_dir", str(folder.parent.resolve()), "--name", folder.resolve().name])
     print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
+
+
+def _discriminator(record: DictConfig, checkpoint: Path) -> nn.Module | None:
+    if record.adversarial is None:
+        return None
+    discriminator = instantiate(record.discriminator, _convert_="all")
+    load_weights(discriminator, checkpoint, part="discriminator")
+    return discriminator
 
 
 def _of_the_data(record: DictConfig, norm: str) -> list[str]:

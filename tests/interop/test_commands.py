@@ -220,11 +220,21 @@ def test_the_printed_command_is_what_the_reference_needs(run, tmp_path, capsys):
         "load_size": 128,
         "crop_size": 128,
         "preprocess": "scale_width_and_crop",
-        "no_dropout": False,
+        "no_dropout": True,
         "eval": True,
     }
     state = torch.load(tmp_path / "out here/latest_net_G.pth", weights_only=True)
     theirs.unet(depth=7, out=1).load_state_dict(state, strict=True)
+
+
+def test_a_resnet_with_dropout_is_said_to_differ(run, tmp_path, capsys):
+    resnet = ["generator=resnet_6blocks", "generator.blocks=1", "generator.width=4", "generator.dropout=0.5"]
+    run("train", *FAST, *resnet, "image_size=16", "adversarial=none")
+    to_reference.main([f"{tmp_path}/run/checkpoints/last.ckpt", f"{tmp_path}/out"])
+    out = capsys.readouterr().out
+    assert "tests this ResNet with dropout, so its outputs differ" in out and "--no_dropout" not in out
+    state = torch.load(tmp_path / "out/latest_net_G.pth", weights_only=True)
+    theirs.resnet(blocks=1).load_state_dict(state, strict=True)
 
 
 def test_the_weights_that_go_out_are_those_that_were_validated(run, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from p2p.batch import Batch, to_frames
 from p2p.report.picture import contact_sheet, spread
 from p2p.system.atomic import replacing
+from p2p.training.leftovers import remove_leftovers
 from p2p.training.snapshot import snapshot
 from p2p.training.writer import writer_of
 
@@ -57,7 +57,7 @@ class Samples(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what the run goes on from."""
-        self._resumed = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+        self._resumed = Path(trainer.ckpt_path) if trainer.ckpt_path else None
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +93,7 @@ class Samples(Callback):
         with replacing(self._folder / f"epoch_{epoch:04d}.png") as new:
             sheet.save(new, "PNG")
         if not self._drawn:
-            self._remove_others(epoch)
+            remove_leftovers(self._folder, r"epoch_(\d{4,})\.png", epoch=epoch, resumed=self._resumed)
             self._drawn = True
         for logger in loggers:
             if isinstance(logger, WandbLogger):
@@ -103,14 +103,6 @@ class Samples(Callback):
             elif isinstance(logger, TensorBoardLogger):
                 # As add_image does it: it opens another file where a training that was stopped has closed the first.
                 logger.experiment._get_file_writer().add_summary(summary(sheet), step)
-
-    def _remove_others(self, epoch: int) -> None:
-        """Those that an earlier run left here; of a run that goes on here, those of epochs that are trained again."""
-        goes_on = self._resumed is not None and self._resumed.parent.parent == self._folder.resolve().parent
-        for path in self._folder.iterdir():
-            found = re.fullmatch(r"epoch_(\d{4,})\.png", path.name)
-            if found and int(found[1]) != epoch and (int(found[1]) > epoch or not goes_on):
-                path.unlink()
 
     def _row(self, image: Batch, pl_module: LightningModule) -> list[torch.Tensor]:
         """One at a time: transform.preprocess=none leaves images of different sizes."""
