@@ -9,7 +9,7 @@ import pytest
 from p2p.codecs.fast import encode_png
 from p2p.data.pairs import Source
 from p2p.report import gallery
-from p2p.report.page import publish
+from p2p.report.page import data_of, publish
 from tests.conftest import picture
 
 pytestmark = pytest.mark.browser
@@ -84,6 +84,8 @@ def test_images_are_sorted_searched_and_opened(visit, tmp_path):
     assert box["width"] / box["height"] == pytest.approx(96 / 64, rel=0.01)
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 9)
     assert float(page.locator(".stage input").input_value()) == pytest.approx(25, abs=3)
+    page.select_option("#zoom", "4")
+    page.wait_for_function("document.querySelector('.stage .compare').offsetWidth === 4 * 96")
     page.keyboard.press("Escape")
     page.wait_for_function("document.activeElement.textContent.includes('00020')")
 
@@ -92,9 +94,40 @@ def test_only_what_is_near_has_pictures(visit, tmp_path):
     page = visit(results(tmp_path, 400))
     page.wait_for_function("document.images.length > 0")
     assert page.evaluate("document.images.length") < 200
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function("document.querySelectorAll('.card')[399].querySelectorAll('img').length === 3")
+    to_the_end(page, "00399")
+    page.wait_for_function("[...document.querySelectorAll('.card')].at(-1).querySelectorAll('img').length === 3")
     assert page.evaluate("document.querySelectorAll('.card')[0].querySelectorAll('img').length") == 0
+
+
+def to_the_end(page, name):
+    """Scroll until the card of that name is there."""
+    page.wait_for_function(
+        "(name) => { scrollTo(0, document.body.scrollHeight);"
+        " return [...document.querySelectorAll('.card')].at(-1).textContent.includes(name) }",
+        arg=name,
+    )
+
+
+def test_of_ten_thousand_images_the_page_holds_as_many_cards_as_were_scrolled_to(visit, tmp_path):
+    results(tmp_path, 1)
+    data = data_of((tmp_path / "index.html").read_text())
+    (image,) = data["images"]
+    scores = [{"PSNR": 20 + (index * 7919 % 10_000) / 1000} for index in range(10_000)]
+    data["images"] = [image | {"name": f"{index:05d}", "scores": each} for index, each in enumerate(scores)]
+    page = visit(publish("gallery", tmp_path, title="t", data=data))
+    assert len(names(page)) < 1000
+    page.fill("#search", "0999")
+    assert names(page) == ["00999", *(f"0999{digit}" for digit in range(10))]
+    page.fill("#search", "")
+    page.select_option("#sort", "PSNR, best first")
+    best = sorted(range(10_000), key=lambda index: -scores[index]["PSNR"])
+    assert names(page)[:50] == [f"{index:05d}" for index in best[:50]]
+    page.locator(".card").first.click()
+    page.keyboard.press("ArrowLeft")  # the last, which no scrolling has reached
+    assert page.locator("dialog strong").text_content() == f"{best[-1]:05d}"
+    page.keyboard.press("Escape")
+    page.wait_for_function(f"document.activeElement.textContent.includes('{best[-1]:05d}')")
+    assert len(names(page)) == 10_000
 
 
 def test_a_phone_shows_all_of_it_also_in_the_dark(visit, tmp_path):
@@ -107,11 +140,13 @@ def test_a_phone_shows_all_of_it_also_in_the_dark(visit, tmp_path):
 
 @pytest.mark.parametrize("status", ["running", "finished"])
 def test_the_page_of_a_training_loads_itself_again_until_it_is_over(visit, tmp_path, status):
-    history = [{"epoch": epoch, "val/L1": 1 / epoch} for epoch in (1, 2, 3)]
+    history = [{"epoch": epoch, "val/L1": 1 / epoch, "lr/G": 2e-5} for epoch in (1, 2, 3)]
     data = {"status": status, "updated": time.time(), "epoch": 3, "epochs": 9, "images_per_second": 5.0}
     data |= {"epoch_seconds": 2.0, "seconds_left": 12.0, "history": history, "samples": [], "settings": {}}
     page = visit(publish("training", tmp_path, title="t", data=data), size="phone")
-    assert page.locator("svg polyline").count() == 1
+    assert page.locator("svg polyline").count() == 2
+    assert page.locator(".charts h2").nth(1).text_content() == "lr/G 0.00002 in epoch 3"
+    assert page.locator(".charts svg").nth(1).locator("text").nth(0).text_content() == "0.00001"  # of a constant
     publish("training", tmp_path, title="t", data=data | {"epoch": 4})
     page.wait_for_timeout(6500)
     assert f"epoch {4 if status == 'running' else 3} of 9" in page.locator("header").text_content()

@@ -25,8 +25,12 @@ function compare(before, after) {
   return box;
 }
 
-/** Four digits of a share such as SSIM, two of what is larger, such as decibels. */
-const score = (number) => number == null ? "" : number.toFixed(Math.abs(number) < 1 ? 4 : 2);
+/** Four digits of a share such as SSIM, two of what is larger, such as decibels, and of what is tiny, such as a learning rate. */
+function score(number) {
+  if (number == null) return "";
+  const size = Math.abs(number);
+  return size > 0 && size < .001 ? String(+number.toPrecision(2)) : number.toFixed(size < 1 ? 4 : 2);
+}
 
 /** A table; the cells of `rows` are text, nodes or numbers. */
 function table(header, rows) {
@@ -60,7 +64,8 @@ function plot(title, points, { dots = false, under = "" } = {}) {
   const place = ({ x }) => words ? words.indexOf(String(x)) : x;
   const range = (values) => {
     const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
-    return low === high ? [low - .5, high + .5] : [low, high];
+    const around = Math.abs(low) / 2 || .5; // of a constant
+    return low === high ? [low - around, high + around] : [low, high];
   };
   const [[x0, x1], [y0, y1]] = [range(points.map(place)), range(points.map(({ y }) => y))];
   const X = (point) => left + (right - left) * (place(point) - x0) / (x1 - x0);
