@@ -23,26 +23,26 @@ def main(arguments: list[str]) -> None:
         elif args.command in ("resize", "pad"):
             colour = args.colour or ("0" if args.labels else "white")
             codec = Pillow(format=args.format, quality=args.quality)
-            source = images.Source(codec, args.layout, args.labels, colour, args.skip_existing)
+            settings = images.Settings(codec, args.layout, args.labels, colour, args.skip_existing)
             if args.command == "resize":
-                count = images.resize(args.folder, args.out, size=args.size, padded=args.pad, source=source)
+                count = images.resize(args.folder, args.out, size=args.size, padded=args.pad, settings=settings)
             else:
-                count = images.pad(args.folder, args.out, size=args.size, source=source)
+                count = images.pad(args.folder, args.out, size=args.size, settings=settings)
             print(f"{counted(count, 'image')} written to {args.out}")
             return
         else:
-            target = pairs.Target(
+            writing = pairs.Writing(
                 args.out, Pillow(format=args.format, quality=args.quality), args.val, args.skip_existing
             )
             match args.command:
                 case "edges":
-                    count = pairs.edges(args.photos, target, sigma=args.sigma, low=args.low, high=args.high)
+                    count = pairs.edges(args.photos, writing, sigma=args.sigma, low=args.low, high=args.high)
                 case "grayscale":
-                    count = pairs.grayscale(args.photos, target)
+                    count = pairs.grayscale(args.photos, writing)
                 case "blank":
-                    count = pairs.blank(args.photos, target, share=args.share, colour=args.colour)
+                    count = pairs.blank(args.photos, writing, share=args.share, colour=args.colour)
                 case _:
-                    count = pairs.combine(args.a, args.b, target)
+                    count = pairs.combine(args.a, args.b, writing)
     print(f"{counted(count, 'pair')} written to {args.out}")
     _say_what_is_next(args.out)
 

@@ -27,7 +27,7 @@ LARGEST_LABEL = 65535  # that a PNG holds
 
 
 @dataclass(frozen=True)
-class Source:
+class Settings:
     """What images are, and what becomes of them.
 
     Attributes:
@@ -59,7 +59,7 @@ class Source:
         return int(self.colour)
 
 
-def resize(folder: Path, out: Path, *, size: str, padded: bool, source: Source) -> int:
+def resize(folder: Path, out: Path, *, size: str, padded: bool, settings: Settings) -> int:
     """Write every image below a folder at one size, under its own relative path; returns how many.
 
     Args:
@@ -70,12 +70,12 @@ def resize(folder: Path, out: Path, *, size: str, padded: bool, source: Source) 
         ValueError: a setting or the folder is no good; or, when the others are written, up to five of the images that
             cannot be made.
     """
-    (width, height), border = frames.check_size(size), source.border
+    (width, height), border = frames.check_size(size), settings.border
     change = partial(frames.contain, border=border) if padded else frames.fit
-    return _write(folder, out, partial(change, width=width, height=height), source)
+    return _write(folder, out, partial(change, width=width, height=height), settings)
 
 
-def pad(folder: Path, out: Path, *, size: str | None, source: Source) -> int:
+def pad(folder: Path, out: Path, *, size: str | None, settings: Settings) -> int:
     """Write every image below a folder with borders, under its own relative path; returns how many.
 
     Args:
@@ -84,26 +84,26 @@ def pad(folder: Path, out: Path, *, size: str | None, source: Source) -> int:
     Raises:
         ValueError: see `resize`; an image is larger than the size.
     """
-    border, sides = source.border, None if size is None else frames.check_size(size)
+    border, sides = settings.border, None if size is None else frames.check_size(size)
 
     def with_borders(frame_HWC: np.ndarray) -> np.ndarray:
         width, height = sides or (max(frame_HWC.shape[:2]),) * 2
         return frames.pad(frame_HWC, width, height, border=border)
 
-    return _write(folder, out, with_borders, source)
+    return _write(folder, out, with_borders, settings)
 
 
-def _write(folder: Path, out: Path, change: Callable[[np.ndarray], np.ndarray], source: Source) -> int:
+def _write(folder: Path, out: Path, change: Callable[[np.ndarray], np.ndarray], settings: Settings) -> int:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give one that holds images")
-    if source.labels and source.codec.suffix != ".png":
+    if settings.labels and settings.codec.suffix != ".png":
         raise ValueError("only png keeps labels as they are: leave --format out, or leave --labels out")
     check_outside(out, folder)
     skipped: Skipped = {}
     images = find_inputs(str(folder), layout="inputs", skipped=skipped)
     if skipped:
         print(f"{counted(len(images), 'image')} in {folder}{summary(skipped)}")
-    if source.layout is None and all(map(looks_side_by_side, images[:: -(-len(images) // SAMPLE)])):
+    if settings.layout is None and all(map(looks_side_by_side, images[:: -(-len(images) // SAMPLE)])):
         raise ValueError(
             f"the images in {folder} are twice as wide as high, as A|B images are: add --layout=side_by_side to treat"
             " each half by itself, or --layout=inputs if they are single images"
@@ -112,21 +112,21 @@ def _write(folder: Path, out: Path, change: Callable[[np.ndarray], np.ndarray], 
     def make(image: Pair) -> bytes:
         data = read_file(image.input)
         try:
-            frame_HWC = _read(data, source)
+            frame_HWC = _read(data, settings)
             halves = [frame_HWC]
-            if source.layout == "side_by_side":
+            if settings.layout == "side_by_side":
                 check_half(image.input.path, frame_HWC.shape[1], frame_HWC.shape[0], None)
                 halves = np.split(frame_HWC, 2, axis=1)
-            return source.codec.encode(_as_stored(np.hstack([change(half) for half in halves])))
+            return settings.codec.encode(_as_stored(np.hstack([change(half) for half in halves])))
         except ValueError as error:
             raise ValueError(f"cannot use {image.input.path}: {error}") from error
 
-    return write_all(images, make, out, suffix=source.codec.suffix, skip_existing=source.skip_existing)
+    return write_all(images, make, out, suffix=settings.codec.suffix, skip_existing=settings.skip_existing)
 
 
-def _read(data: bytes, source: Source) -> np.ndarray:
+def _read(data: bytes, settings: Settings) -> np.ndarray:
     """uint8 (H, W, 3), (H, W, 1) of a grey file, uint16 (H, W, 1) of one of 16 bits, or labels, int32 (H, W, 1)."""
-    if source.labels:
+    if settings.labels:
         labels_HWC = read_labels(data)
         check_labels(labels_HWC)
         if labels_HWC.max() > LARGEST_LABEL:
@@ -136,10 +136,10 @@ def _read(data: bytes, source: Source) -> np.ndarray:
         raise ValueError("it is an array, and only images are resized and padded here: do it in NumPy")
     image = open_image(data)
     channels = 1 if image.mode in GREY or is_deep(image) else 3
-    frame_HWC = frame_of_image(image, channels=channels, background=source.colour)
+    frame_HWC = frame_of_image(image, channels=channels, background=settings.colour)
     if frame_HWC.dtype == np.float32:
         raise ValueError("it holds floats, which png, jpg and webp do not: train on it as it is")
-    if frame_HWC.dtype != np.uint8 and source.codec.suffix != ".png":
+    if frame_HWC.dtype != np.uint8 and settings.codec.suffix != ".png":
         raise ValueError("it has more than 8 bits a channel: leave --format out, for png keeps them")
     return frame_HWC
 

@@ -20,7 +20,7 @@ from p2p.system.plural import counted
 
 
 @dataclass(frozen=True)
-class Target:
+class Writing:
     """Where pairs go, and how they are written.
 
     Attributes:
@@ -36,7 +36,7 @@ class Target:
     skip_existing: bool = False
 
 
-def edges(photos: Path, target: Target, *, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
+def edges(photos: Path, writing: Writing, *, sigma: float = 1.5, low: float = 0.02, high: float = 0.05) -> int:
     """Write (line drawing | photo), see `of_photos`; the other arguments are those of `line_drawing`."""
     from p2p.data.edges import check_arguments, line_drawing  # here: the other tools do not need torch
 
@@ -45,15 +45,15 @@ def edges(photos: Path, target: Target, *, sigma: float = 1.5, low: float = 0.02
     def drawing(photo: np.ndarray) -> np.ndarray:
         return np.repeat(line_drawing(photo, sigma=sigma, low=low, high=high), 3, axis=2)
 
-    return of_photos(photos, target, drawing)
+    return of_photos(photos, writing, drawing)
 
 
-def grayscale(photos: Path, target: Target) -> int:
+def grayscale(photos: Path, writing: Writing) -> int:
     """Write (grey photo | photo), see `of_photos`."""
-    return of_photos(photos, target, frames.grey)
+    return of_photos(photos, writing, frames.grey)
 
 
-def blank(photos: Path, target: Target, *, share: float, colour: str) -> int:
+def blank(photos: Path, writing: Writing, *, share: float, colour: str) -> int:
     """Write (photo with a blank middle | photo), see `of_photos`.
 
     Args:
@@ -62,10 +62,10 @@ def blank(photos: Path, target: Target, *, share: float, colour: str) -> int:
     """
     if not 0 < share < 1:
         raise ValueError(f"--share={share:g} is out of range: use a share between 0 and 1, such as 0.3")
-    return of_photos(photos, target, partial(frames.blank, share=share, colour=frames.check_colour(colour)))
+    return of_photos(photos, writing, partial(frames.blank, share=share, colour=frames.check_colour(colour)))
 
 
-def of_photos(photos: Path, target: Target, change: Callable[[np.ndarray], np.ndarray]) -> int:
+def of_photos(photos: Path, writing: Writing, change: Callable[[np.ndarray], np.ndarray]) -> int:
     """Write (changed photo | photo) for every photo below a folder, under its own relative path; returns how many.
 
     Args:
@@ -83,15 +83,15 @@ def of_photos(photos: Path, target: Target, change: Callable[[np.ndarray], np.nd
 
     if not photos.is_dir():
         raise ValueError(f"there is no folder {photos}: give one that holds photos, or train/ and val/ with photos")
-    check_outside(target.out, photos)
+    check_outside(writing.out, photos)
     skipped: Skipped = {}
     pairs = find_inputs(str(photos), layout="inputs", skipped=skipped)
     if skipped:
         print(f"{counted(len(pairs), 'photo')} in {photos}{summary(skipped)}")
-    return _write(pairs, both, target)
+    return _write(pairs, both, writing)
 
 
-def combine(a: Path, b: Path, target: Target) -> int:
+def combine(a: Path, b: Path, writing: Writing) -> int:
     """Write (A | B) for every two images of equal relative path and stem; returns how many.
 
     Raises:
@@ -107,12 +107,12 @@ def combine(a: Path, b: Path, target: Target) -> int:
     for folder in (a, b):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give two that hold images of equal names")
-        check_outside(target.out, folder)
+        check_outside(writing.out, folder)
     skipped: Skipped = {}
     pairs = match(a, b, skipped=skipped)
     if skipped:
         print(f"{counted(len(pairs), 'pair')} in {a} and {b}{summary(skipped)}")
-    return _write(pairs, both, target)
+    return _write(pairs, both, writing)
 
 
 def split(folder: Path, out: Path, *, val: float, skip_existing: bool = False) -> int:
@@ -165,9 +165,9 @@ def _check_depth(pair: Pair, *of_pair: np.ndarray) -> None:
         )
 
 
-def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], target: Target) -> int:
+def _write(pairs: list[Pair], join: Callable[[Pair], list[np.ndarray]], writing: Writing) -> int:
     def make(pair: Pair) -> bytes:
-        return target.codec.encode(np.hstack(join(pair)))
+        return writing.codec.encode(np.hstack(join(pair)))
 
-    named = divided(pairs, target.val)
-    return write_all(named, make, target.out, suffix=target.codec.suffix, skip_existing=target.skip_existing)
+    named = divided(pairs, writing.val)
+    return write_all(named, make, writing.out, suffix=writing.codec.suffix, skip_existing=writing.skip_existing)
