@@ -7,6 +7,6 @@ from p2p.system.signals import stoppable
 
 if __name__ == "__main__":
     with stoppable():  # imports, too
-        from p2p.config.cli import run_command
+        from p2p.commands.start import run_command
 
         run_command("train", sys.argv[1:])

@@ -46,7 +46,7 @@ def main() -> None:
             importlib.import_module(f"p2p.commands.{command.replace('-', '_')}").main(arguments)
     else:
         with stoppable():
-            from p2p.config.cli import run_command
+            from p2p.commands.start import run_command
 
             run_command(command, arguments)
 

@@ -8,7 +8,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 "${PY:-python3}" -m build --outdir "$scratch/dist" . > "$scratch/build.log" 2>&1 || { cat "$scratch/build.log"; exit 1; }
 python3 -m zipfile -l "$scratch"/dist/*.whl | awk '{print $1}' > "$scratch/files"
-diff <(git ls-files conf p2p data | sed 's|^conf/|p2p/conf/|; s|^data/samples/|p2p/samples/|; s|^data/models/|p2p/weights/|' | sort) \
+diff <(git ls-files conf p2p hydra_plugins data | sed 's|^conf/|p2p/conf/|; s|^data/samples/|p2p/samples/|; s|^data/models/|p2p/weights/|' | sort) \
   <(grep -v '^File\|\.dist-info/' "$scratch/files" | sort) || { echo "the wheel holds other files than these folders"; exit 1; }
 
 python3 -m venv "$scratch/venv"

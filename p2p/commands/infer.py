@@ -17,7 +17,7 @@ from p2p.commands.devices import devices_for, on_one, on_several, workers_wanted
 from p2p.commands.infer_settings import check_alpha, check_fresh, check_tile_stats, transform_for
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
-from p2p.config.cli import some_of
+from p2p.config.cli import of_job, some_of
 from p2p.config.shown import as_typed, shown
 from p2p.data.pairs import Pair
 from p2p.deploy import published
@@ -142,7 +142,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
     print(f"{counted(done, 'image')} written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
     there = [pair for pair in pairs if pair.name not in outcome.failures]
     facts = facts_of(cfg, manifest, clock)
-    draw_gallery(there, job, Path(cfg.run_dir), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
+    draw_gallery(there, job, Path(of_job(cfg.run_dir)), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
     if failed:
         reasons, of = some_of(list(outcome.failures.values())), counted(len(todo), "image")
         raise ValueError(f"{failed} of {of} failed: {reasons}; {folder / FAILURES} has them all")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import logging
 import os
@@ -15,6 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -39,10 +40,17 @@ GRACE_S = 1.0
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: set to 1 by the user, errors keep their stack trace
 
 
-def run_command(name: str, arguments: list[str]) -> None:
-    """Run `p2p.commands.<name>.main(cfg)`, configured by `conf/<name>.yaml` and the arguments of a command line.
+def run_command(
+    name: str,
+    arguments: list[str],
+    *,
+    load: Callable[[], Callable[[DictConfig], Any]],
+    summarize: Callable[[Path, str], str | None],
+) -> None:
+    """Run a command, configured by `conf/<name>.yaml` and the arguments of a command line.
 
-    The command's module, and with it torch, is imported when its config has been checked. What a user can do wrong
+    `load` imports the command, and with it torch, when its config has been checked, and returns its function.
+    `summarize` shows the jobs of a sweep, see `p2p.config.sweep.summarized`. What a user can do wrong
     ends the program with one sentence on stderr and exit status 1: a ValueError, which this project raises for that
     alone, an error of the operating system, or anything that Hydra has to say about the command line. Any other
     exception is a bug and keeps its stack trace.
@@ -68,7 +76,7 @@ def run_command(name: str, arguments: list[str]) -> None:
                 quiet_libraries()
                 cfg = checked(name, cfg, deletions)
                 with lasting():
-                    main = importlib.import_module(f"p2p.commands.{name}").main
+                    main = load()
                 signals.work()
                 return main(cfg).score  # for Hydra's sweepers
         except SystemExit as end:
@@ -79,7 +87,7 @@ def run_command(name: str, arguments: list[str]) -> None:
         finally:
             os.environ[FULL_ERROR] = "1"
 
-    with one_sentence(name, full=full), hydra_raises(), summarized():
+    with one_sentence(name, full=full), hydra_raises(), summarized(summarize):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
 
 
@@ -130,12 +138,24 @@ def auto_precision(accelerator: str) -> str:
 
 
 def short(name: str) -> str:
-    """A folder's name, of which all but the first 200 characters become a hash: file systems take 255."""
-    return name if len(name) <= 200 else f"{name[:200]}_{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+    """The name of one folder: without slashes, and at most 209 characters, as file systems take 255 bytes.
+
+    What is changed ends with a hash, so that different names stay different.
+    """
+    plain = name.replace("/", "-")[:200]
+    return name if plain == name else f"{plain}_{hashlib.sha1(name.encode()).hexdigest()[:8]}"
+
+
+def of_job(folder: str) -> str:
+    """The folder that a command writes to: in a sweep the job's own."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return HydraConfig.get().runtime.output_dir
+    return folder
 
 
 OmegaConf.register_new_resolver("auto_precision", auto_precision, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)
+OmegaConf.register_new_resolver("of_job", of_job, replace=True)
 
 
 def some_of(reasons: list[str], *, most: int = 5) -> str:

@@ -29,11 +29,26 @@ GO_ON = {  # of a command that failed
 }
 DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
 OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml
+EXTRAS = {  # what begins so is of a package, which an extra of p2p installs
+    "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "hydra-joblib-launcher", "sweeps"),
+    "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit", "hydra-submitit-launcher", "sweeps"),
+    "hydra_plugins.hydra_ray_launcher": ("hydra/launcher=ray", "hydra-ray-launcher", "sweeps-ray"),
+    "optuna": ("hydra/sweeper=optuna", "optuna", "sweeps"),
+}
 GROUP = "a group takes the names of its options, such as generator=unet: see --help"
 
 
 def explain(error: Exception, config_name: str) -> str | None:
     """The sentence for a user's mistake; None for a bug."""
+    if match := re.search(r"(?:Error locating target|Unknown plugin class :) '((\w+)[\w.]*)'", str(error)):
+        for begin, (what, package, extra) in EXTRAS.items():
+            if f"{match[1]}.".startswith(f"{begin}."):
+                return f"{what} needs the package {package}, which is not installed: pip install 'p2p[{extra}]'"
+    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
+        return (
+            "hydra/launcher=submitit_slurm finds no srun: start it on a machine of a SLURM cluster, or use"
+            " hydra/launcher=submitit_local"
+        )
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = str(error).rpartition("full_key: ")[2]
         cause = error.__cause__
@@ -67,7 +82,8 @@ def explain(error: Exception, config_name: str) -> str | None:
     if sentence := gpu_faults.explain(error, go_on=GO_ON.get(config_name, "")):
         return sentence
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = error.missing_cfg_file.partition("/")
+        group, _, option = error.missing_cfg_file.removeprefix("hydra/").partition("/")
+        group = error.missing_cfg_file.removesuffix(f"/{option}")
         if (group == "data" and "/" in option) or Path(option).is_dir():
             return f"data={option} is not known: for a folder of pairs use data=folder data.root={option}"
         return f"{group}={option} is not known{nearest(option, error.options)}; known are {', '.join(error.options)}"

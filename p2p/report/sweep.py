@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from p2p.config.sweep import jobs_of
 from p2p.report.page import address, publish
 from p2p.report.picture import columns_of
 from p2p.report.tables import score_text, show
@@ -23,24 +23,32 @@ from p2p.system.plural import counted
 HIGHEST = 1024  # pixels of a column of sample pictures
 
 
-def summarize(folder: Path) -> str | None:
-    """Print the jobs of the sweep in this folder, and write its `sweep.csv`, `sweep.html` and `index.html`.
+def summarize(folder: Path, mark: str) -> str | None:
+    """Print the jobs of a sweep, and write its `sweep.csv`, `sweep.html` and `index.html`.
+
+    Args:
+        folder: of the sweep.
+        mark: of its jobs' records; those of earlier sweeps in this folder are removed.
 
     Returns:
         A sentence about the jobs that failed; None where none did, or none has ended.
     """
     folder = Path(os.path.relpath(folder))  # as it is to be shown
-    jobs = ranked([json.loads(path.read_text()) for path in sorted((folder / ".sweep").glob("*.json"))])
+    records = jobs_of(folder)
+    jobs = ranked([job for job in records.values() if job.get("sweep") == mark])
     if not jobs:
         return None
+    for path, job in records.items():
+        if job.get("sweep") != mark:
+            path.unlink()
     monitor = jobs[0]["monitor"]
     keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
     varied = [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1] or keys
     cells = [[job["overrides"].get(key, "") for key in varied] for job in jobs]
-    ends = [[_score(job), f"{job['seconds'] / 60:.1f}", job["reason"] or ""] for job in jobs]
+    ends = [[_score(job), f"{job['seconds'] / 60:.1f}", job["reason"] or job.get("note", "")] for job in jobs]
     rows = [[str(index), *row, *end] for index, (row, end) in enumerate(zip(cells, ends, strict=True), start=1)]
-    header = ["", *varied, monitor, "minutes", "failed by"]
-    used = len(header) if any(job["reason"] for job in jobs) else -1
+    header = ["", *last_words(varied), monitor, "minutes", "what happened"]
+    used = len(header) if any(end[-1] for end in ends) else -1
     show(f"sweep of {counted(len(jobs), 'job')}, the best first", header[:used], [row[:used] for row in rows])
     _write_table(folder / "sweep.csv", jobs, keys)
     page = publish("sweep", folder, title=f"p2p: {folder.name}", data=_data(jobs, varied, folder))
@@ -48,8 +56,16 @@ def summarize(folder: Path) -> str | None:
     failed = [job for job in jobs if job["reason"]]
     if not failed:
         return None
-    some, reason = f"{len(failed)} of {counted(len(jobs), 'job')}", failed[0]["reason"]
-    return f"{some} failed: {reason}; {folder / 'sweep.csv'} has all reasons"
+    words = zip(varied, last_words(varied), strict=True)
+    name = " ".join(f"{word}={failed[0]['overrides'].get(key, '')}" for key, word in words)
+    reason = f"{name}: {failed[0]['reason']}" if name else failed[0]["reason"]
+    return f"{len(failed)} of {counted(len(jobs), 'job')} failed: {reason}; {folder / 'sweep.csv'} has all reasons"
+
+
+def last_words(keys: list[str]) -> list[str]:
+    """What stands behind the last dot of each key, or all of it where two would be the same."""
+    words = [key.rpartition(".")[2] for key in keys]
+    return [word if words.count(word) == 1 else key for key, word in zip(keys, words, strict=True)]
 
 
 def ranked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -69,7 +85,7 @@ def _write_table(path: Path, jobs: list[dict[str, Any]], keys: list[str]) -> Non
     for rank, job in enumerate(jobs, start=1):
         values = [job["overrides"].get(key, "") for key in keys]
         minutes = f"{job['seconds'] / 60:.2f}"
-        table.writerow([rank, *values, job["score"], minutes, job["folder"], job["reason"]])
+        table.writerow([rank, *values, job["score"], minutes, job["folder"], job["reason"] or job.get("note")])
     atomic.write(path, text.getvalue())
 
 
@@ -89,6 +105,7 @@ def _data(jobs: list[dict[str, Any]], varied: list[str], folder: Path) -> dict[s
             "minutes": job["seconds"] / 60,
             "folder": address(job["folder"], folder),
             "reason": job["reason"],
+            "note": job.get("note"),
             "picture": picture,
         }
         for job, picture in zip(jobs, pictures, strict=True)

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import p2p
-from p2p.config.cli import run_command
+from p2p.commands.start import run_command
 from p2p.system import signals
 from tests.conftest import ROOT
 

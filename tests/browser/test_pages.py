@@ -151,3 +151,23 @@ def test_the_page_of_a_training_loads_itself_again_until_it_is_over(visit, tmp_p
     page.wait_for_timeout(6500)
     assert f"epoch {4 if status == 'running' else 3} of 9" in page.locator("header").text_content()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_many_jobs_of_a_sweep_are_lines_through_their_settings(visit, tmp_path):
+    jobs = [
+        {"values": [str(10**-index), word], "score": 0.1 + index / 100, "minutes": 1.0, "folder": "x", "picture": None}
+        | {"reason": None, "note": None}
+        for index, word in enumerate(["a", "b", "c", "d"] * 3)
+    ]
+    shown = {"keys": ["optimizer.lr", "generator"], "monitor": "val/L1", "jobs": jobs, "beside": {}, "settings": {}}
+    page = visit(publish("sweep", tmp_path, title="p2p: sweep", data=shown), size="phone")
+    lines = page.locator("svg.parallel polyline").evaluate_all(
+        "lines => lines.map((line) => line.getAttribute('points').split(' ').map((point) => +point.split(',')[1]))"
+    )
+    assert len(lines) == 12 and lines[-1][-1] == max(
+        line[-1] for line in lines
+    )  # the best is on top, and is the lowest
+    rates = sorted(line[0] for line in lines)
+    steps = np.diff(rates)
+    assert np.allclose(steps, steps[0])  # powers of ten are evenly spread
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 COMMAND = re.compile(r"^ {4}(?:python |p2p )(train|export|infer|serve)(?:\.py)?\b([^#\n]*)", re.MULTILINE)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTED_ELSEWHERE = {"extending", "coming-from-the-reference"}  # with the files that they need
+SPACE = re.compile(r"=(tag\(log,)?(interval|range|choice)\(")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -29,7 +30,7 @@ def test_its_settings_fit_together(command, words, monkeypatch, tmp_path):
         [word for word in split if word not in ("-m", "ckpt_path=last")],
     )  # of which there is no run
     if sweep:  # a job: the first of all values
-        words = [re.sub(",.*", "", word) for word in words]
+        words = [re.sub(",.*", "", SPACE.sub("=", word)) for word in words]
     p2p.compose(words, command=command)
 
 

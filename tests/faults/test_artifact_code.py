@@ -201,7 +201,7 @@ EVIL = {
     "model.optimizer._target_": ["torch.nn.functional.torch.hub.load", "torch.optim.lr_scheduler.types.FunctionType"],
     "anything.at.all": [
         {"_target_": "lightning.pytorch.callbacks.os.system"},
-        {"_target_": "p2p.config.cli.run_command"},
+        {"_target_": "p2p.commands.start.run_command"},
     ],
     "trainer": [{"_target_": "torch.utils.cpp_extension.load"}, {"_target_": "${generator._target_}"}],
 }

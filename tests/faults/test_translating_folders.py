@@ -12,7 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from p2p.commands import infer
-from p2p.config.cli import CONF, one_sentence, run_command
+from p2p.commands.start import run_command
+from p2p.config.cli import CONF, one_sentence
 from p2p.data.pairs import Pair, Source
 from p2p.report import gallery
 from p2p.report.failures import HEADER, listed

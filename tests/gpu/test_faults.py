@@ -39,7 +39,7 @@ COMMAND = """
 import sys, time, torch
 from p2p.system.signals import stoppable
 with stoppable():
-    from p2p.config.cli import run_command
+    from p2p.commands.start import run_command
     {change}
     run_command("{command}", sys.argv[1:])
 """

@@ -14,7 +14,7 @@ from p2p.report.sweep import ranked, summarize
 
 def job(folder, number, score, *, reason=None, mode="min", **overrides):
     record = {"overrides": {"name": "x", **overrides}, "folder": str(folder / f"job{number}"), "score": score}
-    record |= {"monitor": "val/L1", "mode": mode, "seconds": 90.0, "reason": reason}
+    record |= {"monitor": "val/L1", "mode": mode, "seconds": 90.0, "reason": reason, "sweep": "now", "number": number}
     (folder / ".sweep").mkdir(exist_ok=True)
     (folder / ".sweep" / f"{number:06d}.json").write_text(json.dumps(record))
     return record
@@ -32,8 +32,8 @@ def test_a_table_and_a_page_rank_the_jobs(tmp_path, monkeypatch, capsys):
         job(tmp_path, number, score, reason=None if score else "no <memory>", **{"model.lambda_l1": weight})
         if score:
             sample(tmp_path, number, 100 + number)
-    sentence = summarize(tmp_path)
-    assert sentence == "1 of 4 jobs failed: no <memory>; sweep.csv has all reasons"
+    sentence = summarize(tmp_path, "now")
+    assert sentence == "1 of 4 jobs failed: lambda_l1=100: no <memory>; sweep.csv has all reasons"
     out = capsys.readouterr().out
     assert out.index("0.1000") < out.index("0.2000") < out.index("0.3000") < out.index("no <memory>")
     assert "look at index.html or sweep.csv" in out and "name" not in out  # which is the same for all
@@ -55,7 +55,7 @@ def test_samples_of_a_folder_that_jobs_share_are_of_none_of_them(tmp_path, monke
         record["folder"] = str(tmp_path / "job0")
         (tmp_path / ".sweep" / f"{number:06d}.json").write_text(json.dumps(record))
     sample(tmp_path, 0, 100)
-    summarize(tmp_path)
+    summarize(tmp_path, "now")
     data = data_of((tmp_path / "index.html").read_text())
     assert [each["picture"] for each in data["jobs"]] == [None, None] and not data["beside"]
 
@@ -67,7 +67,7 @@ def test_where_more_is_better_the_largest_is_first():
 
 
 def test_a_sweep_of_which_no_job_has_ended_leaves_nothing(tmp_path):
-    assert summarize(tmp_path) is None and not list(tmp_path.iterdir())
+    assert summarize(tmp_path, "now") is None and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("side", [16, 150, 256])

@@ -81,3 +81,30 @@ function plot(title, points, { dots = false, under = "" } = {}) {
   else drawing.append(s("polyline", { class: "curve", points: points.map((point) => `${X(point)},${Y(point)}`).join(" ") }));
   return h("div", {}, h("h2", {}, title, " ", h("span", { className: "faint" }, under)), drawing);
 }
+
+/** Parallel coordinates: `lines` [{values, label}], the best first, through an axis for each of `names`. */
+function parallel(names, lines) {
+  const [gap, top, bottom] = [150, 38, 210];
+  const axes = names.map((name, at) => {
+    const values = lines.map((line) => line.values[at]);
+    const words = values.some((value) => typeof value !== "number") ? [...new Set(values.map(String))] : null;
+    const [low, high] = words ? [0, words.length - 1] : [Math.min(...values), Math.max(...values)];
+    const logs = !words && low > 0 && high / low > 30;  // as a learning rate is searched
+    const share = logs ? (value) => Math.log(value / low) / Math.log(high / low) : (value) => ((words ? words.indexOf(String(value)) : value) - low) / (high - low || 1);
+    return { name: logs ? `${name} (log)` : name, x: 70 + gap * at, y: (value) => bottom - (bottom - top) * (low === high ? .5 : share(value)),
+      ticks: words ? words.slice(0, 12) : low === high ? [low] : [low, high] };
+  });
+  const width = 140 + gap * (names.length - 1);
+  const drawing = s("svg", { viewBox: `0 0 ${width} 235`, width, role: "img", "aria-label": "all jobs in parallel coordinates", class: "parallel" });
+  lines.forEach((line, index) => {
+    const points = axes.map((axis, at) => `${axis.x},${axis.y(line.values[at])}`).join(" ");
+    const rank = index / (lines.length - 1);
+    drawing.prepend(s("polyline", { class: index ? "line" : "line best", points, opacity: index ? (.65 * (1 - rank) + .15).toFixed(2) : 1 }, s("title", {}, line.label)));
+  });
+  for (const axis of axes) {
+    drawing.append(s("path", { class: "axis", d: `M${axis.x} ${top}V${bottom}` }), s("text", { x: axis.x, y: 12, "text-anchor": "middle" }, axis.name));
+    for (const tick of axis.ticks)
+      drawing.append(s("text", { class: "tick", x: axis.x - 5, y: axis.y(tick) + (tick === axis.ticks[0] ? 12 : -3), "text-anchor": "end" }, typeof tick === "number" ? +tick.toPrecision(3) : tick));
+  }
+  return h("div", {}, h("h2", {}, "All settings ", h("span", { className: "faint" }, "a line for each job; red: the best, the paler the worse")), drawing);
+}
