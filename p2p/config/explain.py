@@ -29,11 +29,11 @@ GO_ON = {  # of a command that failed
 }
 DEFAULTS = "hydra/_internal/defaults_list.py"  # of 1.3, where a number in a group's place is a TypeError
 OPTIONAL = ("wandb", "mlflow", "torch-fidelity")  # packages, extras of pyproject.toml
-EXTRAS = {  # what begins so is of a package, which an extra of p2p installs
-    "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "hydra-joblib-launcher", "sweeps"),
-    "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit", "hydra-submitit-launcher", "sweeps"),
-    "hydra_plugins.hydra_ray_launcher": ("hydra/launcher=ray", "hydra-ray-launcher", "sweeps-ray"),
-    "optuna": ("hydra/sweeper=optuna", "optuna", "sweeps"),
+PRESETS = {  # what begins so is of a package, of the extras sweeps and sweeps-ray
+    "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "hydra-joblib-launcher"),
+    "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit", "hydra-submitit-launcher"),
+    "hydra_plugins.hydra_ray_launcher": ("hydra/launcher=ray", "hydra-ray-launcher"),
+    "optuna": ("hydra/sweeper=optuna", "optuna"),
 }
 GROUP = "a group takes the names of its options, such as generator=unet: see --help"
 
@@ -41,9 +41,9 @@ GROUP = "a group takes the names of its options, such as generator=unet: see --h
 def explain(error: Exception, config_name: str) -> str | None:
     """The sentence for a user's mistake; None for a bug."""
     if match := re.search(r"(?:Error locating target|Unknown plugin class :) '((\w+)[\w.]*)'", str(error)):
-        for begin, (what, package, extra) in EXTRAS.items():
+        for begin, (what, package) in PRESETS.items():
             if f"{match[1]}.".startswith(f"{begin}."):
-                return f"{what} needs the package {package}, which is not installed: pip install 'p2p[{extra}]'"
+                return f"{what} needs the package {package}, which is not installed: pip install {package}"
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
         return (
             "hydra/launcher=submitit_slurm finds no srun: start it on a machine of a SLURM cluster, or use"
