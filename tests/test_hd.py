@@ -101,7 +101,7 @@ def test_what_init_from_names(tmp_path):
         with pytest.raises(ValueError, match=f"^init_from={name} {said}"):
             find_start(str(name), init_discriminator_from=None)
     (tmp_path / "x.ckpt").touch()
-    with pytest.raises(ValueError, match=r"^init_discriminator_from=d\.pth goes with a \.pth of the reference"):
+    with pytest.raises(ValueError, match=r"^init_discriminator_from=d\.pth goes with a \.pth of pytorch-Cycle"):
         find_start(str(tmp_path / "x.ckpt"), init_discriminator_from="d.pth")
 
 

@@ -75,7 +75,7 @@ def decode_deep(data: bytes) -> np.ndarray:
             raise ValueError
         return _unfiltered(stored[:, 1:].reshape(height, width, pixel), stored[:, 0]).view(">u2").astype(np.uint16)
     except (ValueError, IndexError, struct.error, zlib.error):
-        raise ValueError("it is damaged: its pixels are not whole") from None
+        raise ValueError("it is damaged: some of its pixels are missing") from None
 
 
 def _unfiltered(stored: np.ndarray, filters: np.ndarray) -> np.ndarray:

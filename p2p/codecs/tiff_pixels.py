@@ -57,7 +57,7 @@ def decode(data: bytes) -> tuple[np.ndarray, bool] | None:
         _, directory = next(directories(data))
         return _numbers(directory)
     except (*DAMAGE, StopIteration, zlib.error) as error:
-        raise ValueError("it is damaged: its TIFF directory or its pixels are not whole") from error
+        raise ValueError("it is damaged: a part of its TIFF directory or of its pixels is missing") from error
 
 
 def encode(frame_HWC: np.ndarray, *, alpha: bool = False) -> bytes:

@@ -138,6 +138,6 @@ def _check_all_bits(image: Image.Image) -> None:
     """Raise a ValueError if a TIFF has more bits than the 8 of which Pillow makes its colours."""
     if image.format == "TIFF" and max(image.tag_v2.get(tiff.BITS, (8,))) > 8:  # type: ignore[attr-defined]
         raise ValueError(
-            "it has more than 8 bits a channel, compressed or laid out in a way that is read in 8 alone:"
+            "it has more than 8 bits a channel, and a compression or layout that p2p reads only with 8 bits:"
             " save it without compression"
         )

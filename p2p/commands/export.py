@@ -175,7 +175,8 @@ def export_program(cfg: DictConfig) -> Exported:
     if checkpoint.suffix == ".pth":
         record = reference_record(checkpoint, image_size=cfg.image_size, direction=cfg.direction or "AtoB")
     else:
-        record = read_record(run_dir, checkpoint, instead=", or export a .pth of the reference with ckpt_path=")
+        instead = ", or export a .pth of pytorch-CycleGAN-and-pix2pix with ckpt_path="
+        record = read_record(run_dir, checkpoint, instead=instead)
     check_export(cfg, record, of_a_run=checkpoint.suffix != ".pth")
     generator = instantiate(record.generator, _convert_="all")
     facts = facts_of(checkpoint) if checkpoint.is_file() else None  # `load_weights` says that there is none

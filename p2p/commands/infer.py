@@ -78,10 +78,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             transform = transform_for(manifest, cfg.transform)
             pairs = inputs_to_translate(cfg, direction=manifest.direction)
             if cfg.alpha == "drop" and manifest.background is None and is_transparent(pairs[0].input.path):
-                print(
-                    f"{pairs[0].input.path} is transparent in parts, which is left out: alpha=keep writes that to"
-                    " outputs"
-                )
+                print(f"{pairs[0].input.path} has transparent parts, and outputs are opaque: alpha=keep keeps them")
             outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
             keep_apart(pairs, outputs, source=cfg.input, output=folder)
             settings = {

@@ -40,7 +40,10 @@ def main(arguments: list[str]) -> None:
         help="a checkpoint in the folder of its run, such as runs/<name>/checkpoints/last.ckpt",
     )
     parser.add_argument(
-        "folder", metavar="OUT", type=Path, help="the folder to write to, such as the reference's checkpoints/<name>"
+        "folder",
+        metavar="OUT",
+        type=Path,
+        help="the folder to write to, such as checkpoints/<name> of pytorch-CycleGAN-and-pix2pix",
     )
     parser.add_argument(
         "--weights",
@@ -79,9 +82,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
         write_checkpoint(folder / f"latest_net_{letter}.pth", state)
     print(f"{folder}/latest_net_G.pth: {found}, the {weights} weights")
     if not all(reading.of_pictures for reading in readings_of(record.data)):
-        print(
-            "the reference knows nothing of data.range and data.labels: it has to be given images that are in [-1, 1]"
-        )
+        print("pytorch-CycleGAN-and-pix2pix does not have data.range and data.labels: give it images in [-1, 1]")
     options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
     of_data = _of_the_data(record, norm)
     # A U-Net has the same keys without dropout, so this only turns it off. A ResNet has others.
@@ -97,7 +98,10 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     options += of_data
 
     if found.name not in NET_G:
-        print(f"the reference makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a line for it")
+        print(
+            f"pytorch-CycleGAN-and-pix2pix makes no --netG {found.name}, only {', '.join(NET_G)}: its define_G needs a"
+            " line for it"
+        )
     where = shlex.join(["--checkpoints_dir", str(folder.parent.resolve()), "--name", folder.resolve().name])
     print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
 

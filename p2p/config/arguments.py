@@ -42,7 +42,7 @@ def check_arguments(command: str, arguments: list[str]) -> None:
         here = " ".join(_as_settings(command, arguments)) or "key=value"
         raise ValueError(
             f"{dashed[0]} is not known: settings are written without dashes, as in {here};"
-            f" docs/coming-from-the-reference.md has all options of the reference"
+            f" docs/coming-from-the-reference.md has all options of pytorch-CycleGAN-and-pix2pix"
         )
 
 

@@ -59,4 +59,4 @@ def _check_name(name: object) -> None:
     if name.startswith("/"):
         raise ValueError(f"name={name} is not the name of a folder in runs/: for a folder elsewhere use run_dir={name}")
     if all(part in (".", "..") for part in parts):
-        raise ValueError(f"name={name} names no run: use a word, of which the run's folder is runs/<name>")
+        raise ValueError(f"name={name} is not the name of a run: use a word; the folder of the run is then runs/<name>")

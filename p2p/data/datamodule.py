@@ -220,7 +220,7 @@ class PairedImages(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         place = choose(self._cache, device=device, load=dataset.load, count=len(dataset))
         if place != "none" and self._decode == "gpu":
-            raise ValueError("data.decode=gpu decodes in each epoch what is not kept: add data.cache=none")
+            raise ValueError("data.decode=gpu needs pairs that are not kept in memory: add data.cache=none")
         decoder = gpu_decoder(dataset, decode=self._decode, device=device) if place == "none" else None
         if place != "gpu" and decoder is None and self._augmentation == "cvcuda":
             raise ValueError(

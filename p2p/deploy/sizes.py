@@ -67,6 +67,6 @@ def check_sizes(sizes: Sizes) -> None:
     for low, high in zip(sizes.min, sizes.max, strict=True):
         if high < max(2 * sizes.stride, low + 1):
             raise ValueError(
-                f"max_size=[{sizes.max[0]},{sizes.max[1]}] leaves a side no choice: use {2 * sizes.stride} or more, and"
-                " more than min_size, or size= with one height and width"
+                f"max_size=[{sizes.max[0]},{sizes.max[1]}] is too small: use {2 * sizes.stride} or more on each"
+                " side, and more than min_size, or size= with one height and width"
             )

@@ -48,7 +48,7 @@ def network_files(generator: nn.Module, discriminator: Callable[[], nn.Module | 
         into, out = found.arguments["in_channels"], found.arguments["out_channels"]
         judge = recognize_discriminator(state, source, input_channels=into, target_channels=out).arguments
         if not judge["conditional"] or judge["norm"] != found.arguments["norm"]:
-            raise ValueError("the reference's is conditional and has the generator's norm")
+            raise ValueError("pytorch-CycleGAN-and-pix2pix has only conditional ones with the norm of the generator")
     except ValueError as error:
         return NetworkFiles(weights, found, None, str(error))
     return NetworkFiles(weights | {"D": state}, found, judge, None)

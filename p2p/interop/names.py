@@ -23,7 +23,7 @@ def names(network: nn.Module) -> list[tuple[str, str]]:
         return _patchgan_names(sum(isinstance(module, nn.Conv2d) for module in network) - 2)
     if isinstance(network, PixelGAN):
         return [(str(index), f"net.{index}") for index in (0, 2, 3, 5)]
-    raise ValueError(f"the reference has no counterpart of a {type(network).__name__}")
+    raise ValueError(f"pytorch-CycleGAN-and-pix2pix has no counterpart of a {type(network).__name__}")
 
 
 def _unet_names(depth: int) -> list[tuple[str, str]]:

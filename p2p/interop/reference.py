@@ -64,13 +64,15 @@ def read(path: Path) -> Weights:
         ValueError: no such file, or no state dict.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}: give the path of a .pth file of the reference")
+        raise ValueError(f"there is no file {path}: give the path of a .pth file of pytorch-CycleGAN-and-pix2pix")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)  # without mmap: old files are no archives
     except Exception as error:  # whatever a foreign or damaged file makes the unpickler say
-        raise ValueError(f"{path} is not a state dict of the reference, or is damaged") from error
+        raise ValueError(f"{path} is not a state dict of pytorch-CycleGAN-and-pix2pix, or is damaged") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(f"{path} is not a state dict of the reference: its _net_G.pth and _net_D.pth files are")
+        raise ValueError(
+            f"{path} is not a state dict of pytorch-CycleGAN-and-pix2pix: its _net_G.pth and _net_D.pth files are"
+        )
     floats = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
     return {key.removeprefix("module."): value for key, value in floats.items()}
 
@@ -84,7 +86,9 @@ def recognize_generator(weights: Weights, path: Path) -> Architecture:
     try:
         architecture = _unet(weights, path) if f"{OUTERMOST}.0.weight" in weights else _resnet(weights)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{path} holds no generator of the reference, as its latest_net_G.pth does") from error
+        raise ValueError(
+            f"{path} holds no generator of pytorch-CycleGAN-and-pix2pix, as its latest_net_G.pth does"
+        ) from error
     return _checked(architecture, weights, path)
 
 
@@ -98,7 +102,7 @@ def recognize_discriminator(weights: Weights, path: Path, *, input_channels: int
     pixel = "net.0.weight" in weights
     first = weights.get("net.0.weight" if pixel else "model.0.weight")
     if layers < 1 or first is None or first.ndim != 4:
-        raise ValueError(f"{path} holds no discriminator of the reference, as its latest_net_D.pth does")
+        raise ValueError(f"{path} holds no discriminator of pytorch-CycleGAN-and-pix2pix, as its latest_net_D.pth does")
     width, channels = first.shape[:2]
     if channels not in (target_channels, input_channels + target_channels):
         raise ValueError(
@@ -152,9 +156,11 @@ def to_reference(network: nn.Module) -> Weights:
         ValueError: the reference has no such network.
     """
     if not _normed(network):
-        raise ValueError(f"a {type(network).__name__} with norm=none has biases that the reference's does not have")
+        raise ValueError(
+            f"a {type(network).__name__} with norm=none has biases that pytorch-CycleGAN-and-pix2pix does not have"
+        )
     if any(isinstance(module, SpectralConv2d) for module in network.modules()):
-        raise ValueError(f"the reference has no {type(network).__name__} of spectral_norm=true")
+        raise ValueError(f"pytorch-CycleGAN-and-pix2pix has no {type(network).__name__} with spectral_norm=true")
     own = network.state_dict()
     pairs = [(f"{ours}.{leaf}", f"{theirs}.{leaf}") for ours, theirs in names(network) for leaf in LEAVES]
     weights = {theirs: own[ours] for ours, theirs in pairs if ours in own}

@@ -165,7 +165,7 @@ class Files:
         return sized_HWC
 
     def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:
-        """Encode and write one output of an input of that size. Its file is whole or not there.
+        """Encode and write one output of an input of that size. Its file is complete, or there is none.
 
         Args:
             frame_HWC: uint8, for outputs of more than 8 bits float32 in [-1, 1].

@@ -22,7 +22,7 @@ def load_stages(job: Job, *, device: torch.device, clock: Clock) -> Stages:
     else:
         engine = load_engine(job.program, device=device, whole=job.manifest if job.whole else None)
     if engine.manifest != job.manifest:
-        raise ValueError(f"{job.program} was replaced meanwhile: start again")
+        raise ValueError(f"{job.program} was replaced during this run: start again")
     engine.check_batch_size(job.batch_size)
     return Stages(
         engine=engine,

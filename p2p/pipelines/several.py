@@ -188,15 +188,15 @@ class Work:
         if self._marks.all():  # it had only to end
             return
         if self._devices:
-            also = f", also with its last {counted(left, 'image')}" if left else ""
-            print(f"{device.name} is lost ({reason}): the others go on{also}")
+            also = f", and translate its last {counted(left, 'image')}" if left else ""
+            print(f"{device.name} is lost ({reason}): the others continue{also}")
             return
         missing = [number for number in self._queue.images() if not self._marks[number]]
         names = ", ".join(self._pairs[number].name for number in missing[:NAMED])
         raise ValueError(
             f"{device.name} is lost ({reason}), and no other device is left: of"
             f" {counted(len(self._pairs), 'image')} {counted(len(missing), 'is', 'are')} missing,"
-            f" {names}{', ...' if len(missing) > NAMED else ''}: skip_existing=true goes on"
+            f" {names}{', ...' if len(missing) > NAMED else ''}: run it again with skip_existing=true"
         )
 
     def _fail(self, failed: FailedImage) -> None:

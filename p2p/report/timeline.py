@@ -25,7 +25,7 @@ def profile(clock: Clock, *, folder: str | Path, batches: int = 12) -> Iterator[
         ValueError: `batches` is none.
     """
     if batches < 1:
-        raise ValueError(f"profile.batches={batches} shows nothing: use 1 or more")
+        raise ValueError(f"profile.batches={batches} is too small: use 1 or more")
     clock.keep_spans()
     try:
         yield

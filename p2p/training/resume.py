@@ -25,7 +25,7 @@ def read_checkpoint(path: Path) -> dict:
     except Exception:  # whatever a foreign or damaged file makes the unpickler say
         found = False
     if not found:
-        hint = ", or start from a .pth of the reference with init_from=" if path.suffix == ".pth" else ""
+        hint = ", or start from a .pth of pytorch-CycleGAN-and-pix2pix with init_from=" if path.suffix == ".pth" else ""
         raise ValueError(
             f"{path} is not a checkpoint of p2p, or is damaged: continue from another, such as ckpt_path=best{hint}"
         )

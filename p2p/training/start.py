@@ -35,14 +35,15 @@ def find_start(init_from: str | None, *, init_discriminator_from: str | None) ->
             raise ValueError(f"init_from={init_from} is no run: its checkpoints/last.ckpt is missing")
     elif not path.is_file() and path.suffix != ".pth":
         raise ValueError(
-            f"init_from={path} does not exist: use a run's folder, a checkpoint or a .pth of the reference"
+            f"init_from={path} does not exist: use a run's folder, a checkpoint or a .pth of"
+            " pytorch-CycleGAN-and-pix2pix"
         )
     elif path.suffix != ".ckpt":
         return None
     if init_discriminator_from is not None:
         raise ValueError(
-            f"init_discriminator_from={init_discriminator_from} goes with a .pth of the reference, and {path} has a"
-            " discriminator of its own: leave it out"
+            f"init_discriminator_from={init_discriminator_from} goes with a .pth of pytorch-CycleGAN-and-pix2pix, and"
+            f" {path} has a discriminator of its own: leave it out"
         )
     return path
 

@@ -168,7 +168,7 @@ def test_what_cannot_be_loaded_gets_a_sentence(tmp_path, folder):
     (tmp_path / "notes.txt").write_text("x")
     assert "notes.txt is not a checkpoint of p2p, is damaged, or" in refused(tmp_path / "notes.txt")
     (tmp_path / "x.pth").write_bytes(b"")
-    assert "x.pth is not a state dict of the reference, or is damaged" in refused(tmp_path / "x.pth")
+    assert "x.pth is not a state dict of pytorch-CycleGAN-and-pix2pix, or is damaged" in refused(tmp_path / "x.pth")
     record = tmp_path / "run/train.yaml"
     record.write_text(record.read_text().replace("depth: null", "depth: 9"))
     assert "generator.depth=9 halves a side 9 times" in refused(tmp_path / "run")

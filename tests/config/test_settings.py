@@ -52,8 +52,10 @@ MISTAKES = {
     ("export", "weights=false"): "weights=false is not valid: use a word or null",
     ("export", "image_size=[1,2]"): "image_size=[1,2] is not valid: use a number",
     ("train", "name=[a,b]"): "name=[a,b] is not valid: use a word",
-    ("train", "name=.."): "name=.. names no run: use a word, of which the run's folder is runs/<name>",
-    ("train", "name=a/../.."): "name=a/../.. names no run: use a word, of which the run's folder is runs/<name>",
+    ("train", "name=.."): "name=.. is not the name of a run: use a word; the folder of the run is then runs/<name>",
+    ("train", "name=a/../.."): (
+        "name=a/../.. is not the name of a run: use a word; the folder of the run is then runs/<name>"
+    ),
     ("train", "name=/x"): "name=/x is not the name of a folder in runs/: for a folder elsewhere use run_dir=/x",
     ("train", "callbacks.samples.folder=' '"): (
         "callbacks.samples.folder= is empty: give it a value, or leave it out; is a shell variable not set?"

@@ -202,5 +202,5 @@ def test_who_decodes_is_said(mixed, pair_folder, monkeypatch, capsys):
 
 
 def test_what_is_kept_is_not_decoded_again(mixed):
-    with pytest.raises(ValueError, match=r"^data\.decode=gpu decodes in each epoch what is not kept: add data\.cache"):
+    with pytest.raises(ValueError, match=r"^data\.decode=gpu needs pairs that are not kept in memory: add data\.cache"):
         loader_of(mixed, "gpu", cache="ram")

@@ -93,7 +93,7 @@ def test_image_size_and_data_of_a_reference_model(run, tmp_path):
     assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 20, 20], [3, 20, 20])
     assert "image_size=30 is none, use 28" in run("export", f"ckpt_path={path}", "image_size=30")
     path.write_bytes(b"hello")
-    assert f"{path} is not a state dict of the reference" in run("export", f"ckpt_path={path}")
+    assert f"{path} is not a state dict of pytorch-CycleGAN-and-pix2pix" in run("export", f"ckpt_path={path}")
 
 
 def test_channels_that_the_format_has_not_are_refused_before_any_work(run, tmp_path):
@@ -157,9 +157,9 @@ def test_going_out_says_how_to_load_it(run, tmp_path, capsys):
     run("train", *FAST, *small, "generator.dropout=0", "discriminator.conditional=false")
     to_reference.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
     out = capsys.readouterr().out
-    assert "the reference makes no --netG unet_32, only unet_128, unet_256, resnet_6blocks, resnet_9blocks" in out
+    assert " makes no --netG unet_32, only unet_128, unet_256, resnet_6blocks, resnet_9blocks" in out
     assert "--netG unet_32 --ngf 4 --norm batch --input_nc 3 --output_nc 3 --no_dropout --direction AtoB" in out
-    assert "no latest_net_D.pth: the reference's is conditional" in out
+    assert "no latest_net_D.pth: pytorch-CycleGAN-and-pix2pix has only conditional ones" in out
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["latest_net_G.pth"]
 
 

@@ -162,19 +162,19 @@ def test_files_that_are_none_are_named(tmp_path):
         read(path)
     for content in (b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.pth is not a state dict of the reference, or is damaged"):
+        with pytest.raises(ValueError, match=r"x\.pth is not a state dict of pytorch-Cycle.*, or is damaged"):
             read(path)
     for thing in ([1, 2], {"state_dict": {"generator.x": torch.ones(1)}}):
         torch.save(thing, path)
-        with pytest.raises(ValueError, match=r"x\.pth is not a state dict of the reference: its _net_G"):
+        with pytest.raises(ValueError, match=r"x\.pth is not a state dict of pytorch-CycleGAN-and-pix2pix: its _net_G"):
             read(path)
     discriminator = theirs.patchgan().state_dict()
     for weights in (discriminator, {}, {"model.1.weight": torch.ones(1)}):
-        with pytest.raises(ValueError, match=r"x\.pth holds no generator of the reference"):
+        with pytest.raises(ValueError, match=r"x\.pth holds no generator of pytorch-CycleGAN-and-pix2pix"):
             recognize_generator(weights, path)
     generator = theirs.unet(depth=5).state_dict()
     for weights in (generator, {}, theirs.resnet(blocks=6).state_dict()):
-        with pytest.raises(ValueError, match=r"x\.pth holds no discriminator of the reference"):
+        with pytest.raises(ValueError, match=r"x\.pth holds no discriminator of pytorch-CycleGAN-and-pix2pix"):
             recognize_discriminator(weights, path, input_channels=3, target_channels=3)
     with pytest.raises(ValueError, match=r"x\.pth judges 6 channels, which are not the 1 \+ 3"):
         recognize_discriminator(discriminator, path, input_channels=1, target_channels=3)

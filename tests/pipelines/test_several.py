@@ -59,7 +59,7 @@ def test_two_processes_of_which_one_is_killed(export_folder, tmp_path, capsys):
     killer.join()
     assert len(outputs["one"]) == 248 and outputs["two"] == outputs["one"]
     out = capsys.readouterr().out
-    assert "is lost (its process was ended by SIGKILL, as where memory ran out): the others go on" in out
+    assert "is lost (its process was ended by SIGKILL, as where memory ran out): the others continue" in out
     assert out.count("248 images written") == out.count("┏") == 2  # tables
     assert children(os.getpid()) <= before
 
@@ -155,7 +155,7 @@ def test_a_device_that_is_lost_leaves_its_share(work, capsys, ends):
     assert done.marks.all() and list(done.measured) == ["cuda:1"]
     assert len(list(filter(None, done.found))) == 101
     why = "an illegal memory access" if ends else "its process was ended by SIGKILL, as where memory ran out"
-    assert f"{why}): the others go on, also with its last " in capsys.readouterr().out
+    assert f"{why}): the others continue, and translate its last " in capsys.readouterr().out
 
 
 def test_the_heir_may_be_idle_already(work):
@@ -178,7 +178,7 @@ def test_a_device_that_hangs_leaves_its_share(work, capsys, monkeypatch):
     done = work(hangs, translates())
     assert done.marks.all() and list(done.measured) == ["cuda:1"]
     assert "cuda:0 is lost (it hangs, and has done nothing for " in (out := capsys.readouterr().out)
-    assert "): the others go on, also with its last " in out
+    assert "): the others continue, and translate its last " in out
     with pytest.raises(
         ValueError, match=r"cuda:0 is lost \(it hangs, .*no other device is left: of 101 images 97 are missing"
     ):
@@ -229,7 +229,8 @@ def test_one_that_is_lost_with_nothing_in_hand_leaves_nothing(work, capsys):
         translates()(share, connection)
 
     assert work(finishes_and_dies, waits_for_that).marks.all()
-    assert capsys.readouterr().out == "cuda:0 is lost (the GPU failed: unspecified launch failure): the others go on\n"
+    said = capsys.readouterr().out
+    assert said == "cuda:0 is lost (the GPU failed: unspecified launch failure): the others continue\n"
 
 
 def test_what_is_missing_is_named_when_all_are_lost(work):
