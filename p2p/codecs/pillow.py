@@ -112,7 +112,7 @@ def is_deep(image: Image.Image) -> bool:
 def upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says. ImageOps.exif_transpose also rewrites the EXIF, and fails at a broken entry."""
     image.load()
-    turn = TURNS.get(orientation(image))
+    turn = TURNS.get(orientation(image) or 1)
     return image if turn is None else image.transpose(turn)
 
 

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from p2p.config.cli import one_sentence, wants_trace
-from p2p.data.reading import facts_of, readings_of
+from p2p.data.reading import facts_of_readings, readings_of
 from p2p.deploy import published
 from p2p.deploy.export import load_weights
 from p2p.models.inference_view import resolve_norm_stats
@@ -70,7 +70,7 @@ def write_safetensors(checkpoint: Path, output: Path, *, weights: Literal["train
         multiple=sizing.multiple,
         image_size=sizing.size,
         stride=getattr(generator, "stride", None) or sizing.multiple,
-        **facts_of(*readings_of(record.data)),
+        **facts_of_readings(*readings_of(record.data)),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     published.write(output, generator, facts)

@@ -51,6 +51,8 @@ def _kinds(hint: object) -> Iterator[Any]:
 def _read(module: str, attribute: str, name: str) -> Iterator[type]:
     """The same as `_kinds` of a function's argument, or of a class's `__init__`, its own or that of its first base."""
     where, node = _definition(module, attribute)
+    if not f"{where}.".startswith(OWN):  # a base of another package
+        yield from argument_kinds(f"{where}.{attribute}", name)
     if isinstance(node, ast.ClassDef):
         inits = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
         if not inits and node.bases and isinstance(node.bases[0], ast.Name):
@@ -88,11 +90,11 @@ def _kinds_in(node: ast.expr, module: str) -> Iterator[Any]:
 
 
 def _definition(module: str, name: str) -> tuple[str, ast.stmt | None]:
-    """The module of this package where a name is bound, followed through imports, and the statement that binds it."""
+    """The module where a name is bound, followed through imports, and in this package the statement that binds it."""
     for node in _statements(module):
         match node:
             case ast.ImportFrom(module=other, names=names) if any((n.asname or n.name) == name for n in names):
-                return _definition(other, name) if (other or "").startswith(OWN) else (module, None)
+                return _definition(other, name) if other and other.startswith(OWN) else (other or module, None)
             case ast.FunctionDef(name=word) | ast.ClassDef(name=word) if word == name:
                 return module, node
             case ast.Assign(targets=[ast.Name(id=word)]) if word == name:

@@ -221,7 +221,7 @@ def one_sentence(config_name: str, *, full: bool) -> Iterator[None]:
             if full:
                 traceback.print_exception(error)
             # Without cleaning up any more: threads and destructors of its libraries may wait for the GPU for ever.
-            signals.end(f"error: {shown(message)}")
+            signals.end(f"error: {shown(message or str(error))}")
         if full or message is None:
             raise
         sys.exit(f"error: {shown(message)}")

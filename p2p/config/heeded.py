@@ -106,13 +106,13 @@ def check_heeded(cfg: DictConfig, *, command: str, overrides: list[str], sweep: 
     typed = {each.key_or_group: each for each in OverridesParser.create().parse_overrides(overrides)}
     for key, override in typed.items():
         value = None if override.is_delete() else override.value()
-        several = len(value) if isinstance(value, list) and (CONF / key).is_dir() else 1
-        if several > 1 and key not in SEVERAL:
+        chosen = value if isinstance(value, list) and (CONF / key).is_dir() else []
+        if len(chosen) > 1 and key not in SEVERAL:
             raise ValueError(
-                f"{key}={as_typed(value)} chooses {several} options, of which only one would count: use one, such as"
-                f" {key}={value[-1]}"
+                f"{key}={as_typed(value)} chooses {len(chosen)} options, of which only one would count: use one, such"
+                f" as {key}={chosen[-1]}"
             )
-        if several > 1 and "none" in value:
+        if len(chosen) > 1 and "none" in chosen:
             raise ValueError(f"{key}={as_typed(value)} is not valid: use none by itself, or leave it out")
         for use in USES[command]:
             if value is not None and re.fullmatch(use.settings, key) and not use.used(cfg):

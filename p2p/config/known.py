@@ -24,7 +24,7 @@ def check_known(cfg: DictConfig, *, command: str, overrides: list[str]) -> None:
         ValueError: the first such setting, and whose it is.
     """
     for override in overrides:
-        key, package = re.match(r"[+~]*([^@=]+)(?:@([^=]+))?", override).groups()
+        key, package = split_override(override)
         root = re.split(r"[./]", key)[0]
         if root in settings_of(command) or refers_to(cfg, root):
             continue
@@ -32,6 +32,12 @@ def check_known(cfg: DictConfig, *, command: str, overrides: list[str]) -> None:
             raise ValueError(sentence)
         if package is None and root in cfg:
             raise ValueError(f"{root}= is not a setting of {command}, and nothing refers to it: leave it out")
+
+
+def split_override(override: str) -> tuple[str, str | None]:
+    """What an override changes, and behind an @ the package of a group."""
+    group, _, package = override.lstrip("+~").partition("=")[0].partition("@")
+    return group, package or None
 
 
 def of_another(key: str, command: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from types import NoneType
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from p2p.config.annotations import argument_kinds
+from p2p.config.known import split_override
 from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
 from p2p.config.shown import as_typed, nearest
@@ -53,7 +53,7 @@ def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -
     settle_paths(cfg)
     settle_channels(cfg)
     groups = GlobalHydra.instance().config_loader().list_groups("")
-    choices = [override for override in overrides if re.match(r"[+~]*([^@=]+)", override)[1] in groups]
+    choices = [override for override in overrides if split_override(override)[0] in groups]
     check_types(cfg, hydra.compose(config_name, overrides=choices))
     check_ranges(cfg)
     check_modes(cfg)

@@ -163,7 +163,7 @@ def readings_of(data: Mapping[str, Any]) -> tuple[Reading, Reading]:
     return readings(input_channels=data["input_channels"], target_channels=data["target_channels"], **given)
 
 
-def facts_of(input: Reading, target: Reading) -> dict[str, Any]:
+def facts_of_readings(input: Reading, target: Reading) -> dict[str, Any]:
     """What an exported program keeps of them, beside the channels; see `from_facts`."""
     ranges = (None if each.range is None else list(each.range) for each in (input, target))
     kept: dict[str, Any] = dict(zip(("input_range", "target_range"), ranges, strict=True))
@@ -171,7 +171,7 @@ def facts_of(input: Reading, target: Reading) -> dict[str, Any]:
 
 
 def from_facts(channels: tuple[int, int], facts: Mapping[str, Any]) -> tuple[Reading, Reading]:
-    """The inverse of `facts_of`; channels: of inputs and of targets."""
+    """The inverse of `facts_of_readings`; channels: of inputs and of targets."""
     ranges = (facts["input_range"], facts["target_range"])
     of_inputs, of_targets = (None if each is None else (each[0], each[1]) for each in ranges)
     background = facts["background"]

@@ -11,8 +11,7 @@ from torch import nn
 
 from p2p.batch import from_frames, to_frames
 from p2p.data.pairs import Direction
-from p2p.data.reading import Reading
-from p2p.data.reading import facts_of as facts_of_readings
+from p2p.data.reading import Reading, facts_of_readings
 from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import artifact, cache, rewrite
 from p2p.deploy.accuracy import check, psnr_db, reference_outputs, summary

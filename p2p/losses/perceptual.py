@@ -56,9 +56,9 @@ class Perceptual(nn.Module):
         Raises:
             ValueError: images of neither 1 nor 3 channels.
         """
-        fake = self._activations(_rgb(fake_NCHW))
+        fake = self._activations(rgb(fake_NCHW, group="losses"))
         with torch.no_grad():
-            target = self._activations(_rgb(target_NCHW))
+            target = self._activations(rgb(target_NCHW, group="losses"))
         pairs = zip(WEIGHTS, fake, target, strict=True)
         return torch.stack([share * F.l1_loss(seen.float(), wanted.float()) for share, seen, wanted in pairs]).sum()
 
@@ -97,10 +97,15 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _rgb(images_NCHW: torch.Tensor) -> torch.Tensor:
+def rgb(images_NCHW: torch.Tensor, *, group: str) -> torch.Tensor:
+    """Grey to three equal channels, for the perceptual option of a group.
+
+    Raises:
+        ValueError: it is neither grey nor RGB.
+    """
     if images_NCHW.shape[1] not in (1, 3):
         raise ValueError(
-            f"losses.perceptual looks at images of 1 or 3 channels, and these have {images_NCHW.shape[1]}: leave"
-            " perceptual out of losses"
+            f"{group}.perceptual looks at images of 1 or 3 channels, and these have {images_NCHW.shape[1]}: leave"
+            f" perceptual out of {group}"
         )
     return images_NCHW.expand(-1, 3, -1, -1)

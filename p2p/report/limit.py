@@ -73,7 +73,7 @@ def advice(stage: str, clock: Clock, *, format: str | None, done: Collection[str
     """What to do about a stage, where files of that format are written, but for what was done."""
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
         return "codec=fast, which decodes on all cores, or a larger batch_size"
-    choices = (ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format, "")).split(", or ")
+    choices = (ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format or "", "")).split(", or ")
     return ", or ".join(each for each in choices if not any(setting in each for setting in done)) or NOTHING_LEFT
 
 

@@ -62,9 +62,9 @@ def show_stages(clock: Clock, *, format: str | None = None, done: Collection[str
         elif stage == "e2e":
             cells = [str(images), cells[1], "", "", "", _speed(images, seconds)]
         rows.append([LABELS.get(stage, stage), *cells])
-    stage, sentence = limit(clock, format=format, done=done) or (None, "")
+    slowest, sentence = limit(clock, format=format, done=done) or (None, "")
     header = ["", "images", "seconds", "workers", "busy", "images/s each", "in all"]
-    show("stages", header, rows, bold=stage)
+    show("stages", header, rows, bold=slowest)
     if sentence:
         Console(highlight=False, markup=False).print(sentence)
 

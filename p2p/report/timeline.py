@@ -30,9 +30,10 @@ def profile(clock: Clock, *, folder: str | Path, batches: int = 12) -> Iterator[
     try:
         yield
     finally:
-        if any(span.stage in WORK for span in clock.spans):
+        spans = clock.spans or ()
+        if any(span.stage in WORK for span in spans):
             folder = Path(folder)
-            write(arrange(clock.spans, clock, batches=batches), folder)
+            write(arrange(spans, clock, batches=batches), folder)
             print(f"look at {folder / 'timeline.png'}, or open {folder / 'timeline.json'} in ui.perfetto.dev")
 
 

@@ -63,7 +63,7 @@ def load_record(path: Path) -> DictConfig:
         ValueError: the file holds no settings, or names what a record may not (`p2p.run.trust`).
     """
     try:
-        text = path.read_text() if path.suffix == ".yaml" else origin_of(path)["record"]
+        text = path.read_text() if path.suffix == ".yaml" else origin_of(path).get("record") or ""
         record = OmegaConf.create(with_todays_names(text))
     except (YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)

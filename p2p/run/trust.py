@@ -66,7 +66,7 @@ def allowed(target: object, group: list[str]) -> bool:
     if trusted(target):
         return True
     known = targets()
-    nearest = next((key for key in reversed(group) if key in known), None)
+    nearest = next((key for key in reversed(group) if key in known), "")
     return LIBRARIES.fullmatch(target) is not None or target in known.get(nearest, ())
 
 

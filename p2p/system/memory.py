@@ -44,15 +44,19 @@ def free_memory() -> int | None:
 
 def _free_memory() -> int | None:
     try:
-        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
+        available = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
     except OSError:  # no Linux
         return None
+    if available is None:  # a sandbox that has its own
+        return None
+    free = 1024 * int(available[1])
     group = Path("/sys/fs/cgroup")  # version 2
     try:
         most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        files = int(re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)[1])
+        inactive = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
     except (OSError, ValueError):  # no such group, or one without a limit ("max")
         return free
+    files = 0 if inactive is None else int(inactive[1])
     return max(0, min(free, most - used + files))
 
 

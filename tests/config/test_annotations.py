@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
@@ -14,6 +14,7 @@ from p2p.shipped import CONF
 
 TARGETS = sorted({t for path in CONF.rglob("*.yaml") for t in re.findall(r"_target_: (p2p\.\S+)", path.read_text())})
 UNSEEN = dict.fromkeys(("Pair", "Stages"), object)  # imported for type checkers alone
+UNSEEN |= {"optuna": SimpleNamespace(pruners=SimpleNamespace(BasePruner=object))}
 PLAIN = {bool, int, float, str, list, NoneType, Any, Callable}
 
 

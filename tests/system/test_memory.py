@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from p2p.system import memory
 from tests.conftest import ROOT
 
 MANY = """
@@ -44,3 +45,9 @@ def test_freed_memory_is_kept_and_no_more_than_asked_for():
     for what, least, most in (("all", 250_000_000, 400_000_000), ("some", 0, 80_000_000)):
         faults, kept = run(what)
         assert faults < 100 and least <= kept <= most, what
+
+
+def test_free_memory_is_not_known_where_the_system_does_not_say_it(monkeypatch):
+    """As in a sandbox with a /proc of its own."""
+    monkeypatch.setattr(memory.Path, "read_text", lambda _: "MemTotal:  2097152 kB\nMemFree:  1048576 kB\n")
+    assert memory.free_memory() is None

@@ -11,6 +11,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from p2p.batch import Batch, to_frames
+from p2p.losses.perceptual import rgb
 
 
 class Perceptual(Callback):
@@ -66,7 +67,7 @@ class Perceptual(Callback):
         """Show the networks the outputs of `validation_step` and the targets."""
         if not self._active:
             return
-        output, target = _rgb(outputs), _rgb(batch.target_NCHW)
+        output, target = (rgb(each.float(), group="callbacks") for each in (outputs, batch.target_NCHW))
         with torch.autocast(pl_module.device.type, enabled=False):
             if self._fid is not None:
                 self._fid.update(to_frames(target).permute(0, 3, 1, 2).contiguous(), real=True)
@@ -105,17 +106,3 @@ def _fetch(key: str, make: Callable[[], Metric]) -> Metric:
             f"the pretrained network of callbacks.perceptual.{key} cannot be fetched ({error}): connect this machine"
             f" once, or set callbacks.perceptual.{key}=null"
         ) from error
-
-
-def _rgb(images_NCHW: torch.Tensor) -> torch.Tensor:
-    """Grey to three equal channels, float32.
-
-    Raises:
-        ValueError: it is neither grey nor RGB.
-    """
-    if images_NCHW.shape[1] not in (1, 3):
-        raise ValueError(
-            f"callbacks.perceptual looks at images of 1 or 3 channels, and these have {images_NCHW.shape[1]}: leave"
-            " perceptual out of callbacks"
-        )
-    return images_NCHW.float().expand(-1, 3, -1, -1)

@@ -14,7 +14,8 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from p2p.config.resume import is_in_place, record_of
-from p2p.data.datamodule import PairedImages, order_of
+from p2p.data.datamodule import PairedImages
+from p2p.data.epoch_loader import order_of
 from p2p.run.record import load_record
 from p2p.system.plural import counted
 
