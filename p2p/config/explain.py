@@ -44,6 +44,11 @@ def explain(error: Exception, config_name: str) -> str | None:
         for begin, (what, package) in PRESETS.items():
             if f"{match[1]}.".startswith(f"{begin}."):
                 return f"{what} needs the package {package}, which is not installed: pip install {package}"
+    if "'hydra/sweeper/optuna' is validated against ConfigStore schema" in str(error):
+        return (
+            "hydra/sweeper=optuna is p2p's, and the package hydra-optuna-sweeper has one of that name: pip uninstall"
+            " hydra-optuna-sweeper"
+        )
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
         return (
             "hydra/launcher=submitit_slurm finds no srun: start it on a machine of a SLURM cluster, or use"

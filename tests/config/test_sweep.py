@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
@@ -91,7 +92,6 @@ def test_a_mistake_in_any_job_is_said_before_the_first_one(sweep, tmp_path, caps
         ("codec=fast,fats",): "codec=fats is not known, did you mean fast",
         ("batch_size=1,2", f"output={tmp_path}/out"): "batch_size=1 ",
         ("hydra/launcher=jolib", "seed=1,2"): "hydra/launcher=jolib is not known, did you mean joblib",
-        ("hydra/sweeper=optuna", "seed=1"): "hydra/sweeper=optuna has nothing to search",
     }.items():
         with pytest.raises(SystemExit) as stopped:
             sweep(pytest.fail, *words)
@@ -162,6 +162,18 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
         sentence = explain(raised.value, "train")
         assert sentence.endswith(f"needs the package {package}, which is not installed: pip install {package}")
         assert f'"{package}>=' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_hydras_own_sweeper_of_the_same_name_is_named(sweep, tmp_path):
+    """As if hydra-optuna-sweeper were installed, whose settings Hydra would put beside ours."""
+    node = {"defaults": [{"sampler": "tpe"}]}
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node, provider="optuna_sweeper")
+    try:
+        with pytest.raises(SystemExit, match="pip uninstall hydra-optuna-sweeper"):
+            sweep(pytest.fail, "hydra/sweeper=optuna", "seed=1,2")
+    finally:
+        del ConfigStore.instance().repo["hydra"]["sweeper"]["optuna.yaml"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_hydras_plugins_have_the_settings_of_our_presets():
