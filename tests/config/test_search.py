@@ -1,9 +1,5 @@
 """A sweep whose settings Optuna proposes."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,6 @@ from omegaconf import OmegaConf
 from p2p.config import sweep
 from p2p.config.search import as_overrides, corners, distribution, search, split
 from p2p.config.sweep import Started, jobs_of, write_job
-from tests.conftest import ROOT
 
 optuna = pytest.importorskip("optuna", reason="the extra sweeps is not installed")
 CONFIG = {"monitor": "val/L1", "monitor_mode": "min", "hydra": {"job": {"name": "train"}}}
@@ -147,21 +142,3 @@ def test_failed_jobs_do_not_end_it_and_a_search_of_which_all_fail_ends(tmp_path)
     with pytest.raises(ValueError, match="never"):
         search(settings, [])
     assert len(settings.launched) == 3
-
-
-@pytest.mark.soak
-def test_train_searches_prunes_and_summarizes(tmp_path):
-    """The preset as it is, in real trainings; a pruner that ends what is not the best after an epoch."""
-    words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "name=x", "epochs=3", "image_size=64"]
-    words += ["generator.width=4", "discriminator.width=4", "+trainer.limit_train_batches=4", "trainer=cpu"]
-    words += ["+trainer.limit_val_batches=2", "callbacks.prune.pruner.n_startup_trials=0"]
-    words += ["callbacks.prune.pruner.n_warmup_steps=0", "optimizer.lr=choice(0.001,1e-7)", "seed=1"]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sweep of 3 jobs, the best first" in done.stdout
-    jobs = jobs_of(tmp_path / "runs/x").values()
-    pruned = [job for job in jobs if job.get("note") == "pruned after 1 epochs"]
-    assert pruned and all(json.dumps(job["overrides"]["optimizer.lr"]) == '"1e-7"' for job in pruned)
