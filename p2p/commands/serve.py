@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig
@@ -19,6 +20,7 @@ PACKAGES = {  # of the extra serve, by the module
     "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
+USUAL_BATCH = {"cuda": 8}  # benchmarks.serving: on a CPU batches did not help
 KEPT = 256 << 20  # bytes of freed memory
 LOCAL = ("127.", "localhost", "::1")
 
@@ -56,13 +58,19 @@ def main(cfg: DictConfig) -> Served:
             image_size=cfg.image_size,
             direction=cfg.direction,
         )
+        warm_up(translator)
+        max_batch = cfg.max_batch or USUAL_BATCH.get(translator.device.type, 1)
         frames = samples.frames_of(translator, samples.found(translator, cfg.samples))
-        facts = samples.facts(translator, weights, palette=samples.palette(cfg.palette, frames), count=len(frames))
+        facts = samples.facts(
+            translator,
+            Path(weights).name if Path(weights).is_absolute() else weights,
+            palette=samples.palette(cfg.palette, frames),
+            count=len(frames),
+        )
         made: list[Service] = []
 
         def service() -> Service:
-            made.append(Service(translator, limits, max_batch=cfg.max_batch, max_wait_s=cfg.max_wait_ms / 1000))
-            made[0].warm_up()
+            made.append(Service(translator, limits, max_batch=max_batch, max_wait_s=cfg.max_wait_ms / 1000))
             return made[0]
 
         def ready() -> None:
@@ -83,6 +91,16 @@ def main(cfg: DictConfig) -> Served:
     images = made[0].metrics.translated()
     print(f"ended: {counted(images, 'image')} translated")
     return Served(images, images)
+
+
+def warm_up(translator: p2p.Translator) -> None:
+    """Translate one image: the first one takes longer, by what libraries load and choose."""
+    import numpy as np
+
+    channels, height, width = translator.input_shape
+    labels = translator.readings and translator.readings[0].labels
+    side = translator.image_size
+    translator(np.zeros((height or side, width or side, channels if labels is None else 1), np.uint8))
 
 
 def check_installed() -> None:

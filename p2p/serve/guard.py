@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PROBED = ("/healthz", "/metrics")  # by what calls a machine by its address, and learns nothing of images
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
     " connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -47,7 +48,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        sentence = self._refused(Headers(scope=scope))
+        sentence = self._refused(Headers(scope=scope), scope["path"])
         if sentence is None:
             await self.app(scope, receive, send_with_headers)
             return
@@ -56,9 +57,9 @@ class Guard:
         await send_with_headers({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _refused(self, headers: Headers) -> str | None:
+    def _refused(self, headers: Headers, path: str) -> str | None:
         host = headers.get("host", "")
-        if self.hosts is not None and name_of(host) not in self.hosts:
+        if self.hosts is not None and name_of(host) not in self.hosts and path not in PROBED:
             return f"Host: {host} is not a name of this server: start it with hosts=[{name_of(host)}] if it is"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():

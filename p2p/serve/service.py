@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from p2p.config.explain import explain
 from p2p.serve.batcher import Batcher, Done
 from p2p.serve.formats import Format, Size, encoded, prepared
@@ -80,14 +78,6 @@ class Service:
             await self._batcher.run()
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def warm_up(self) -> None:
-        """Translate one image: the first one takes longer, by what libraries load and choose."""
-        channels, height, width = self.translator.input_shape
-        side = self.translator.image_size
-        image_HWC = np.zeros((height or side, width or side, channels), np.uint8)
-        if self.translator.readings is None or self.translator.readings[0].labels is None:
-            self.translator(image_HWC)
 
     async def __call__(self, data: bytes, wanted: Wanted, *, name: str = "the image") -> Answer:
         """Translate the bytes of a file.

@@ -9,11 +9,6 @@ import pytest
 from PIL import Image
 
 from p2p.models.unet import UNet
-from p2p.serve import samples, server
-from p2p.serve.app import app_of
-from p2p.serve.guard import hosts_of
-from p2p.serve.limits import Limits
-from p2p.serve.service import Service
 from tests.api.test_translating import not_exported
 from tests.browser.test_pages import SIZES, browser  # noqa: F401 - a fixture
 from tests.conftest import picture
@@ -39,6 +34,13 @@ class Inverting:
 
 @pytest.fixture(scope="module")
 def served():
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from p2p.serve import samples, server
+    from p2p.serve.app import app_of
+    from p2p.serve.guard import hosts_of
+    from p2p.serve.limits import Limits
+    from p2p.serve.service import Service
+
     network = Inverting()
     model = replace(not_exported(UNet(image_size=64, width=4)), network=network)
     frames = [np.asarray(picture(32, 32, seed=seed)) for seed in range(3)]

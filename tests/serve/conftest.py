@@ -1,16 +1,16 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 
-import httpx
 import pytest
 
 from p2p.models.unet import UNet
-from p2p.serve.app import app_of
 from p2p.serve.limits import Limits
-from p2p.serve.service import Service
 from tests.api.test_translating import not_exported
 
+if not (find_spec("fastapi") and find_spec("httpx")):  # of the extras serve and dev
+    collect_ignore_glob = ["test_*.py"]
 LIMITS = {
     "max_bytes": 1 << 22,
     "max_pixels": 1 << 20,
@@ -30,6 +30,9 @@ def translate():
 def asked():
     """`asked(model, ask, **limits)`: what `await ask(client, app)` returns, of a server of a model."""
 
+    from p2p.serve.app import app_of
+    from p2p.serve.service import Service
+
     def run(model, ask, *, max_batch=8, max_wait_s=0.0, hosts=None, samples=(), facts=None, **limits):
         def service():
             return Service(model, Limits(**LIMITS | limits), max_batch=max_batch, max_wait_s=max_wait_s)
@@ -47,6 +50,8 @@ def asked():
 
 @asynccontextmanager
 async def running(app):
+    import httpx
+
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

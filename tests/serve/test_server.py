@@ -64,10 +64,12 @@ def test_other_sites_are_refused(asked, translate):
             await post(host="evil.example"),  # which its owner lets point to 127.0.0.1
             await post(host="[::1]:8000"),
             await post(host="[::1"),
+            await client.get("/healthz", headers={"host": "10.0.0.7:8000"}),  # a probe
+            await client.get("/model", headers={"host": "10.0.0.7:8000"}),
         ]
 
     answers = asked(translate, ask, hosts=hosts_of("127.0.0.1", None))
-    assert [answer.status_code for answer in answers] == [200, 403, 403, 403, 200, 403]
+    assert [answer.status_code for answer in answers] == [200, 403, 403, 403, 200, 403, 200, 403]
     assert "is another site" in refused(answers[1], 403)
     assert refused(answers[3], 403).endswith("start it with hosts=[evil.example] if it is")
 
