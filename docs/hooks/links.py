@@ -26,16 +26,22 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Add the pages of PAGES, and every other file that a page links to, as `source/<path>`."""
+    """Add the pages of PAGES, and each file that a page links to, as `source/<path>`; a folder becomes a list."""
     from mkdocs.structure.files import File
 
     for path, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / path).read_text()))
-    for page in [file for file in files if file.is_documentation_page()]:
+    pages = [file for file in files if file.is_documentation_page()]
+    for page in pages:  # grows by the lists of folders
         for target in LINK.findall(page.content_string):
             path = _repository_path(page.src_uri, target)
             uri = _site_path(path)
-            if files.get_file_from_path(uri) is None and (ROOT / path).is_file():
+            if files.get_file_from_path(uri) is None and (ROOT / path).is_dir():
+                names = sorted(each.name for each in (ROOT / path).iterdir() if each.is_file())
+                listed = "\n".join(f"- [{name}]({name})" for name in names)
+                files.append(File.generated(config, uri, content=f"# {path}\n\n{listed}\n"))
+                pages.append(files.get_file_from_path(uri))
+            elif files.get_file_from_path(uri) is None and (ROOT / path).is_file():
                 files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
     return files
 
@@ -54,10 +60,13 @@ def on_page_markdown(markdown, page, config, files):
 
 def _repository_path(page, target):
     """What a link on a page names, as a path from the root of the repository."""
-    there = {uri: path for path, uri in PAGES.items()}.get(page, f"docs/{page}")
+    there = {uri: path for path, uri in PAGES.items()}.get(page)
+    there = there or (page.removeprefix("source/") if page.startswith("source/") else f"docs/{page}")
     return os.path.normpath(PurePosixPath(there).parent / target)
 
 
 def _site_path(path):
     """Where a file of the repository is on the site."""
-    return PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}")
+    if path in PAGES or path.startswith("docs/"):
+        return PAGES.get(path) or path.removeprefix("docs/")
+    return f"source/{path}/index.md" if (ROOT / path).is_dir() else f"source/{path}"
