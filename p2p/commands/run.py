@@ -16,6 +16,7 @@ from p2p.data.splits import find_split
 from p2p.data.walk import Skipped, summary
 from p2p.run.record import read_record
 from p2p.system.plural import counted
+from p2p.system.urls import is_url, located
 
 
 def settle_norm_stats(cfg: DictConfig, *, processes: int) -> None:
@@ -79,9 +80,15 @@ def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, ou
         source: the folder, file, pattern or list that they were found by.
         output: the folder of the outputs.
     """
+    if source is not None and is_url(source) and f"{output}/".startswith(f"{located(source)}/"):
+        raise ValueError(f"{output} is in {source}, where it would be read the next time: choose another output")
     if source is not None and Path(source).is_dir():
         check_outside(output, Path(source))
-    inputs = {os.path.realpath(pair.input.path) for pair in pairs}
+    inputs = {_identity(pair.input.path) for pair in pairs}
     for path in outputs:
-        if os.path.realpath(path) in inputs:
+        if _identity(path) in inputs:
             raise ValueError(f"{path} is an input, and output={output} would replace it: use another output")
+
+
+def _identity(path: Path) -> str:
+    return str(path) if is_url(path) else os.path.realpath(path)

@@ -11,7 +11,9 @@ from p2p.codecs import jpeg, tiff
 from p2p.data.halves import alike, check_half
 from p2p.data.pairs import Pair, Source
 from p2p.data.reading import RGB, Decode, Reading
+from p2p.system import urls
 from p2p.system.memory import check_room
+from p2p.system.urls import is_url
 
 MOST = 4 << 30  # bytes: no image file is larger, but what is sparse or a disk's image can be
 MANY = 256 << 20  # bytes, of which it is asked whether the memory is there
@@ -33,6 +35,8 @@ def read_file(source: Source) -> bytes:
         ValueError: it cannot be read, and why.
     """
     try:
+        if is_url(source.path):
+            return urls.read(source.path)
         if source.page is not None:
             return tiff.page(source.path, source.page)
         # Without a file object, which makes twice as many system calls; a FIFO would wait for its writer.

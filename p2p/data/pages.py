@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from p2p.codecs import tiff
+from p2p.system.urls import is_url
 
 Pages = Literal["first", "all"]  # of a TIFF file of several: the first, or each as an image
 Named = tuple[str, str, int | None]  # the image's name, its file, and the place of its page
@@ -20,7 +21,7 @@ def check_pages(pages: str, *, key: str = "pages") -> None:
 
 def left_out(files: Iterable[Path]) -> str | None:
     """What to say of pages beside the first, by the first TIFF among some files; None if it has no others."""
-    path = next((path for path in files if _is_tiff(path.name)), None)
+    path = next((path for path in files if _is_tiff(path.name) and not is_url(path)), None)
     more = 0 if path is None else len(tiff.pages(path)) - 1
     return f"{path} has {more} more page{'s' if more > 1 else ''}, left out" if more > 0 else None
 

@@ -12,7 +12,9 @@ from typing import Literal, NamedTuple, get_args
 from p2p.data.halves import shape_of_halves, size_of
 from p2p.data.lists import listed
 from p2p.data.pages import Named, Pages, paged
+from p2p.data.remote import images_at
 from p2p.data.walk import Skipped, folders_in, images_below, images_like, is_image
+from p2p.system.urls import is_url, located
 
 Direction = Literal["AtoB", "BtoA"]
 PairLayout = Literal["side_by_side", "two_folders"]
@@ -158,9 +160,10 @@ def find_inputs(
     """The images to translate, sorted by name; those of a list in its order.
 
     Args:
-        source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, or a list of files, one path a
-            line: `@list.txt`, or `-` for standard input. The names of a list start below the folder that all share.
-            What is there is taken by its name, also one with brackets or stars.
+        source: a folder (searched recursively), a file, a glob such as `photos/*.jpg`, one of these at a URL such as
+            `s3://bucket/photos`, or a list of files, one path a line: `@list.txt`, or `-` for standard input. The names
+            of a list start below the folder that all share. What is there is taken by its name, also one with brackets
+            or stars.
         layout: `inputs`: each file is an input; `side_by_side`: each is an A|B pair; `two_folders`: the
             folder holds `A/` and `B/`, or others of SIDES. None: two folders if it has them, else inputs.
         direction: which side of a pair is the input.
@@ -174,6 +177,10 @@ def find_inputs(
     skipped = {} if skipped is None else skipped
     if source == "-" or source.startswith("@"):
         pairs = _find_listed(source, layout, pages)
+    elif is_url(source):
+        if layout == "two_folders" or pages == "all":
+            raise ValueError(f"layout=two_folders and pages=all need a folder of this machine, not input={source}")
+        pairs = _inputs(*images_at(source, skipped), pages)
     elif layout in (None, "two_folders") and sides_of(Path(source)) is not None:
         return find_pairs(source, direction=direction, layout="two_folders", pages=pages, skipped=skipped)
     elif layout == "two_folders":
@@ -206,6 +213,10 @@ def _find_listed(source: str, layout: Layout | None, pages: Pages) -> list[Pair]
     if layout == "two_folders":
         raise ValueError(f"input={source} is a list of files, and layout=two_folders needs a folder that holds A and B")
     files = listed(source)
+    if is_url(files[0]):
+        scheme = str(files[0]).partition("://")[0]
+        below = [os.path.dirname(str(path).removeprefix(f"{scheme}://")) for path in files]  # noqa: PTH120
+        return _inputs([str(path) for path in files], f"{scheme}://{os.path.commonpath(below)}", pages)
     # Without `..` and `//`, so that folders can be compared; links are left alone, so that names are as written.
     whole = [os.path.abspath(path).replace("//", "/") for path in files]  # noqa: PTH100 - Path.resolve follows links
     root = Path(os.path.commonpath([os.path.dirname(path) for path in whole]))  # noqa: PTH120
@@ -214,7 +225,7 @@ def _find_listed(source: str, layout: Layout | None, pages: Pages) -> list[Pair]
     return [replace(pair, input=pair.input._replace(path=as_written[pair.input.path])) for pair in pairs]
 
 
-def _inputs(files: list[str], root: Path, pages: Pages) -> list[Pair]:
+def _inputs(files: list[str], root: Path | str, pages: Pages) -> list[Pair]:
     """Name each file by its path below `root`, which all begin with; of two that differ in suffix alone, with it.
 
     A page of several is named by its number, too. By text, because a million files would take half a minute by `Path`.
@@ -232,7 +243,8 @@ def _inputs(files: list[str], root: Path, pages: Pages) -> list[Pair]:
             )
     images: list[Named] = [(name, path, None) for name, path in zip(names, files, strict=True)]
     images = images if pages == "first" else paged(images)
-    return [Pair(name.replace(os.sep, "/"), Source(Path(path), page=page)) for name, path, page in images]
+    place = located if is_url(str(root)) else Path
+    return [Pair(name.replace(os.sep, "/"), Source(place(path), page=page)) for name, path, page in images]
 
 
 def _split(pair: Pair, direction: Direction, shape: float | None = None) -> Pair:

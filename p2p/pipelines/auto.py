@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from p2p.pipelines.workers import default_workers
 from p2p.system.cores import available_cores
 from p2p.system.plural import counted
+from p2p.system.urls import is_url
 
 if TYPE_CHECKING:
     from p2p.data.pairs import Pair
@@ -25,6 +26,8 @@ IMAGE_S, BYTES_PER_S = 0.001, 25e6  # of loading and saving one after another
 
 def choose(pairs: list[Pair], *, batch_size: int) -> tuple[Literal["sequential", "overlap"], str]:
     """The pipeline that is sooner done, and why."""
+    if pairs and is_url(pairs[0].input.path):
+        return "overlap", "a store takes longer to answer than its workers take to start"
     there, take = counted(len(pairs), "image"), "takes" if len(pairs) == 1 else "take"
     seconds = len(pairs) * IMAGE_S
     if seconds <= 2 * START_S:  # else it is clear without a look at them

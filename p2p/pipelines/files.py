@@ -22,7 +22,8 @@ from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.sizes import Size, Sizes
 from p2p.levels import WHITE, to_shares
-from p2p.system import atomic
+from p2p.system import atomic, urls
+from p2p.system.urls import is_url
 
 Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock, or p2p.pipelines.worker.Spans
 
@@ -60,7 +61,7 @@ class Files:
         range: that black and white stand for in outputs of 16 or 32 bits; None: that of their dtype.
         bits: of a channel of outputs, see `p2p.codecs.depth.bits_of`.
         keeps_alpha: outputs are as transparent as their inputs.
-        output: folder that the written files' names are relative to.
+        output: folder, or UPath, that the written files' names are relative to.
         restore_size: write each output at the size of its input.
         gpu_decodes: what a GPU may decode: JPEG files that need no resize, as it has none, or of "any size".
     """
@@ -213,7 +214,14 @@ class Files:
             alpha_HWC = self.sizing(alpha_HWC)
         return self.codec.encode(with_alpha(frame_HWC, alpha_HWC), alpha=True)  # type: ignore[call-arg]
 
+    def make_folder(self) -> None:
+        """Make the folder of the outputs; a store has none."""
+        if not is_url(self.output):
+            self.output.mkdir(parents=True, exist_ok=True)
+
     def _write(self, path: Path, data: bytes) -> None:
+        if is_url(path):
+            return urls.write(path, data)
         try:
             try:
                 atomic.write_at_once(path, data)

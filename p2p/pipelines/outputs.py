@@ -10,10 +10,13 @@ import json
 import os
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from p2p.data.pairs import Pair
-from p2p.system import atomic
+from p2p.system import atomic, urls
+from p2p.system.urls import is_url, located
 
 HISTORY = ".p2p.json"
 KEPT = 100  # changes of settings
@@ -25,13 +28,13 @@ History = list[tuple[int, dict]]
 def source_of(pair: Pair) -> str:
     """Where inputs come from: the folder that their names start below, and which half of them is taken."""
     folder = pair.input.path.parents[pair.name.count("/")]
-    return f"{os.path.realpath(folder)} {pair.input.half or ''}".rstrip()
+    return f"{folder if is_url(folder) else os.path.realpath(folder)} {pair.input.half or ''}".rstrip()
 
 
 def read_history(folder: Path) -> History:
     """What a folder's history says; nothing if there is none that can be read."""
     try:
-        known = json.loads((folder / HISTORY).read_text())
+        known = json.loads(urls.read(folder / HISTORY) if is_url(folder) else (folder / HISTORY).read_text())
         return [(int(each["since"]), dict(each["settings"])) for each in known]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return []
@@ -42,11 +45,16 @@ def add_to_history(folder: Path, settings: dict) -> None:
     history = read_history(folder)
     if history and history[-1][1] == settings:
         return
+    if is_url(folder):  # of which the store's clock is asked
+        urls.write(folder / HISTORY, _as_text(history))
+        urls.write(folder / HISTORY, _as_text([*history, (urls.modified_ns(folder / HISTORY), settings)]))
+        return
     with atomic.replacing(folder / HISTORY, durable=False) as partial:
-        history.append((partial.stat().st_mtime_ns, settings))
-        partial.write_text(
-            json.dumps([{"since": since, "settings": each} for since, each in history[-KEPT:]], indent=1)
-        )
+        partial.write_bytes(_as_text([*history, (partial.stat().st_mtime_ns, settings)]))
+
+
+def _as_text(history: History) -> bytes:
+    return json.dumps([{"since": since, "settings": each} for since, each in history[-KEPT:]], indent=1).encode()
 
 
 def to_do(pairs: list[Pair], outputs: list[Path], *, history: History, settings: dict) -> tuple[list[Pair], Counter]:
@@ -60,32 +68,60 @@ def to_do(pairs: list[Pair], outputs: list[Path], *, history: History, settings:
         history: of the folder.
         settings: all that shapes the bytes of an output.
     """
-    there = {folder: _entries(folder) for folder in {path.parent for path in outputs}}
     since, ours = [each for each, _ in history], [known == settings for _, known in history]
 
-    def doubt(entry: os.DirEntry, pair: Pair) -> str | None:
-        try:
-            status, changed_ns = entry.stat(), pair.input.path.stat().st_ctime_ns
-        except OSError:  # one of the two is gone
-            return OTHER
-        written_ns = status.st_mtime_ns
-        if not status.st_size:
+    def doubt(written: Written, pair: Pair) -> str | None:
+        if not written.size:
             return EMPTY
-        number = bisect_right(since, written_ns)
-        if not number or not ours[number - 1] or not entry.is_file():
+        number = bisect_right(since, written.at_ns)
+        if not number or not ours[number - 1] or not written.is_file:
             return OTHER
-        return CHANGED if changed_ns >= written_ns else None
+        try:
+            return CHANGED if changed_ns(pair.input.path) >= written.at_ns else None
+        except OSError:  # it is gone
+            return OTHER
 
     todo: list[Pair] = []
     why: Counter[str] = Counter()
-    for pair, path in zip(pairs, outputs, strict=True):
-        entry = there[path.parent].get(path.name)
-        reason = None if entry is None else doubt(entry, pair)
-        if entry is None or reason:
+    for pair, written in zip(pairs, _written(outputs), strict=True):
+        reason = None if written is None else doubt(written, pair)
+        if written is None or reason:
             todo.append(pair)
         if reason:
             why[reason] += 1
     return todo, why
+
+
+class Written(NamedTuple):
+    """A file that is there: its size, and when it was written, in ns by the clock of its file system or store."""
+
+    size: int
+    at_ns: int
+    is_file: bool = True
+
+
+def changed_ns(path: Path) -> int:
+    """When an input's file was changed or put there."""
+    return urls.modified_ns(path) if is_url(path) else path.stat().st_ctime_ns
+
+
+def _written(outputs: list[Path]) -> Iterator[Written | None]:
+    """What is there of each output."""
+    if outputs and is_url(outputs[0]):
+        folder = os.path.commonpath([path.parent.path for path in outputs])  # type: ignore[attr-defined]
+        below = urls.find(located(outputs[0].fs.unstrip_protocol(folder)))  # type: ignore[attr-defined]
+        for path in outputs:
+            facts = below.get(path.path[len(folder) :].lstrip("/"))  # type: ignore[attr-defined]
+            yield None if facts is None else Written(*facts)
+        return
+    there = {folder: _entries(folder) for folder in {path.parent for path in outputs}}
+    for path in outputs:
+        entry = there[path.parent].get(path.name)
+        try:
+            status = None if entry is None else entry.stat()
+        except OSError:  # it is gone
+            status = None
+        yield None if status is None else Written(status.st_size, status.st_mtime_ns, entry.is_file())
 
 
 def _entries(folder: Path) -> dict[str, os.DirEntry]:
@@ -98,6 +134,8 @@ def _entries(folder: Path) -> dict[str, os.DirEntry]:
 
 def blocked(outputs: list[Path]) -> dict[Path, Path]:
     """Folders of outputs of which one is to be a file, as x.png for x.jpg beside x.png/y.jpg: by folder, that file."""
+    if outputs and is_url(outputs[0]):  # a store has no folders
+        return {}
     folders = {path.parent for path in outputs}
     if len(folders) < 2:
         return {}
@@ -108,5 +146,7 @@ def blocked(outputs: list[Path]) -> dict[Path, Path]:
 
 def sweep(folder: Path, outputs: list[Path]) -> None:
     """Remove the temporary files that dead runs have left in a folder, of its history, and where its outputs lie."""
+    if is_url(folder):  # a store has no parts of files
+        return
     for each in {folder, *(path.parent for path in outputs)}:
         atomic.sweep(each)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from p2p.data.pairs import Pair, Source
+from p2p.system.urls import located
 
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
 # of its file, if that is there as it is; in a slot of any size also at which of its pixels the image begins.
@@ -109,7 +109,7 @@ class PairTable:
         begin = self._ends[number - 1] if number else 0
         name, path, half, shape, page = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
         known = half or None, float(shape) if shape else None, int(page) if page else None
-        return Pair(name, Source(Path(path), *known))  # type: ignore[arg-type]
+        return Pair(name, Source(located(path), *known))  # type: ignore[arg-type]
 
 
 def share_slots(

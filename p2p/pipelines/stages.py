@@ -137,7 +137,7 @@ class Stages(Outcome):
         Raises:
             ValueError: there is no memory for such batches, or tile_stats=image finds no instance norm.
         """
-        self.files.output.mkdir(parents=True, exist_ok=True)
+        self.files.make_folder()
         shapes = self.engine.manifest.input_shape, self.engine.manifest.output_shape
         check_room(
             batch_size * sum(FLOAT_BYTES * math.prod(shape) for shape in shapes),

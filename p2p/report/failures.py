@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from p2p.data.pairs import Pair
+from p2p.system import urls
+from p2p.system.urls import is_url
 
 HEADER = ["path", "stage", "reason"]
 
@@ -23,6 +26,10 @@ def listed(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
     Raises:
         ValueError: the file is not of this project.
     """
+    if is_url(path):
+        with _listed_at(path) as add:
+            yield add
+        return
     _remove(path)
     with ExitStack() as stack:
         write = None
@@ -40,6 +47,23 @@ def listed(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
             write([pair.input.path, stage, reason])
 
         yield add
+
+
+@contextmanager
+def _listed_at(url: Path) -> Iterator[Callable[[Pair, str, str], None]]:
+    """The same at a URL, where an object cannot be added to: it is written when the block ends."""
+    text = io.StringIO(newline="")
+    write = csv.writer(text, lineterminator="\n").writerow
+    with suppress(FileNotFoundError):
+        if not urls.read(url).startswith(",".join(HEADER).encode()):
+            raise ValueError(f"{url} is not p2p's, and would be written to: move it, or choose another output")
+        urls.remove(url)
+    try:
+        yield lambda pair, stage, reason: write([pair.input.path, stage, reason])
+    finally:
+        if text.tell():
+            lines = f"{','.join(HEADER)}\n{text.getvalue()}"
+            urls.write(url, lines.encode(errors="surrogateescape"))
 
 
 def _remove(path: Path) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from p2p.config.shown import shown
 from p2p.system import atomic
+from p2p.system.urls import is_url
 
 TEMPLATES = Path(__file__).parent / "pages"
 PAGES = {"training": "Training", "gallery": "Translated images", "sweep": "Sweep"}  # by template, and their titles
@@ -62,7 +63,7 @@ def data_of(page: str) -> dict[str, Any]:
 
 def address(path: Path | str, folder: Path) -> str:
     """The relative address of a file in a page that lies in `folder`; names may be any bytes."""
-    return quote(os.fsencode(os.path.relpath(path, folder)))
+    return quote(str(path), safe=":/") if is_url(path) else quote(os.fsencode(os.path.relpath(path, folder)))
 
 
 def _is_there(folder: Path, page: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from p2p.system.urls import is_url
+
 
 def from_home(path: str | os.PathLike[str]) -> Path:
     """The path, in which ~ and ~user are home folders; that of an unknown user stays, where Path.expanduser raises."""
@@ -17,6 +19,10 @@ def check_output(folder: Path, *, key: str = "output") -> None:
     Raises:
         ValueError: there is a file of that name, or the folder cannot be made or written to; `key` names the setting.
     """
+    if is_url(folder):  # a store says so when the first object is written, the folder's history
+        if str(folder).startswith("http"):
+            raise ValueError(f"{key}={folder} is a web server, which takes no files: name a folder, or use s3://")
+        return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{key}={folder} is a file: name a folder")
     try:
