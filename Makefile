@@ -15,7 +15,7 @@ comma := ,
 EXTRAS := dev,serve$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint soak test-gpu test-browser test-notebook docs bench clean
+.PHONY: help demo test test-wheel lint soak test-gpu test-browser test-scale test-notebook docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ test-notebook: $(DOCS) ## run examples/quickstart.ipynb from top to bottom
 
 docs: $(DOCS) ## the documentation as a site in site/, built without warnings, its links checked
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+test-scale: $(INSTALLED) ## Ray, with processes and machines that are lost; with the extra scale, in minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m scale tests/scale
 
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
 	$(PY) -m benchmarks.pipeline

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from p2p.pipelines.stages import Pipeline, Stages
 
 Work = Callable[[list[Pair]], None]
-AUTO = "p2p.pipelines.auto.run"
+AUTO, RAY = "p2p.pipelines.auto.run", "p2p.pipelines.ray.run"
 
 
 def devices_for(cfg: DictConfig, devices: list[str], todo: list[Pair]) -> list[str]:
@@ -37,6 +37,8 @@ def devices_for(cfg: DictConfig, devices: list[str], todo: list[Pair]) -> list[s
     if len(devices) == 1:
         return devices
     target = cfg.pipeline._target_
+    if target == RAY:
+        raise ValueError(f"devices={len(devices)} is not of pipeline=ray: use pipeline.actors={len(devices)}")
     if target not in OVERLAPS:
         name = target.removeprefix("p2p.pipelines.").removesuffix(".run")
         raise ValueError(
@@ -77,6 +79,17 @@ def on_several(
             import p2p.report.gallery  # noqa: F401
     outcome, job = Outcome(), job._replace(whole=whole())
     return outcome, partial(several.run, devices=processes, job=job, outcome=outcome, clock=clock)
+
+
+def on_cluster(job: Job, pipeline: DictConfig, *, clock: Clock) -> tuple[Outcome, Work]:
+    """What is noted here of the processes of Ray that have the stages, and what has them work."""
+    from p2p.pipelines import ray  # here: other pipelines need none of it
+
+    ray.check_installed()
+    if job.size != "model":
+        raise ValueError(f"pipeline=ray needs size=model: use that, or another pipeline with size={job.size}")
+    outcome, job = Outcome(), job._replace(whole=job.manifest.program_is_whole(job.program))
+    return outcome, partial(instantiate(pipeline), job=job, outcome=outcome, clock=clock)
 
 
 def workers_wanted(pipeline: DictConfig, pairs: list[Pair], *, batch_size: int) -> int:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from p2p.codecs.values import is_transparent
-from p2p.commands.devices import devices_for, on_one, on_several, workers_wanted
+from p2p.commands.devices import RAY, devices_for, on_cluster, on_one, on_several, workers_wanted
 from p2p.commands.infer_settings import check_alpha, check_fresh, check_tile_stats, transform_for
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
@@ -36,6 +36,7 @@ from p2p.system.device import check_device, find_devices
 from p2p.system.folders import check_output
 from p2p.system.memory import keep_freed_memory
 from p2p.system.plural import counted
+from p2p.system.urls import located
 
 FAILURES = "failures.csv"
 USUAL = {"size": "model", "fit": "stretch", "tile_stats": "tile"}  # outputs of earlier versions, which do not say it
@@ -56,7 +57,7 @@ def codec_settings(codec: DictConfig) -> dict:
 
 def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None]) -> Translated:
     """Translate cfg.input into cfg.output, print how long each stage took, and draw a gallery."""
-    folder = Path(cfg.output)
+    folder = located(cfg.output)
     with ExitStack() as stack:
         with clock("init"):
             check_device(cfg.device)
@@ -111,7 +112,9 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 workers=cfg.pipeline.get("workers"),
                 each_span=clock.spans is not None,
             )
-            if len(devices) > 1:
+            if cfg.pipeline._target_ == RAY:
+                outcome, work = on_cluster(job, cfg.pipeline, clock=clock)
+            elif len(devices) > 1:
                 outcome, work = on_several(job, devices, todo, clock=clock, draws=cfg.gallery > 0, stack=stack)
             else:
                 start_workers(workers_wanted(cfg.pipeline, todo, batch_size=cfg.batch_size))
@@ -154,6 +157,7 @@ def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[st
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
         *(["backend=fastest"] if manifest.program.considered is not None or cfg.weights is not None else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
+        *(["pipeline.slots"] if cfg.pipeline._target_ == RAY else []),
         *(["codec.subsampling"] if cfg.codec.get("subsampling") == 420 else []),
         *(["codec.png_level", "encodes faster than png"] if cfg.codec.get("png_level") == 0 else []),
     }

@@ -104,10 +104,10 @@ def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()
             f" {stage}); what helps: more cores, or {what_to_do(stage).removeprefix('more cores, or ')}"
         )
     if most.busy < IDLE:
-        larger = "" if "batch_size" in done else ", a larger batch_size or pipeline.slots"
+        larger = " or ".join(each for each in ("a larger batch_size", "pipeline.slots") if each.split()[-1] not in done)
         return stage, (
             f"no stage limits the run ({stage} is the busiest, {_of(most)}): start-up and waiting between stages take"
-            f" the rest; what helps: more images{larger}"
+            f" the rest; what helps: more images{larger and f', {larger}'}"
         )
     return stage, f"{stage} limits the run ({_of(most)}); what helps: {what_to_do(stage)}"
 

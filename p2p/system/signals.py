@@ -84,6 +84,18 @@ def as_interrupts() -> Iterator[None]:
                 _set(number, handler)
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Have signals answered after the block as before it, whatever a library sets in it."""
+    before = {number: signal.getsignal(number) for number in NAMES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                _set(number, handler)
+
+
 def work() -> None:
     """From here on a signal raises `Stop`."""
     global _doing
