@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from p2p.data.mirror import local
 from p2p.data.pages import Pages, check_pages, left_out
 from p2p.data.pairs import Direction, Pair, check_outside, find_inputs, looks_side_by_side, sides_of
 from p2p.data.splits import find_split
@@ -51,7 +52,7 @@ def inputs_to_translate(cfg: DictConfig, *, direction: Direction) -> list[Pair]:
         data = read_record(Path(cfg.run_dir), instead=", or say what to translate with input=").data
         layout = data.get("layout")  # absent from records of earlier versions
         options = {"layout": layout, "pages": data.get("pages", "first")}
-        pairs, said = find_split(Path(data.root), data.val, key="data.val", direction=direction, **options)
+        pairs, said = find_split(local(data.root), data.val, key="data.val", direction=direction, **options)
         if said is not None:
             print(said)
         return pairs

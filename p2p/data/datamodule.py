@@ -23,6 +23,7 @@ from p2p.data.decoder import Decode, gpu_decoder
 from p2p.data.epoch_loader import EpochLoader
 from p2p.data.gpu_batches import Augmentation, GpuBatches
 from p2p.data.kept import KeptBatches, can_be_kept
+from p2p.data.mirror import local
 from p2p.data.pages import Pages, check_pages
 from p2p.data.pairs import Direction, Pair, PairLayout, check_direction, check_layout, find_inputs
 from p2p.data.reading import DROPPED, Range, readings
@@ -31,6 +32,7 @@ from p2p.data.splits import find_split
 from p2p.data.transforms.transform import Transform
 from p2p.system.lock import turn_to_make
 from p2p.system.plural import counted
+from p2p.system.urls import is_url
 
 MAX_WORKERS = 8
 TOGETHER = 1 << 20  # pixels that are validated together: 16 images of 256x256
@@ -42,7 +44,7 @@ class PairedImages(LightningDataModule):
     """Image pairs below `root`, in one folder for each split.
 
     Args:
-        root: the folder of the data set.
+        root: the folder of the data set, or a URL of it, see `p2p.data.mirror`.
         transform: turns frames into tensors.
         batch_size: images per training batch. Validation takes more at a time if all have one size: its scores are of
             single images, and no norm sees two of them.
@@ -126,6 +128,7 @@ class PairedImages(LightningDataModule):
         )
         self._pages: Pages = pages
         self.root = Path(root)
+        self._url = root if is_url(root) else None  # until it is copied to `root`
         self._layout = layout
         self._found: dict[str, list[Pair]] = {}
         self._validation: KeptBatches | DataLoader | None = None
@@ -146,11 +149,15 @@ class PairedImages(LightningDataModule):
         }
 
     def prepare_data(self) -> None:
-        """Fetch the data set if it has a source and is not there. Lightning calls this in one process a machine.
+        """Fetch the data set if it has a source or is at a URL, and is not here.
+
+        Lightning calls this in one process a machine.
 
         Raises:
             ValueError: it cannot be had, and why.
         """
+        if self._url is not None:
+            self.root, self._url = local(self._url), None
         if self._source is not None and not self.root.is_dir():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with turn_to_make(self.root):
