@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +36,8 @@ def read_file(source: Source) -> bytes:
         ValueError: it cannot be read, and why.
     """
     try:
+        if source.member is not None:
+            return _read_member(source.path, *source.member[1:])
         if is_url(source.path):
             return urls.read(source.path)
         if source.page is not None:
@@ -53,11 +56,18 @@ def read_file(source: Source) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        raise ValueError(f"cannot read {source.path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot read {source}: {error.strerror or error}") from error
     except MemoryError:
-        raise ValueError(f"cannot read {source.path}: there is not enough memory") from None
+        raise ValueError(f"cannot read {source}: there is not enough memory") from None
     except ValueError as error:
-        raise ValueError(f"cannot read {source.path}: {error}") from error
+        raise ValueError(f"cannot read {source}: {error}") from error
+
+
+def _read_member(path: Path, start: int, size: int) -> bytes:
+    if is_url(path):
+        return urls.read(path, start=start, end=start + size)
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size, start)
 
 
 def frame_of(data: bytes, source: Source, decode: Decode, *, reading: Reading = RGB) -> np.ndarray:
@@ -121,9 +131,9 @@ def _decoded(data: bytes, source: Source, decode: Decode, reading: Reading = RGB
     try:
         return reading.frame(data, decode)
     except MemoryError:
-        raise ValueError(f"cannot read {source.path}: there is not enough memory to decode it") from None
+        raise ValueError(f"cannot read {source}: there is not enough memory to decode it") from None
     except ValueError as error:
-        raise ValueError(f"cannot read {source.path}: {error}") from error
+        raise ValueError(f"cannot read {source}: {error}") from error
 
 
 def half_of(frame_HWC: np.ndarray, source: Source) -> np.ndarray:

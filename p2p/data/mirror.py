@@ -33,7 +33,7 @@ def local(root: str | Path) -> Path:
         found = {name: facts for name, facts in urls.find(url).items() if is_image(name)}
         if not found:
             raise ValueError(f"there is no image at data.root={root}: it should hold pairs (docs/your-own-pairs.md)")
-        folder = _cache() / hashlib.sha256(json.dumps([str(url), sorted(found.items())]).encode()).hexdigest()[:20]
+        folder = cache("data") / hashlib.sha256(json.dumps([str(url), sorted(found.items())]).encode()).hexdigest()[:20]
         if not folder.is_dir():
             print(f"{len(found):,} images of {root} are copied to {folder}")
             _copy(url, list(found), folder)
@@ -44,8 +44,9 @@ def local(root: str | Path) -> Path:
     return folder
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2p/data"
+def cache(name: str) -> Path:
+    """The folder of that name in the user's cache of p2p."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2p" / name
 
 
 def _copy(url: Any, names: list[str], folder: Path) -> None:

@@ -13,6 +13,7 @@ from p2p.data.halves import shape_of_halves, size_of
 from p2p.data.lists import listed
 from p2p.data.pages import Named, Pages, paged
 from p2p.data.remote import images_at
+from p2p.data.shards import Member, images_in, is_shard
 from p2p.data.walk import Skipped, folders_in, images_below, images_like, is_image
 from p2p.system.urls import is_url, located
 
@@ -26,16 +27,21 @@ BESIDE = "beside the two folders"
 
 
 class Source(NamedTuple):
-    """Where an image is: a file, or the left or right half of one.
+    """Where an image is: a file, or the left or right half of one; str() says it to the user.
 
     `shape` is the width over height that a half should have, within `p2p.data.halves.SAME`; None: any. `page` is the
-    place of a page in a TIFF file of several, see `p2p.codecs.tiff.pages`; None: the first.
+    place of a page in a TIFF file of several, see `p2p.codecs.tiff.pages`; None: the first. `member` is the image's
+    file in a tar file, which `path` is then.
     """
 
     path: Path
     half: Literal["left", "right"] | None = None
     shape: float | None = None
     page: int | None = None
+    member: Member | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path} ({self.member.name})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,10 @@ def find_inputs(
     skipped = {} if skipped is None else skipped
     if source == "-" or source.startswith("@"):
         pairs = _find_listed(source, layout, pages)
+    elif is_shard(source):
+        if layout == "two_folders" or pages == "all":
+            raise ValueError(f"layout=two_folders and pages=all need a folder of files, not input={source}")
+        pairs = _in_shards(source, skipped)
     elif is_url(source):
         if layout == "two_folders" or pages == "all":
             raise ValueError(f"layout=two_folders and pages=all need a folder of this machine, not input={source}")
@@ -223,6 +233,15 @@ def _find_listed(source: str, layout: Layout | None, pages: Pages) -> list[Pair]
     as_written = dict(zip(map(Path, whole), files, strict=True))
     pairs = _inputs(whole, root, pages)
     return [replace(pair, input=pair.input._replace(path=as_written[pair.input.path])) for pair in pairs]
+
+
+def _in_shards(source: str, skipped: Skipped) -> list[Pair]:
+    images = {member.name: (path, member) for path, member in images_in(source, skipped)}
+    pairs = _inputs(list(images), "", "first")
+    return [
+        replace(pair, input=Source(path, member=member))
+        for pair, (path, member) in zip(pairs, images.values(), strict=True)
+    ]
 
 
 def _inputs(files: list[str], root: Path | str, pages: Pages) -> list[Pair]:

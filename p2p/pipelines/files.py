@@ -29,6 +29,7 @@ Clock = Callable[..., AbstractContextManager[None]]  # p2p.profiling.clock.Clock
 
 CODED_BYTES = 1 << 21  # of a file that the GPU decodes, at most: a larger one is the CPU's
 # What a system says of one name, or of one folder among others. All else, such as a full disk, concerns every image.
+OF_ALL_FILES = {errno.EMFILE, errno.ENFILE, errno.EHOSTUNREACH}  # also when one is read
 OF_ONE_FILE = {
     *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.EINVAL, errno.EILSEQ),  # a character that a file system does not have
@@ -123,12 +124,12 @@ class Files:
 
         Raises:
             Failure: it cannot be read.
-            OSError: nothing can be, for too many files are open.
+            OSError: nothing can be, for too many files are open, or a store does not answer.
         """
         try:
             return read_file(pair.input)
         except ValueError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE):
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_ALL_FILES:
                 raise error.__cause__ from None
             raise Failure("decode", str(error)) from error
 
@@ -151,7 +152,7 @@ class Files:
         except ValueError as error:
             raise Failure(stage, str(error)) from error
         except MemoryError as error:
-            raise Failure(stage, f"cannot use {pair.input.path}: there is not enough memory") from error
+            raise Failure(stage, f"cannot use {pair.input}: there is not enough memory") from error
 
     def _sized(self, frame_HWC: np.ndarray, pair: Pair) -> np.ndarray:
         try:
@@ -162,7 +163,7 @@ class Files:
             sized_HWC = self.reading.planes(self.sizing(frame_HWC))
             check_sized(sized_HWC, self.input_shape)
         except ValueError as error:
-            raise ValueError(f"cannot use {pair.input.path}: {error}") from error
+            raise ValueError(f"cannot use {pair.input}: {error}") from error
         return sized_HWC
 
     def save(self, pair: Pair, frame_HWC: np.ndarray, size: Size, clock: Clock) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ def to_do(pairs: list[Pair], outputs: list[Path], *, history: History, settings:
         history: of the folder.
         settings: all that shapes the bytes of an output.
     """
+    changed_ns = _changed([pair.input.path for pair in pairs])
     since, ours = [each for each, _ in history], [known == settings for _, known in history]
 
     def doubt(written: Written, pair: Pair) -> str | None:
@@ -100,28 +101,35 @@ class Written(NamedTuple):
     is_file: bool = True
 
 
-def changed_ns(path: Path) -> int:
-    """When an input's file was changed or put there."""
-    return urls.modified_ns(path) if is_url(path) else path.stat().st_ctime_ns
-
-
 def _written(outputs: list[Path]) -> Iterator[Written | None]:
     """What is there of each output."""
     if outputs and is_url(outputs[0]):
-        folder = os.path.commonpath([path.parent.path for path in outputs])  # type: ignore[attr-defined]
-        below = urls.find(located(outputs[0].fs.unstrip_protocol(folder)))  # type: ignore[attr-defined]
-        for path in outputs:
-            facts = below.get(path.path[len(folder) :].lstrip("/"))  # type: ignore[attr-defined]
-            yield None if facts is None else Written(*facts)
+        there = _listed(outputs)
+        yield from (there.get(str(path)) for path in outputs)
         return
-    there = {folder: _entries(folder) for folder in {path.parent for path in outputs}}
+    entries = {folder: _entries(folder) for folder in {path.parent for path in outputs}}
     for path in outputs:
-        entry = there[path.parent].get(path.name)
+        entry = entries[path.parent].get(path.name)
         try:
             status = None if entry is None else entry.stat()
         except OSError:  # it is gone
             status = None
         yield None if status is None else Written(status.st_size, status.st_mtime_ns, entry.is_file())
+
+
+def _changed(inputs: list[Path]) -> Callable[[Path], int]:
+    """What tells when an input was changed or put there, in ns: a store is asked once for all, a web server never."""
+    if not inputs or not is_url(inputs[0]):
+        return urls.changed_ns
+    there = {} if str(inputs[0]).startswith("http") else _listed(inputs)
+    return lambda path: there[str(path)].at_ns if str(path) in there else 0
+
+
+def _listed(paths: list) -> dict[str, Written]:
+    """What a store has of some objects, by their URLs."""
+    folder = os.path.commonpath([path.parent.path for path in paths])
+    url = located(paths[0].fs.unstrip_protocol(folder))
+    return {str(url / name): Written(*facts) for name, facts in urls.find(url).items()}
 
 
 def _entries(folder: Path) -> dict[str, os.DirEntry]:

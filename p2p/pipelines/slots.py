@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from p2p.data.pairs import Pair, Source
+from p2p.data.shards import Member
 from p2p.system.urls import located
 
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes
@@ -89,8 +90,9 @@ def share_pairs(pairs: list[Pair]) -> dict[str, SharedArray]:
     """The arrays of a `PairTable`: one copy of all names and paths, however many processes read it."""
     texts = []
     for pair in pairs:
-        path, half, shape, page = pair.input
-        texts.append(os.fsencode(f"{pair.name}\0{path}\0{half or ''}\0{shape or ''}\0{page or ''}"))
+        path, half, shape, page, member = pair.input
+        of_member = "" if member is None else "\0".join(map(str, member))
+        texts.append(os.fsencode(f"{pair.name}\0{path}\0{half or ''}\0{shape or ''}\0{page or ''}\0{of_member}"))
     ends = np.cumsum([len(text) for text in texts])
     return {"text": SharedArray.of(np.frombuffer(b"".join(texts), np.uint8)), "ends": SharedArray.of(ends)}
 
@@ -107,8 +109,11 @@ class PairTable:
 
     def __getitem__(self, number: int) -> Pair:
         begin = self._ends[number - 1] if number else 0
-        name, path, half, shape, page = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split("\0")
-        known = half or None, float(shape) if shape else None, int(page) if page else None
+        name, path, half, shape, page, *of_member = os.fsdecode(self._text[begin : self._ends[number]].tobytes()).split(
+            "\0"
+        )
+        member = Member(of_member[0], *map(int, of_member[1:])) if of_member[0] else None
+        known = half or None, float(shape) if shape else None, int(page) if page else None, member
         return Pair(name, Source(located(path), *known))  # type: ignore[arg-type]
 
 

@@ -98,7 +98,7 @@ class Worker:
                     room = int(found["height"]) * int(found["width"])
                     frame_HWC, (found["height"], found["width"]) = self._files.load(pair, self._clock, data=data)
                     if self._files.sizing is None and frame_HWC.shape[0] * frame_HWC.shape[1] > room:
-                        raise Failure("decode", f"cannot use {pair.input.path}: it was replaced meanwhile")
+                        raise Failure("decode", f"cannot use {pair.input}: it was replaced meanwhile")
             except Failure as error:
                 found["state"], failed[row] = FAILED, error.args
                 continue

@@ -44,7 +44,7 @@ def listed(path: Path) -> Iterator[Callable[[Pair, str, str], None]]:
                 write = csv.writer(file, lineterminator="\n").writerow
                 if not file.tell():
                     write(HEADER)
-            write([pair.input.path, stage, reason])
+            write([pair.input, stage, reason])
 
         yield add
 
@@ -59,7 +59,7 @@ def _listed_at(url: Path) -> Iterator[Callable[[Pair, str, str], None]]:
             raise ValueError(f"{url} is not p2p's, and would be written to: move it, or choose another output")
         urls.remove(url)
     try:
-        yield lambda pair, stage, reason: write([pair.input.path, stage, reason])
+        yield lambda pair, stage, reason: write([pair.input, stage, reason])
     finally:
         if text.tell():
             lines = f"{','.join(HEADER)}\n{text.getvalue()}"

@@ -19,6 +19,8 @@ from typing import Any
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 NANO = 1_000_000_000
 MODIFIED = ("LastModified", "updated", "last_modified", "mtime", "created")  # what stores call the time of an object
+# Listings are not kept: other processes write. An image is read by one request, without asking for its size before.
+OPTIONS = {"s3": {"max_concurrency": 1}}
 CHECK = "check its name, and the endpoint and credentials in the environment (docs/clusters.md)"
 
 
@@ -41,7 +43,7 @@ def located(text: str | Path) -> Any:
     try:
         from upath import UPath
 
-        url = UPath(text)
+        url = UPath(text, use_listings_cache=False, **OPTIONS.get(scheme, {}))
         _ = url.fs  # which imports what the scheme needs
     except ImportError as error:
         package = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "'p2p[scale]'")
@@ -53,13 +55,18 @@ def located(text: str | Path) -> Any:
 
 @contextmanager
 def asked(url: object) -> Iterator[None]:
-    """Raise what the libraries of a store raise, of classes of their own, as an OSError that names the URL."""
+    """Raise what the libraries of a store raise, of classes of their own, as an OSError that names the URL.
+
+    It has the errno ENOENT or EACCES for one object, and EHOSTUNREACH for what concerns all of them.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, "there is no such object or bucket", str(url)) from error
+    except PermissionError as error:
+        raise PermissionError(errno.EACCES, _reason(error, "access is denied"), str(url)) from error
     except Exception as error:
-        raise OSError(errno.EIO, _reason(error, type(error).__name__), str(url)) from error
+        raise OSError(errno.EHOSTUNREACH, _reason(error, type(error).__name__), str(url)) from error
 
 
 def _reason(error: Exception, otherwise: str) -> str:
@@ -98,14 +105,27 @@ def remove(url: Any) -> None:
 
 
 def find(url: Any) -> dict[str, tuple[int, int]]:
-    """What lies below a URL: by its path there its size, and when it was written, in ns; 0: nobody knows."""
+    """What lies below a URL: by its path there its size, and when it was written, in ns; 0: nobody knows.
+
+    Raises:
+        OSError: the store cannot be asked.
+    """
     with asked(url):
         try:
-            found = url.fs.find(url.path, detail=True, refresh=True)
+            found = url.fs.find(url.path, detail=True)
         except FileNotFoundError:
             return {}
     start = len(url.path.rstrip("/")) + 1
     return {path[start:]: (int(facts.get("size") or 0), _modified_ns(facts)) for path, facts in found.items()}
+
+
+def changed_ns(path: Any) -> int:
+    """When a file, or an object, was changed or put there, in ns.
+
+    Raises:
+        OSError: it is not there.
+    """
+    return modified_ns(path) if is_url(path) else path.stat().st_ctime_ns
 
 
 def modified_ns(url: Any) -> int:

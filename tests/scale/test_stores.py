@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from p2p.data.pairs import find_inputs
 from tests.conftest import picture
 from tests.scale.conftest import files, ray_processes
 
@@ -26,7 +27,7 @@ def s3():
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        store = s3fs.S3FileSystem()
+        store = s3fs.S3FileSystem(use_listings_cache=False)
         store.mkdir("photos")
         store.mkdir("outputs")
         yield store
@@ -39,7 +40,7 @@ def upload(store, folder, where):
 
 
 def objects(store, where):
-    found = {path.removeprefix(f"{where}/"): store.cat_file(path) for path in store.find(where, refresh=True)}
+    found = {path.removeprefix(f"{where}/"): store.cat_file(path) for path in store.find(where)}
     return {name: data for name, data in found.items() if name not in (".p2p.json", "failures.csv")}
 
 
@@ -64,7 +65,7 @@ def test_the_objects_are_the_files_of_a_local_run(infer, photos, s3, tmp_path, p
     assert done.written == len([name for name in files(photos / "deep") if name.endswith(".png")])
 
 
-def test_ray_with_a_killed_engine_leaves_every_object_whole(infer, cluster, s3, tmp_path):
+def test_ray_with_a_killed_engine_leaves_every_object_whole(infer, s3, tmp_path):
     total, killed = 120, []
     folder = tmp_path / "many"
     folder.mkdir()
@@ -85,7 +86,7 @@ def test_ray_with_a_killed_engine_leaves_every_object_whole(infer, cluster, s3, 
 
     thread = threading.Thread(target=kill)
     thread.start()
-    where = {"input": "s3://photos/many", "output": "s3://outputs/many", "pipeline.ray_address": cluster.address}
+    where = {"input": "s3://photos/many", "output": "s3://outputs/many"}
     done = infer("pipeline=ray", **where)
     thread.join(60)
     assert killed and len(seen[0]) < total
@@ -106,7 +107,16 @@ def test_what_a_store_refuses_is_one_sentence(infer, photos, s3, tmp_path, monke
         infer(input="s3://nowhere/x", output=tmp_path / "out")
     with pytest.raises(ValueError, match=r"s3://nowhere/out/.p2p.json: there is no such object or bucket"):
         infer(input=photos, output="s3://nowhere/out")
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=r"refused/\S+: Could not connect to the endpoint"),
+    ):
+        upload(s3, photos, "photos/refused")
+        found = find_inputs("s3://photos/refused")
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        patch.setattr("p2p.commands.infer.inputs_to_translate", lambda *_, **__: found)
+        infer("pipeline=overlap", input="s3://photos/refused", output=tmp_path / "out")
     with pytest.raises(ValueError, match=r"gs://bucket/x needs a package that is not installed .*: pip install gcsfs"):
         monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
         infer(input="gs://bucket/x", output=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.png"))

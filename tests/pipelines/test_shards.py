@@ -1,0 +1,70 @@
+import tarfile
+
+import pytest
+
+from p2p.codecs.pillow import Pillow
+from p2p.data.pairs import find_inputs
+from p2p.data.shards import add
+from p2p.pipelines import overlap, sequential
+from tests.pipelines.conftest import Negative, files, stages_for
+
+
+def pack(path, contents):
+    with tarfile.open(path, "w") as archive:
+        for name, data in contents.items():
+            add(archive, name, data)
+
+
+@pytest.fixture
+def shards(inputs, tmp_path):
+    """The 11 images of `inputs`, and what is no image, in two tar files."""
+    found = sorted(files(inputs).items())
+    (tmp_path / "shards").mkdir()
+    pack(tmp_path / "shards/a-00.tar", dict(found[:6]) | {"00.json": b"{}"})
+    pack(tmp_path / "shards/a-01.tar", dict(found[6:]))
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("source", ["a-{00..01}.tar", "*.tar"])
+@pytest.mark.parametrize("run", [sequential.run, overlap.run])
+def test_images_in_tar_files_are_translated_as_files_are(inputs, shards, tmp_path, run, source):
+    skipped = {}
+    pairs = find_inputs(f"{shards}/{source}", skipped=skipped)
+    assert skipped == {"of other formats": ["00.json"]}
+    run(pairs, stages_for(Negative(), tmp_path / "packed", image_size=16), batch_size=4)
+    sequential.run(find_inputs(str(inputs)), stages_for(Negative(), tmp_path / "loose", image_size=16), batch_size=4)
+    packed = {name.partition("/")[2]: data for name, data in files(tmp_path / "packed").items()}
+    assert packed == files(tmp_path / "loose")
+    assert len(files(tmp_path / "packed")) == 11
+    assert {name.partition("/")[0] for name in files(tmp_path / "packed")} == {"a-00", "a-01"}
+
+
+def test_a_broken_image_is_named_with_its_shard(tmp_path):
+    pack(tmp_path / "x.tar", {"deep/bad.png": b"broken"})
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16, codec=Pillow())
+    sequential.run(find_inputs(f"{tmp_path}/x.tar"), stages, batch_size=1)
+    assert stages.failures == {"x/deep/bad": f"cannot read {tmp_path}/x.tar (x/deep/bad.png): it is not an image"}
+
+
+def test_names_that_differ_in_suffix_alone(inputs, tmp_path):
+    data = next(iter(files(inputs).values()))
+    pack(tmp_path / "x.tar", {"a.png": data, "a.jpg": data, "b.png": data})
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/x.tar")] == ["x/a.png", "x/a.jpg", "x/b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"no tar file" * 100, "is no tar file, or is damaged"), (None, "No such file"), ({}, "there is no image in")],
+)
+def test_what_is_no_shard_is_one_sentence(tmp_path, content, why):
+    if isinstance(content, dict):
+        pack(tmp_path / "x.tar", content)
+    elif content is not None:
+        (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=why):
+        find_inputs(f"{tmp_path}/x.tar")
+
+
+def test_a_pattern_of_no_shard(tmp_path):
+    with pytest.raises(ValueError, match="matches no file"):
+        find_inputs(f"{tmp_path}/*.tar")
