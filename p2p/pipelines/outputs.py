@@ -27,7 +27,8 @@ History = list[tuple[int, dict]]
 
 def source_of(pair: Pair) -> str:
     """Where inputs come from: the folder that their names start below, and which half of them is taken."""
-    folder = pair.input.path.parents[pair.name.count("/")]
+    path = pair.input.path
+    folder = path.parent if pair.input.member is not None else path.parents[pair.name.count("/")]
     return f"{folder if is_url(folder) else os.path.realpath(folder)} {pair.input.half or ''}".rstrip()
 
 
