@@ -26,6 +26,7 @@ from p2p.pipelines.auto import OVERLAPS
 from p2p.pipelines.job import Job
 from p2p.pipelines.outcome import Outcome, progress_bar
 from p2p.pipelines.outputs import add_to_history, blocked, read_history, source_of, sweep, to_do
+from p2p.pipelines.packer import check_format, facts_of_shards, loose_files, packing, shards_of, with_whole_shards
 from p2p.pipelines.processes import early
 from p2p.profiling.clock import Clock
 from p2p.report.failures import listed
@@ -81,6 +82,10 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
             if cfg.alpha == "drop" and manifest.background is None and is_transparent(pairs[0].input.path):
                 print(f"{pairs[0].input.path} has transparent parts, and outputs are opaque: alpha=keep keeps them")
             outputs = [folder / f"{pair.name}{codec.suffix}" for pair in pairs]
+            packs = cfg.output_format != "files"
+            check_format(cfg.output_format)
+            if packs:
+                outputs = shards_of(pairs, folder, format=cfg.output_format, size=cfg.shard_size)
             keep_apart(pairs, outputs, source=cfg.input, output=folder)
             settings = {
                 "program": manifest.program_sha256,
@@ -90,9 +95,11 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 **{key: cfg[key] for key, usual in USUAL.items() if cfg[key] != usual},
                 "codec": codec_settings(cfg.codec),
                 **({"alpha": cfg.alpha} if cfg.alpha != "drop" else {}),
+                **({"shards": facts_of_shards(pairs, size=cfg.shard_size)} if packs else {}),
                 **({"range": manifest.target_range} if manifest.target_range is not None else {}),
             }
             todo = not_done(pairs, outputs, folder, settings) if cfg.skip_existing else pairs
+            todo = with_whole_shards(todo, pairs, outputs) if packs else todo
             devices = devices_for(cfg, devices, todo)
             job = Job(
                 device=devices[0],
@@ -101,7 +108,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 whole=False,
                 codec=codec,
                 transform=transform,
-                output=folder,
+                output=stack.enter_context(loose_files(Path(cfg.run_dir).absolute())) if packs else folder,
                 size=cfg.size,
                 tile_stats=cfg.tile_stats,
                 fit=cfg.fit,
@@ -126,7 +133,12 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         try:
             with progress_bar(len(todo)) as bar:
                 outcome.on_image = bar.update
-                work(fail_blocked(todo, outputs, job, outcome))
+                if not packs:
+                    work(fail_blocked(todo, outputs, job, outcome))
+                else:
+                    shards = {pair.name: shard for pair, shard in zip(pairs, outputs, strict=True)}
+                    with packing(todo, shards, job.path, outcome):
+                        work(fail_blocked(todo, [job.path(pair.name) for pair in todo], job, outcome))
         except BaseException:
             sweep(folder, outputs)
             if outcome.failures:
@@ -142,7 +154,10 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
     print(f"{counted(done, 'image')} written to {shown(cfg.output)}, {failed} failed, {skipped} skipped")
     there = [pair for pair in pairs if pair.name not in outcome.failures]
     facts = facts_of(cfg, manifest, clock)
-    draw_gallery(there, job, Path(of_job(cfg.run_dir)), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
+    if packs:
+        print("there is no page of results, because the outputs are in shards")
+    else:
+        draw_gallery(there, job, Path(of_job(cfg.run_dir)), count=cfg.gallery, title=f"p2p: {cfg.name}", facts=facts)
     if failed:
         reasons, of = some_of(list(outcome.failures.values())), counted(len(todo), "image")
         raise ValueError(f"{failed} of {of} failed: {reasons}; {folder / FAILURES} has them all")

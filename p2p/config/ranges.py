@@ -47,6 +47,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "*batch_size": COUNT,
     "*image_size": SIZE,  # an image of this side has a first feature map of 4 GB; the networks know the smallest
     "images": COUNT,
+    "shard_size": COUNT,
     "min_size": Range(1, 2**16),
     "opt_size": Range(1, 2**16),
     "max_size": Range(1, 2**16),

@@ -1,0 +1,62 @@
+"""Parquet files in and out, and shards of a store."""
+
+import pytest
+
+from tests.conftest import picture
+from tests.pipelines.conftest import files
+
+pytestmark = pytest.mark.scale
+
+
+@pytest.fixture
+def shard(photos, tmp_path, monkeypatch):
+    """A Parquet file with the 24 whole images of `photos`, in the columns of Hugging Face's data sets."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (photos / "bad.png").unlink()
+    found = sorted(files(photos).items())
+    columns = {"image": [{"bytes": data, "path": None} for _, data in found], "name": [name for name, _ in found]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet", row_group_size=7)
+    return tmp_path / "a.parquet"
+
+
+def test_from_parquet_to_parquet(infer, photos, shard, tmp_path):
+    from pyarrow import parquet
+
+    infer("pipeline=sequential", input=photos, output=tmp_path / "loose")
+    loose = {name: data for name, data in files(tmp_path / "loose").items() if name != ".p2p.json"}
+    options = {"input": shard, "output": tmp_path / "packed", "output_format": "parquet", "shard_size": 10}
+    done = infer("pipeline=sequential", **(options | {"gallery": 0}))
+    assert done.written == 24
+    found = [parquet.read_table(path).to_pylist() for path in sorted((tmp_path / "packed").glob("*.parquet"))]
+    assert [len(rows) for rows in found] == [10, 10, 4]
+    assert {row["name"].removeprefix("a/"): row["image"] for rows in found for row in rows} == loose
+    again = infer("pipeline=sequential", skip_existing=True, **options)
+    assert (again.written, again.skipped) == (0, 24)
+    infer(
+        "pipeline=sequential", input=f"{tmp_path}/packed/*.parquet", output=tmp_path / "twice"
+    )  # what was written is read
+    assert len([name for name in files(tmp_path / "twice") if name.endswith(".png")]) == 24
+
+
+def test_shards_of_a_store(infer, shard, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/in/a.parquet", shard.read_bytes())
+    options = {"output": "memory://packed", "output_format": "tar", "shard_size": 10}
+    infer("pipeline=sequential", input="memory://in/*.parquet", **options)
+    assert [path for path in store.find("/packed") if path.endswith(".tar")] == [
+        f"/packed/shard-{number:06d}.tar" for number in range(3)
+    ]
+    infer("pipeline=sequential", input="memory://packed/shard-{000000..000002}.tar", output=tmp_path / "twice")
+    assert len([name for name in files(tmp_path / "twice") if name.endswith(".png")]) == 24
+
+
+def test_what_is_no_parquet_file_is_one_sentence(infer, tmp_path):
+    pytest.importorskip("pyarrow")
+    picture(8, 8).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet is no Parquet file, or is damaged"):
+        infer(input=tmp_path / "a.parquet", output=tmp_path / "out")
