@@ -51,7 +51,7 @@ test-notebook: $(DOCS) ## run examples/quickstart.ipynb from top to bottom
 docs: $(DOCS) ## the documentation as a site in site/, built without warnings, its links checked
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-test-scale: $(INSTALLED) ## Ray, with processes and machines that are lost; with the extra scale, in minutes
+test-scale: $(INSTALLED) ## Ray, whose processes and machines are lost, and stores; with the extras scale and stores, in minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m scale tests/scale
 
 bench: $(INSTALLED) ## the benchmarks: benchmarks/results/*.json
