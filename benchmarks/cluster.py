@@ -1,4 +1,4 @@
-"""What pipeline=ray costs on one machine, beside overlap: the same 200 images by each, in turns, in processes of their own.
+"""What pipeline=ray costs on one machine, beside overlap: the same images by each, in turns, in processes of their own.
 
 python -m benchmarks.cluster --rounds 2
 """

@@ -75,7 +75,11 @@ USES = {
             "size=input and size=tile translate and write each image at its own size",
         ),
         Use(r"shard_size", lambda cfg: cfg.output_format != "files", "it is of output_format=tar and parquet"),
-        Use(r"gallery", lambda cfg: cfg.output_format == "files", "outputs in shards have no page of results"),
+        Use(
+            r"gallery",
+            lambda cfg: cfg.output_format == "files" or cfg.gallery == 0,
+            "outputs in shards have no page of results",
+        ),
         Use(r"tile_stats", lambda cfg: cfg.size == "tile", "it is of size=tile alone"),
         Use(
             r"transform\.(preprocess|multiple)",

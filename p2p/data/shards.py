@@ -113,7 +113,7 @@ def _rows(shard: Any) -> Iterator[tuple[str, bytes]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise ValueError(f"{shard} needs pyarrow, which is not installed: pip install 'p2p[scale]'") from error
+        raise ValueError(f"{shard} needs pyarrow, which is not installed: pip install pyarrow") from error
     try:
         with shard.open("rb") as file:
             table = parquet.ParquetFile(file)

@@ -32,7 +32,7 @@ def check_format(format: str) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise ValueError("output_format=parquet needs pyarrow: pip install 'p2p[scale]'") from error
+            raise ValueError("output_format=parquet needs pyarrow: pip install pyarrow") from error
 
 
 def shards_of(pairs: list[Pair], folder: Any, *, format: Format, size: int) -> list[Any]:

@@ -48,7 +48,7 @@ SETTINGS = {  # environment variables of Ray's: it is quiet, and its processes c
 def check_installed() -> None:
     """Raise a ValueError, which says what to install, if there is no Ray."""
     if find_spec("ray") is None:
-        raise ValueError("pipeline=ray needs the package ray, which is not installed: pip install 'p2p[scale]'")
+        raise ValueError("pipeline=ray needs the package ray, which is not installed: pip install 'ray[data]'")
 
 
 def run(

@@ -46,7 +46,7 @@ def located(text: str | Path) -> Any:
         url = UPath(text, use_listings_cache=False, **OPTIONS.get(scheme, {}))
         _ = url.fs  # which imports what the scheme needs
     except ImportError as error:
-        package = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "'p2p[scale]'")
+        package = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "universal-pathlib s3fs")
         raise ValueError(f"{text} needs a package that is not installed ({error}): pip install {package}") from error
     except ValueError as error:
         raise ValueError(f"{text} is not a URL that fsspec knows ({error}): use s3://, gs:// or https://") from error

@@ -97,7 +97,7 @@ def test_no_cluster_at_an_address_is_one_sentence(infer, photos, tmp_path):
 
 def test_ray_that_is_not_installed_is_one_sentence(infer, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("p2p.pipelines.ray.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs the package ray, .*: pip install 'p2p\[scale\]'"):
+    with pytest.raises(ValueError, match=r"needs the package ray, .*: pip install 'ray\[data\]'"):
         infer("pipeline=ray", input=photos, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

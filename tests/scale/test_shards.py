@@ -28,7 +28,7 @@ def test_from_parquet_to_parquet(infer, photos, shard, tmp_path):
     infer("pipeline=sequential", input=photos, output=tmp_path / "loose")
     loose = {name: data for name, data in files(tmp_path / "loose").items() if name != ".p2p.json"}
     options = {"input": shard, "output": tmp_path / "packed", "output_format": "parquet", "shard_size": 10}
-    done = infer("pipeline=sequential", **(options | {"gallery": 0}))
+    done = infer("pipeline=sequential", **options)
     assert done.written == 24
     found = [parquet.read_table(path).to_pylist() for path in sorted((tmp_path / "packed").glob("*.parquet"))]
     assert [len(rows) for rows in found] == [10, 10, 4]
