@@ -108,7 +108,7 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 whole=False,
                 codec=codec,
                 transform=transform,
-                output=stack.enter_context(loose_files(Path(cfg.run_dir).absolute())) if packs else folder,
+                output=stack.enter_context(loose_files(Path(of_job(cfg.run_dir)).absolute())) if packs else folder,
                 size=cfg.size,
                 tile_stats=cfg.tile_stats,
                 fit=cfg.fit,
