@@ -50,7 +50,7 @@ def test_shards_of_a_store(infer, shard, tmp_path):
     assert [path for path in store.find("/packed") if path.endswith(".tar")] == [
         f"/packed/shard-{number:06d}.tar" for number in range(3)
     ]
-    infer("pipeline=sequential", input="memory://packed/shard-{000000..000002}.tar", output=tmp_path / "twice")
+    infer("pipeline=sequential", input='"memory://packed/shard-{000000..000002}.tar"', output=tmp_path / "twice")
     assert len([name for name in files(tmp_path / "twice") if name.endswith(".png")]) == 24
 
 
