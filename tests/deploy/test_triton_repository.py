@@ -133,6 +133,7 @@ def test_an_engine_stands_between_two_conversions(engine):
         assert [*one.output_map.values()] == [*other.input_map.values()]
         given, taken = configs[one.model_name].output[0], configs[other.model_name].input[0]
         assert (given.data_type, [*given.dims]) == (taken.data_type, [*taken.dims])
+    assert len({tensor for step in steps for tensor in step.output_map.values()}) == 3
     assert [*steps[0].input_map.values()] == [configs["m"].input[0].name]
     assert [*steps[-1].output_map.values()] == [configs["m"].output[0].name]
     assert configs["m_engine"].input[0].name == "x" and engine["m_engine"].contents == b"1 4"
