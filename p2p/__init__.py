@@ -26,7 +26,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     checkpoint: Literal["last", "best"] | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     direction: Literal["AtoB", "BtoA"] | None = None,
 ) -> Translator:
     """A trained generator, ready to translate images: `translate = p2p.load("runs/mine")`, then `translate(image)`.
@@ -43,8 +43,8 @@ def load(
 
         device: "cpu", "cuda", "cuda:1" or a torch.device; None: a GPU if there is one, else the CPU.
         checkpoint: only for a run: which of its checkpoints; None: "last".
-        image_size: only for a .pth: side in pixels that images are resized to; None: 256, or the size that its U-Net
-            reduces to 1x1.
+        image_size: only for a .pth: side in pixels, or (height, width), that images are resized to; None: 256, or the
+            size that its U-Net reduces to 1x1.
         direction: only for a .pth: which side of an A|B pair is its input, for `Translator.direction`; None: "AtoB".
 
     Raises:

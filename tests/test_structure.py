@@ -17,7 +17,7 @@ LAYERS = [
     {"data", "models", "losses", "metrics"},
     {"codecs", "config", "profiling"},
     {"batch", "run"},
-    {"levels", "shipped", "system"},
+    {"image_size", "levels", "shipped", "system"},
 ]
 
 

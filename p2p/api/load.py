@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from p2p.deploy.engine import load_engine
 from p2p.deploy.export import check_finite, load_weights
 from p2p.deploy.sizes import Sizes
 from p2p.deploy.stale import replaced_checkpoint
+from p2p.image_size import ImageSize, height_and_width
 from p2p.interop import reference
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system.device import find_device
@@ -35,7 +37,7 @@ def load(
     *,
     device: str | torch.device | None,
     checkpoint: Literal["last", "best"] | None,
-    image_size: int | None,
+    image_size: int | Sequence[int] | None,
     direction: Literal["AtoB", "BtoA"] | None,
 ) -> Translator:
     """See `p2p.load`."""
@@ -43,8 +45,7 @@ def load(
         raise ValueError(
             f"path={path!r} is not valid: give the path of a run, an export, a checkpoint, a .safetensors or a .pth"
         )
-    if image_size is not None and not (type(image_size) is int and image_size >= 1):
-        raise ValueError(f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more")
+    side_or_sides = checked_size(image_size)
     path = from_home(path)
     if not path.exists():
         path = shipped.models().get(str(path), path)
@@ -60,12 +61,23 @@ def load(
             case "an export":
                 return load_export(path, device=place)
             case "a .pth":
-                return load_reference(path, image_size=image_size, direction=direction or "AtoB", device=place)
+                return load_reference(path, image_size=side_or_sides, direction=direction or "AtoB", device=place)
             case "a .safetensors":
                 return load_published(path, device=place)
             case "a checkpoint":
                 return load_file_of_run(path, device=place)
         return load_run(path, checkpoint or "last", device=place)
+
+
+def checked_size(image_size: int | Sequence[int] | None) -> ImageSize | None:
+    """Raise a ValueError if it is no number of pixels, nor height and width; a pair becomes a list."""
+    if image_size is None or (type(image_size) is int and image_size >= 1):
+        return image_size
+    if isinstance(image_size, (list, tuple)) and all(type(side) is int and side >= 1 for side in image_size):
+        return list(height_and_width(image_size))
+    raise ValueError(
+        f"image_size={image_size!r} is not valid: use a whole number of pixels, 1 or more, or (height, width)"
+    )
 
 
 def kind_of(path: Path) -> Literal["a run's folder", "an export", "a checkpoint", "a .pth", "a .safetensors"]:
@@ -167,13 +179,13 @@ def load_checkpoint(checkpoint: Path, run_dir: Path, *, device: torch.device) ->
     )
 
 
-def load_reference(path: Path, *, image_size: int | None, direction: str, device: torch.device) -> Translator:
+def load_reference(path: Path, *, image_size: ImageSize | None, direction: str, device: torch.device) -> Translator:
     """A generator of pytorch-CycleGAN-and-pix2pix, as export.py takes it: trained at batch 1."""
     check_direction(direction)
     weights = reference.read(path)
     found = reference.recognize_generator(weights, path)
-    side: int = found.arguments["image_size"] if image_size is None else image_size
-    found.check_image_size(side, path)
+    image_size = found.arguments["image_size"] if image_size is None else image_size
+    found.check_image_size(image_size, path)
     network = found.network(**found.arguments)
     reference.load(network, weights, path)
     check_finite(network, path)
@@ -181,7 +193,7 @@ def load_reference(path: Path, *, image_size: int | None, direction: str, device
         network,
         source=path,
         device=device,
-        sizing=Sizing(image_size=side, preprocess="resize_and_crop"),
+        sizing=Sizing(image_size=image_size, preprocess="resize_and_crop"),
         channels=(found.arguments["in_channels"], found.arguments["out_channels"]),
         norm_stats=resolve_norm_stats("auto", batch_size=1),
         direction=direction,
@@ -233,9 +245,9 @@ def by_pytorch(
         sizing=sizing,
         input_shape=(channels[0], None, None),
         output_channels=channels[1],
-        tile=(sizing.size, sizing.size),
+        tile=sizing.sides,
         stride=stride,
-        sizes=Sizes([stride, stride], [sizing.size, sizing.size], [ANY, ANY], stride),
+        sizes=Sizes([stride, stride], [*sizing.sides], [ANY, ANY], stride),
         norm_stats=norm_stats,
         direction=direction,
         readings=readings,

@@ -20,6 +20,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.data.reading import Reading
 from p2p.data.transforms.sizing import Sizing
 from p2p.deploy.sizes import Sizes
+from p2p.image_size import ImageSize, shown
 from p2p.pipelines.any_size import Tiles
 from p2p.pipelines.parts import Parts
 
@@ -79,14 +80,14 @@ class Translator:
         self._parts = Parts(least=lambda: self.min_batch)
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of what the network was trained on."""
+    def image_size(self) -> ImageSize:
+        """Side in pixels of what the network was trained on, or [height, width]."""
         return self.sizing.size
 
     def __repr__(self) -> str:
         return (
             f"<p2p model of {self.source}: {self.input_shape[0]} to {self.output_channels} channels,"
-            f" image_size={self.image_size}, {self.backend}, {self.precision}, device={self.device}>"
+            f" image_size={shown(self.image_size)}, {self.backend}, {self.precision}, device={self.device}>"
         )
 
     @overload

@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from p2p.batch import Batch
+from p2p.commands.export_sizes import check_size, dynamic_sizes, settle_size
 from p2p.commands.results import Exported
 from p2p.config.pasteable import command_line, run_settings
 from p2p.config.shown import as_typed
@@ -22,13 +23,10 @@ from p2p.data.reading import readings_of
 from p2p.deploy import rewrite, triton_repository
 from p2p.deploy.accuracy import PSNR_CEILING
 from p2p.deploy.artifact import place_for
-from p2p.deploy.auto import may_use_tensorrt
 from p2p.deploy.backend import check_trusted
 from p2p.deploy.export import export, load_weights
-from p2p.deploy.fields import LARGEST
 from p2p.deploy.precision import EIGHT_BITS, dtype_of
 from p2p.deploy.signature import check_batches
-from p2p.deploy.sizes import Sizes, check_sizes
 from p2p.deploy.stale import facts_of
 from p2p.interop.config import reference_record
 from p2p.models.inference_view import resolve_norm_stats
@@ -38,9 +36,6 @@ from p2p.run.record import read_record, validated_weights
 from p2p.system.device import pick_device
 from p2p.system.gpu_faults import or_say_what_fits
 from p2p.system.plural import counted
-
-LEAST = 64  # pixels of a side that a program of any size takes at the least, where the stride is smaller
-MOST, MOST_OF_TENSORRT = 8192, 2048  # and at the most; TensorRT reserves memory for all of it
 
 
 def inputs_of(dataset: PairDataset, count: int) -> Batch:
@@ -90,15 +85,9 @@ def check_export(cfg: DictConfig, record: DictConfig, *, of_a_run: bool) -> None
     """
     for key, own in {"image_size": record.image_size, "direction": record.data.direction}.items():
         if of_a_run and cfg[key] not in (None, own):
-            raise ValueError(f"{key}={cfg[key]} applies only to a .pth, and this run has {key}={own}: leave it out")
-    if cfg.size != "dynamic":
-        for key in ("min_size", "opt_size", "max_size"):
-            if cfg[key] is not None:
-                raise ValueError(
-                    f"{key}={as_typed(cfg[key])} applies only to size=dynamic: add that, or leave this out"
-                )
-    if cfg.size not in ("model", "dynamic"):
-        raise ValueError(f"size={as_typed(cfg.size)} is not known: use model or dynamic")
+            given, own = as_typed(cfg[key]), as_typed(own)
+            raise ValueError(f"{key}={given} applies only to a .pth, and this run has {key}={own}: leave it out")
+    check_size(cfg, record)
     if cfg.triton_repository is not None:
         check_served(cfg)
     backend = cfg.backend
@@ -134,39 +123,6 @@ def check_served(cfg: DictConfig) -> None:
             )
 
 
-def dynamic_sizes(cfg: DictConfig, *, stride: int, trained: list[int]) -> Sizes:
-    """What size=dynamic asks for, of a generator that was trained at [height, width].
-
-    Raises:
-        ValueError: a size is none, or does not suit the generator or the others.
-    """
-    most = MOST_OF_TENSORRT if may_use_tensorrt(cfg.backend._target_, cfg.backend.get("backends")) else MOST
-    usual = {
-        "min_size": [min(each, -(-LEAST // stride) * stride) for each in trained],
-        "opt_size": trained,
-        "max_size": [max(2 * each, most // stride * stride) for each in trained],
-    }
-    chosen = {key: usual[key] if cfg[key] is None else height_and_width(cfg, key) for key in usual}
-    if cfg.opt_size is None:  # inside of what is asked for
-        low, high = chosen["min_size"], chosen["max_size"]
-        chosen["opt_size"] = [max(a, min(b, c)) for a, b, c in zip(low, trained, high, strict=True)]
-    sizes = Sizes(chosen["min_size"], chosen["opt_size"], chosen["max_size"], stride)
-    check_sizes(sizes)
-    return sizes
-
-
-def height_and_width(cfg: DictConfig, key: str) -> list[int]:
-    """A setting that is [height, width], or one number for both."""
-    value = OmegaConf.to_container(cfg)[key]
-    sides = value if isinstance(value, list) else [value, value]
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in sides):
-        raise ValueError(
-            f"{key}={as_typed(cfg[key])} is not a size: use [height,width] in pixels, such as '{key}=[256,512]', or one"
-            " number for both"
-        )
-    return sides
-
-
 def export_program(cfg: DictConfig) -> Exported:
     """Export the generator of cfg.run_dir to cfg.output, and say how close to fp32 it is."""
     place_for(Path(cfg.output))  # before any work
@@ -181,13 +137,14 @@ def export_program(cfg: DictConfig) -> Exported:
     generator = instantiate(record.generator, _convert_="all")
     facts = facts_of(checkpoint) if checkpoint.is_file() else None  # `load_weights` says that there is none
     load_weights(generator, checkpoint, weights=cfg.weights or validated_weights(record))
+    stride = getattr(generator, "stride", None) or instantiate(record.transform, _convert_="all").sizing.multiple
+    settle_size(cfg, record, stride=stride)
     data = instantiate(record.data, _convert_="all")
     validation = data.inputs(cfg.images_from) if cfg.images_from else data.dataset("val")
     images = inputs_of(validation, cfg.images)
     # 8 bits are fitted to images that they are not judged by, if the run has such.
     fitted = cfg.backend.get("precision") in ("int8", "fp8") and checkpoint.suffix != ".pth"
     sizing = instantiate(record.transform, _convert_="all").sizing
-    stride = getattr(generator, "stride", None) or sizing.multiple
     trained = images.input_NCHW.shape[2:]
     sizes = dynamic_sizes(cfg, stride=stride, trained=[*trained]) if cfg.size == "dynamic" else None
     manifest = export(

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from p2p.codecs.codec import Codec
 from p2p.config.pasteable import command_line, run_settings
+from p2p.config.shown import as_typed
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
@@ -28,7 +29,8 @@ def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
             raise ValueError(f"transform.{key} applies only to training: leave it out")
     if options.image_size not in (None, manifest.image_size):
         raise ValueError(
-            f"transform.image_size={options.image_size} is not the size that the program takes, {manifest.image_size}:"
+            f"transform.image_size={as_typed(options.image_size)} is not the size that the program takes,"
+            f" {as_typed(manifest.image_size)}:"
             " leave it out, or train and export with another image_size"
         )
     preprocess = options.preprocess or manifest.preprocess

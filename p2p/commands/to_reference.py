@@ -15,6 +15,7 @@ from p2p.config.cli import one_sentence, wants_trace
 from p2p.data.reading import readings_of
 from p2p.deploy import rewrite
 from p2p.deploy.export import load_weights
+from p2p.image_size import height_and_width
 from p2p.interop.files import network_files
 from p2p.models.inference_view import resolve_norm_stats
 from p2p.models.unet import UNet
@@ -117,10 +118,14 @@ def _discriminator(record: DictConfig, checkpoint: Path) -> nn.Module | None:
 def _of_the_data(record: DictConfig, norm: str) -> list[str]:
     """What the reference's test.py has to know beside the networks; defaults are left out."""
     options = [f"--direction {record.data.direction}"]
-    if record.image_size != CROP_SIZE:
-        options.append(f"--load_size {record.image_size} --crop_size {record.image_size}")
-    if record.transform.preprocess != "resize_and_crop":
-        options.append(f"--preprocess {record.transform.preprocess}")
+    (height, width), preprocess = height_and_width(record.image_size), record.transform.preprocess
+    if height != width and preprocess.endswith("crop"):
+        print(f"the reference resizes to squares: the images of its PAIRS have to be {width}x{height} pixels already")
+        preprocess = "none"
+    elif (height, width) != (CROP_SIZE, CROP_SIZE):
+        options.append(f"--load_size {width} --crop_size {height}")
+    if preprocess != "resize_and_crop":
+        options.append(f"--preprocess {preprocess}")
     # Without --eval it takes the statistics of each image, and leaves dropout on.
     running = resolve_norm_stats(record.norm_stats, batch_size=record.batch_size) == "running"
     return [*options, "--eval"] if norm != "batch" or running else options

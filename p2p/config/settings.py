@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any
 
@@ -27,7 +28,8 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
-LISTS = {"optimizer.betas", "data.percentiles", "min_size", "opt_size", "max_size"}  # of numbers, each in a range
+# Of numbers, each in a range.
+LISTS = ("optimizer.betas", "data.percentiles", "min_size", "opt_size", "max_size", "*image_size", "*load_size")
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
 # At the root, where nothing is annotated, what the default does not tell.
@@ -35,6 +37,8 @@ AT_THE_ROOT: dict[str, set[Any]] = {
     **{key: {str, NoneType} for key in ("weights", "norm_stats", "layout", "pages")},
     "devices": {int, str, list},
     "hosts": {str, list, NoneType},
+    "image_size": {int, list},
+    "size": {int, str, list},
 }
 MAY_BE_NULL = {"cache_dir"}  # although its default is a word, and it is no argument of a class
 
@@ -123,7 +127,7 @@ def check_ranges(cfg: DictConfig) -> None:
         ranges = list(ranges_of(path))
         if ranges and isinstance(value, str):  # a reference, or a word where the default is null
             value = _resolved(cfg, path)
-        if isinstance(value, list) and ranges and path not in LISTS:
+        if isinstance(value, list) and ranges and not any(fnmatchcase(path, pattern) for pattern in LISTS):
             raise ValueError(f"{path}={as_typed(value)} is not valid: use a number")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):

@@ -298,7 +298,7 @@ class PairedImages(LightningDataModule):
         sizing = self._transform.sizing
         if not sizing.crops:  # each has a size of its own
             return self._loader["batch_size"]
-        most = max(self._loader["batch_size"], TOGETHER // sizing.size**2)
+        most = max(self._loader["batch_size"], TOGETHER // math.prod(sizing.sides))
         return math.ceil(count / math.ceil(count / most))
 
     def _share(self, dataset: PairDataset) -> Sampler | None:

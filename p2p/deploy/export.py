@@ -20,6 +20,7 @@ from p2p.deploy.engine import load_engine
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.sizes import Sizes
 from p2p.deploy.stale import facts_of, seen_from
+from p2p.image_size import ImageSize, as_setting
 from p2p.interop import reference
 from p2p.models.finite import first_not_finite
 from p2p.models.inference_view import inference_view
@@ -87,7 +88,7 @@ def export(
     readings: tuple[Reading, Reading] | None = None,
     preprocess: Preprocess = "resize_and_crop",
     multiple: int | None = None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     stride: int | None = None,
     sizes: Sizes | None = None,
     checkpoint: Path,
@@ -108,8 +109,7 @@ def export(
         backend: writes the program, see `p2p.deploy.backend.Backend.export`.
         norm_stats: "instance" or "running".
         readings: of inputs and targets, for the manifest; None: pictures.
-        direction, preprocess, multiple, image_size, stride, checkpoint: for the manifest; image_size None: the images'
-            width.
+        direction, preprocess, multiple, image_size, stride, checkpoint: for the manifest; image_size None: the images'.
         sizes: heights and widths that the program takes; None: those of the images alone.
         checkpoint_facts: `facts_of` it from before its weights were read; None: as it is now.
         device: where the program is to run.
@@ -152,7 +152,7 @@ def export(
             **({} if readings is None else facts_of_readings(*readings)),
             "preprocess": preprocess,
             "multiple": multiple,
-            "image_size": image_size or images_NCHW.shape[-1],
+            "image_size": image_size or as_setting(*images_NCHW.shape[2:]),
             "stride": stride,
             "checkpoint": seen_from(folder, checkpoint),
             **(checkpoint_facts or facts_of(checkpoint)),

@@ -78,6 +78,13 @@ def span(value: object) -> bool:
 
 
 side = whole(1, LARGEST)
+
+
+def one_side_or_two(value: object) -> bool:
+    """Of a square, or [H, W]."""
+    return side(value) or (isinstance(value, list) and len(value) == 2 and all(map(side, value)))
+
+
 text = matching(r"(?s).{0,4096}")
 line = matching(r"[^\n]{0,200}")
 figure = optional(lambda value: number(value) or text(value))
@@ -106,7 +113,7 @@ MANIFEST: dict[str, Rule] = {
     "direction": one_of("AtoB", "BtoA"),
     "preprocess": one_of("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"),
     "multiple": optional(whole(1, LARGEST)),
-    "image_size": whole(1, LARGEST),
+    "image_size": one_side_or_two,
     "stride": optional(whole(1, LARGEST)),
     "input_range": optional(span),
     "target_range": optional(span),

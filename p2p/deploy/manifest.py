@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from p2p.data.reading import Reading, from_facts
 from p2p.deploy import fields
 from p2p.deploy.sizes import Sizes
+from p2p.image_size import ImageSize
 from p2p.system import atomic
 from p2p.system.digest import sha256
 
@@ -151,7 +152,7 @@ class Manifest:
     direction: Direction
     preprocess: Preprocess
     multiple: int | None
-    image_size: int
+    image_size: ImageSize
     checkpoint: str
     checkpoint_sha256: str
     psnr_db: dict[str, float | int | str]

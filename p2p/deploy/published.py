@@ -18,6 +18,7 @@ from p2p.data.transforms.sizing import Preprocess
 from p2p.deploy import fields
 from p2p.deploy.manifest import Manifest, Program
 from p2p.deploy.sizes import Sizes
+from p2p.image_size import ImageSize, height_and_width, power_of_two_in
 from p2p.run.trust import check_record
 from p2p.shipped import models
 from p2p.system import atomic
@@ -62,7 +63,7 @@ class Published(NamedTuple):
     direction: Direction
     preprocess: Preprocess
     multiple: int | None
-    image_size: int
+    image_size: ImageSize
     stride: int | None = None
     input_range: list[float] | None = None
     target_range: list[float] | None = None
@@ -120,8 +121,8 @@ def read(path: Path) -> Published:
 def manifest_of(path: Path) -> Manifest:
     """What infer.py needs to know, as of an exported program."""
     facts, digest = read(path), sha256(path)
-    size = [facts.image_size, facts.image_size]
-    stride = facts.stride or facts.multiple or facts.image_size & -facts.image_size  # which every network of ours takes
+    size = [*height_and_width(facts.image_size)]
+    stride = facts.stride or facts.multiple or power_of_two_in(facts.image_size)  # which every network of ours takes
     sizes = Sizes([stride, stride], size, [fields.LARGEST // stride * stride] * 2, stride)
     return Manifest(
         program=Program(backend="pytorch", file=path.name, dtype="float32", max_batch=None, versions={}, sizes=sizes),

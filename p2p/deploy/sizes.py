@@ -68,5 +68,5 @@ def check_sizes(sizes: Sizes) -> None:
         if high < max(2 * sizes.stride, low + 1):
             raise ValueError(
                 f"max_size=[{sizes.max[0]},{sizes.max[1]}] is too small: use {2 * sizes.stride} or more on each"
-                " side, and more than min_size, or size= with one height and width"
+                " side, and more than min_size, or size=[height,width] for one size"
             )

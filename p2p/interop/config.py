@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from p2p.data.pairs import check_direction
+from p2p.image_size import ImageSize
 from p2p.interop import reference
 
 
-def reference_record(path: Path, *, image_size: int | None, direction: str) -> DictConfig:
+def reference_record(path: Path, *, image_size: ImageSize | None, direction: str) -> DictConfig:
     """What the record would say, had train.py made this .pth of the reference, at batch 1 from the default data.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from p2p.image_size import ImageSize, height_and_width, shown, suggestion
 from p2p.interop.names import OUTERMOST, names
 from p2p.models.patchgan import PatchGAN, PixelGAN
 from p2p.models.resnet import ResNet
@@ -42,13 +43,13 @@ class Architecture(NamedTuple):
         """The node that Hydra makes the network from."""
         return {"_target_": f"{self.network.__module__}.{self.network.__name__}", **self.arguments}
 
-    def check_image_size(self, image_size: int, path: Path) -> None:
-        """Raise a ValueError if images of that side do not suit the network of the file."""
-        if image_size % self.stride:
-            near = max(self.stride, image_size // self.stride * self.stride)
+    def check_image_size(self, image_size: ImageSize, path: Path) -> None:
+        """Raise a ValueError if images of that side, or [height, width], do not suit the network of the file."""
+        if any(side % self.stride for side in height_and_width(image_size)):
             raise ValueError(
                 f"{path} is a {self}, whose images have a side that is a multiple of {self.stride}:"
-                f" image_size={image_size} is none, use {near}"
+                f" image_size={shown(image_size)} is none, use"
+                f" {suggestion(image_size, multiple=self.stride, least=self.stride)}"
             )
 
     def __str__(self) -> str:

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
+from p2p.image_size import ImageSize, height_and_width
 from p2p.models.checkpointing import forward
 from p2p.models.multi_scale import halved
-from p2p.models.resnet import Block, ResNet, check_side, conv
+from p2p.models.resnet import Block, ResNet, check_sides, conv
 
 
 class LocalEnhancer(nn.Module):
@@ -17,7 +18,7 @@ class LocalEnhancer(nn.Module):
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output image.
-        image_size: side of the training crops in pixels, checked and otherwise not used.
+        image_size: side of the training crops in pixels, or [height, width]; checked and otherwise not used.
         width: channels at the full side, `ngf` in pix2pixHD; those of the ResNet are twice as many.
         downsamplings: of the ResNet; the whole network's stride is 2 ** (downsamplings + 1).
         blocks: residual blocks of the ResNet.
@@ -34,7 +35,7 @@ class LocalEnhancer(nn.Module):
         *,
         in_channels: int = 3,
         out_channels: int = 3,
-        image_size: int = 1024,
+        image_size: ImageSize = 1024,
         width: int = 32,
         downsamplings: int = 4,
         blocks: int = 9,
@@ -44,11 +45,11 @@ class LocalEnhancer(nn.Module):
     ):
         super().__init__()
         self.stride = 2 ** (downsamplings + 1)
-        check_side(image_size, self.stride, network="LocalEnhancer")
+        check_sides(image_size, self.stride, network="LocalEnhancer")
         coarse = ResNet(
             in_channels=in_channels,
             out_channels=out_channels,
-            image_size=image_size // 2,
+            image_size=[side // 2 for side in height_and_width(image_size)],
             blocks=blocks,
             width=2 * width,
             downsamplings=downsamplings,

@@ -5,18 +5,18 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from p2p.image_size import ImageSize, height_and_width, shown, suggestion
 from p2p.models.checkpointing import check_checkpointing, forward
 from p2p.models.norm import check_width, norm_layer
 
 
-def check_side(image_size: int, stride: int, *, network: str) -> None:
+def check_sides(image_size: ImageSize, stride: int, *, network: str) -> None:
     """Raise a ValueError if a side is no multiple of the network's stride, or its features have no side to mirror."""
     least = 2 * stride
-    if image_size % stride or image_size < least:
-        below = max(least, image_size // stride * stride)
+    if any(side % stride or side < least for side in height_and_width(image_size)):
         raise ValueError(
-            f"image_size={image_size} does not suit a {network}, whose side must be a multiple of {stride},"
-            f" {least} at least: use {below} or {below + stride}"
+            f"image_size={shown(image_size)} does not suit a {network}, whose side must be a multiple of {stride},"
+            f" {least} at least: use {suggestion(image_size, multiple=stride, least=least)}"
         )
 
 
@@ -62,7 +62,7 @@ class ResNet(nn.Sequential):
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output image.
-        image_size: side of the training crops in pixels, checked and otherwise not used.
+        image_size: side of the training crops in pixels, or [height, width]; checked and otherwise not used.
         blocks: residual blocks: 9 for 256 pixels and more, 6 for 128 (Zhu et al. 2017).
         width: channels of the first convolution, `ngf` in the reference.
         downsamplings: each halves the side and doubles the channels; 2 in the reference, 4 in pix2pixHD.
@@ -80,7 +80,7 @@ class ResNet(nn.Sequential):
         *,
         in_channels: int = 3,
         out_channels: int = 3,
-        image_size: int = 256,
+        image_size: ImageSize = 256,
         blocks: int = 9,
         width: int = 64,
         downsamplings: int = 2,
@@ -89,7 +89,7 @@ class ResNet(nn.Sequential):
         checkpointing: bool = False,
     ):
         check_width(width, network="generator")
-        check_side(image_size, 2**downsamplings, network="ResNet")
+        check_sides(image_size, 2**downsamplings, network="ResNet")
         if checkpointing:
             check_checkpointing(norm=norm, dropout=dropout)
         channels = [width * 2**level for level in range(downsamplings + 1)]  # 64, 128, 256

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from p2p.image_size import ImageSize, power_of_two_in, shown, suggestion
 from p2p.models.norm import check_width, norm_layer
 from p2p.models.resize import ResizeConv2d
 
@@ -10,30 +11,30 @@ MAX_DEPTH = 8  # unet_256, the deepest network of the paper; larger images keep 
 MIN_DEPTH = 5
 
 
-def depth_for(image_size: int, depth: int | None = None) -> int:
+def depth_for(image_size: ImageSize, depth: int | None = None) -> int:
     """Downsamplings that bring a side of `image_size` pixels to 1, at most 8; or `depth`, if the side allows it.
 
     256 gives 8 and 128 gives 7, the reference's unet_256 and unet_128. A side that is no power of two is
-    halved while it stays whole: 96 gives 5 and a bottleneck of 3x3.
+    halved while it stays whole: 96 gives 5 and a bottleneck of 3x3. Of a rectangle both sides have to allow it:
+    [256, 512] gives 8 and a bottleneck of 1x2.
 
     Raises:
-        ValueError: the side cannot be halved `depth` times, or five times where no depth is asked for.
+        ValueError: a side cannot be halved `depth` times, or five times where no depth is asked for.
     """
-    halvings = (image_size & -image_size).bit_length() - 1
+    halvings = power_of_two_in(image_size).bit_length() - 1
     if depth is not None:
         if depth < 1:
             raise ValueError(f"generator.depth={depth} is too small: use 1 or more")
-        if image_size <= 0 or depth > halvings:
+        if depth > halvings:
             raise ValueError(
-                f"generator.depth={depth} halves a side {depth} times, which image_size={image_size} does not allow: "
-                f"use a multiple of {2**depth} or a smaller depth"
+                f"generator.depth={depth} halves a side {depth} times, which image_size={shown(image_size)} does not"
+                f" allow: use a multiple of {2**depth} or a smaller depth"
             )
         return depth
-    if image_size <= 0 or halvings < MIN_DEPTH:
-        below = max(32, image_size // 32 * 32)
+    if halvings < MIN_DEPTH:
         raise ValueError(
-            f"image_size={image_size} does not suit a U-Net, whose side must be a multiple of {2**MIN_DEPTH}: "
-            f"use {below} or {below + 32}, or choose generator.depth"
+            f"image_size={shown(image_size)} does not suit a U-Net, whose side must be a multiple of {2**MIN_DEPTH}: "
+            f"use {suggestion(image_size, multiple=32, least=32)}, or choose generator.depth"
         )
     return min(halvings, MAX_DEPTH)
 
@@ -80,7 +81,7 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output image.
-        image_size: side of the training crops in pixels; sets the depth (`depth_for`).
+        image_size: side of the training crops in pixels, or [height, width]; sets the depth (`depth_for`).
         width: channels of the first convolution, `ngf` in the reference.
         norm: "batch", "instance" or "none".
         dropout: probability in the inner decoder blocks; 0 turns it off.
@@ -98,7 +99,7 @@ class UNet(nn.Module):
         *,
         in_channels: int = 3,
         out_channels: int = 3,
-        image_size: int = 256,
+        image_size: ImageSize = 256,
         width: int = 64,
         norm: str = "batch",
         dropout: float = 0.5,

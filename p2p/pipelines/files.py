@@ -115,7 +115,7 @@ class Files:
             return None
         if self.gpu_decodes == "same size" and scaled != size:
             return None
-        if min(scaled) < self.sizing.size and self.sizing.crops:
+        if not self.sizing.holds_crop(*scaled):
             return None
         return size if self.sizing.cropped(*scaled) == tuple(self.input_shape[1:]) else None
 
@@ -186,10 +186,7 @@ class Files:
             with clock("write"):
                 self._write(self.path(pair.name), data)
         except (ValueError, MemoryError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (None, *OF_ONE_FILE):  # None: of an encoder
-                raise
-            reason = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
-            raise Failure(stage, f"cannot {stage} {self.path(pair.name)}: {reason}") from error
+            raise failure(error, stage, self.path(pair.name)) from error
 
     def read_back(self, data: bytes, *, channels: int) -> np.ndarray:
         """The bytes of an output -> uint8 (H, W, C) in [0, 255], to be looked at.
@@ -234,6 +231,14 @@ class Files:
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
+
+
+def failure(error: Exception, stage: str, path: Path) -> Failure:
+    """What an error is at the end of an image's path; one of the disk that concerns every image is raised itself."""
+    if isinstance(error, OSError) and error.errno not in (None, *OF_ONE_FILE):  # None: of an encoder
+        raise error
+    reason = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
+    return Failure(stage, f"cannot {stage} {path}: {reason}")
 
 
 def files_for(

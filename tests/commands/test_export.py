@@ -3,7 +3,7 @@
 import pytest
 
 import p2p
-from p2p.commands.export import dynamic_sizes
+from p2p.commands.export_sizes import dynamic_sizes
 from p2p.deploy.backends import torch_tensorrt
 
 

@@ -150,3 +150,33 @@ def test_an_image_below_the_crop_and_wrong_options():
         Torchvision(image_size=32, preprocess="resize")
     with pytest.raises(ValueError, match=r"transform\.multiple=-1"):
         Torchvision(image_size=32, multiple=-1)
+
+
+def test_rectangles_are_height_and_width():
+    """Each mode against Pillow and a window by hand; a number of load_size is that of both sides, or of the width."""
+    frame = np.asarray(picture(90, 60))
+    options = {"image_size": [16, 40], "flip": False}
+    np.testing.assert_allclose(hwc(Torchvision(**options).eval(frame)), resized(frame, 40, 16), atol=1e-6)
+    for load_size, (height, width) in ((None, (18, 45)), ([20, 41], (20, 41)), (64, (64, 64))):  # 40 * 286 / 256
+        windows = np.lib.stride_tricks.sliding_window_view(resized(frame, width, height), (16, 40), axis=(0, 1))
+        crop = Torchvision(**options, load_size=load_size).train(frame, frame)[0].numpy()
+        assert crop.shape == (3, 16, 40)
+        assert np.abs(windows - crop).max(axis=(2, 3, 4)).min() < 1e-6
+    plain = frame.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(
+        hwc(Torchvision(**options, preprocess="crop").eval(frame)), plain[22:38, 25:65], atol=1e-6
+    )
+    by_width = Torchvision(**options, preprocess="scale_width_and_crop")
+    np.testing.assert_allclose(hwc(by_width.eval(frame)), resized(frame, 40, 26)[5:21], atol=1e-6)
+    scaled = Torchvision(**options, preprocess="scale_width", multiple=1).eval(np.asarray(picture(90, 20)))
+    assert scaled.shape == (3, 16, 40)  # 9 rows would be too few
+    assert Torchvision(**options, preprocess="none").eval(frame).shape == (3, 64, 88)  # 8 divides both
+    with pytest.raises(ValueError, match="it is 39x60 pixels, smaller than the crop of 40x16"):
+        Torchvision(**options, preprocess="crop").eval(frame[:, :39])
+    with pytest.raises(ValueError, match=r"load_size=\[15,64\] is smaller than image_size=\[16,40\]"):
+        Torchvision(**options, load_size=[15, 64])
+
+
+def test_a_square_in_two_numbers_is_one():
+    """So outputs of image_size=[32,32] are not written anew after image_size=32."""
+    assert vars(Torchvision(image_size=[32, 32]).sizing) == vars(Torchvision(image_size=32).sizing)

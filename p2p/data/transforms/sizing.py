@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from p2p.codecs.pillow import BYTES, LARGE
+from p2p.image_size import ImageSize, as_setting, height_and_width, power_of_two_in, shown
 from p2p.levels import WHITE, normalize
 from p2p.system.memory import check_room
 
@@ -28,26 +29,31 @@ class Sizing:
     """The geometry of an evaluation; the table of `p2p.data.transforms.torchvision.Torchvision` has it by mode.
 
     Args:
-        image_size: side of what the networks see, in pixels.
+        image_size: side of what the networks see, in pixels, or [height, width].
         preprocess: the mode.
         multiple: what the sides are made a multiple of by scale_width and none; None for the stride of the U-Net of
-            this image_size: the largest power of two that divides it, at most 256. 4 suits a ResNet.
+            this image_size: the largest power of two that divides its sides, at most 256. 4 suits a ResNet.
 
     Raises:
         ValueError: no such mode, or a number is out of range.
     """
 
-    def __init__(self, *, image_size: int, preprocess: Preprocess, multiple: int | None = None):
+    def __init__(self, *, image_size: ImageSize, preprocess: Preprocess, multiple: int | None = None):
         if preprocess not in get_args(Preprocess):
             known = ", ".join(get_args(Preprocess))
             raise ValueError(f"transform.preprocess={preprocess} is not known: use one of {known}")
-        check_side("image_size", image_size)
-        multiple = min(256, image_size & -image_size) if multiple is None else multiple
-        check_side("multiple", multiple)
-        self.size = image_size
+        check_sides("image_size", image_size)
+        multiple = min(256, power_of_two_in(image_size)) if multiple is None else multiple
+        check_sides("multiple", multiple)
+        self.size = as_setting(*height_and_width(image_size))
         self.crops = preprocess.endswith("crop")
         self._preprocess = preprocess
         self.multiple = multiple
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of what the networks see; of scale_width and none they only choose the scale."""
+        return height_and_width(self.size)
 
     def __call__(self, frame_HWC: np.ndarray) -> np.ndarray:
         """A frame -> (H, W, C) as the networks see it: uint8 in [0, 255], of higher depth float32 in [-1, 1].
@@ -68,7 +74,7 @@ class Sizing:
             sized_HWC = self.crop(sized_HWC[None])[0]
         return in_levels(sized_HWC, frame_HWC.dtype)
 
-    def scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
+    def scaled(self, height: int, width: int, size: ImageSize) -> tuple[int, int]:
         """Height and width that a frame is resized to; `size` is what the mode calls load_size or image_size.
 
         Raises:
@@ -79,22 +85,23 @@ class Sizing:
             check_room(height * width * BYTES, what=f"it comes out as {width}x{height} pixels")
         return height, width
 
-    def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
-        scaled = max(size * height // width, self.size)
+    def _scaled(self, height: int, width: int, size: ImageSize) -> tuple[int, int]:
+        rows, columns = height_and_width(size)
+        scaled = max(columns * height // width, self.sides[0])
         match self._preprocess:
             case "resize_and_crop":
-                return size, size
+                return rows, columns
             case "scale_width_and_crop":
-                return scaled, size
+                return scaled, columns
             case "scale_width":
-                return self._rounded(scaled), self._rounded(size)
+                return self._rounded(scaled), self._rounded(columns)
             case "none":
                 return self._rounded(height), self._rounded(width)
         return height, width
 
     def cropped(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that remain of a frame of this size."""
-        return (self.size, self.size) if self.crops else (height, width)
+        return self.sides if self.crops else (height, width)
 
     def crop(self, frames_NHWC: Frames) -> Frames:
         """The middle of frames of one size, NumPy's or torch's, as a view; all of them where the mode does not crop."""
@@ -103,11 +110,16 @@ class Sizing:
         top, left = (height - rows) // 2, (width - columns) // 2
         return frames_NHWC[:, top : top + rows, left : left + columns]
 
+    def holds_crop(self, height: int, width: int) -> bool:
+        """Whether a frame of this size is as large as the crop, where the mode crops."""
+        return not self.crops or (height >= self.sides[0] and width >= self.sides[1])
+
     def check_crop(self, height: int, width: int) -> None:
         """Raise a ValueError if a frame of this size is smaller than the crop."""
-        if min(height, width) < self.size:
+        if not self.holds_crop(height, width):
+            rows, columns = self.sides
             raise ValueError(
-                f"it is {width}x{height} pixels, smaller than the crop of {self.size}x{self.size}: use a larger"
+                f"it is {width}x{height} pixels, smaller than the crop of {columns}x{rows}: use a larger"
                 " image, a smaller image_size or transform.preprocess=resize_and_crop"
             )
 
@@ -123,10 +135,10 @@ def in_levels(frame_HWC: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.clip(normalize(frame_HWC.astype(np.float32), WHITE[dtype]), -1.0, 1.0)
 
 
-def check_side(key: str, value: int) -> None:
-    """Raise a ValueError, which names the setting, if it is no number of pixels."""
-    if not 1 <= value <= LARGEST:
-        raise ValueError(f"transform.{key}={value} is out of range: use 1 to {LARGEST}")
+def check_sides(key: str, value: ImageSize) -> None:
+    """Raise a ValueError, which names the setting, if it is no number of pixels, nor two."""
+    if not all(1 <= side <= LARGEST for side in height_and_width(value, key=f"transform.{key}")):
+        raise ValueError(f"transform.{key}={shown(value)} is out of range: use 1 to {LARGEST}")
 
 
 def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

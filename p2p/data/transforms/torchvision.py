@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from p2p.data.transforms.sizing import Preprocess, Sizing, check_side, resize
+from p2p.data.transforms.sizing import Preprocess, Sizing, check_sides, resize
 from p2p.data.transforms.transform import View
+from p2p.image_size import ImageSize, height_and_width, shown
 
 if TYPE_CHECKING:
     import torch
@@ -25,22 +26,26 @@ class Torchvision:
 
     | preprocess | training | evaluation |
     |---|---|---|
-    | resize_and_crop | to load_size x load_size, random crop of image_size | to image_size x image_size |
+    | resize_and_crop | to load_size, random crop of image_size | to image_size |
     | crop | random crop of image_size | the crop in the middle |
     | scale_width | width to load_size | width to image_size |
     | scale_width_and_crop | width to load_size, random crop of image_size | width to image_size, crop in the middle |
     | none | as it is | as it is |
 
-    Scaling the width keeps the aspect ratio, except that the height becomes image_size at least, as in the reference:
-    images wider than high are stretched. Evaluation is the reference's test, whose load_size is its crop_size.
-    scale_width and none then bring the sides to the nearest multiple of `multiple`, because a U-Net halves them until
-    1 of that many pixels is left. With none the reference goes to multiples of 4, which suits its ResNets and lets its
-    U-Nets fail, and with scale_width to no multiple. Both give tensors of different sizes, so they need batch_size=1.
+    image_size and load_size are one number for a square, or [height, width]; the reference has squares alone. What
+    scales the width goes by the width of image_size.
+
+    Scaling the width keeps the aspect ratio, except that the height becomes that of image_size at least, as in the
+    reference: images wider than that are stretched. Evaluation is the reference's test, whose load_size is its
+    crop_size. scale_width and none then bring the sides to the nearest multiple of `multiple`, because a U-Net halves
+    them until 1 of that many pixels is left. With none the reference goes to multiples of 4, which suits its ResNets
+    and lets its U-Nets fail, and with scale_width to no multiple. Both give tensors of different sizes, so they need
+    batch_size=1.
 
     Args:
-        image_size: side of what the networks see, in pixels.
-        load_size: side, or width, that training images are resized to, before the random crop if there is one; None
-            keeps the paper's ratio, 286 to 256.
+        image_size: side of what the networks see, in pixels, or [height, width].
+        load_size: side or [height, width], or width alone, that training images are resized to, before the random crop
+            if there is one; None keeps the paper's ratio, 286 to 256.
         flip: mirror half of the training pairs.
         preprocess: see the table.
         multiple: see `Sizing`.
@@ -52,26 +57,35 @@ class Torchvision:
     def __init__(
         self,
         *,
-        image_size: int,
-        load_size: int | None = None,
+        image_size: ImageSize,
+        load_size: ImageSize | None = None,
         flip: bool = True,
         preprocess: Preprocess = "resize_and_crop",
         multiple: int | None = None,
     ):
         self.sizing = Sizing(image_size=image_size, preprocess=preprocess, multiple=multiple)
+        height, width = self.sizing.sides
+        by_width = preprocess.startswith("scale_width")
         if load_size is None:
-            load_size = round(image_size * 286 / 256)
+            load_size = [round(side * 286 / 256) for side in (height, width)]
         elif preprocess in ("crop", "none"):
             raise ValueError(
                 f"transform.load_size={load_size} has no effect with preprocess={preprocess}: leave it out"
             )
         else:
-            check_side("load_size", load_size)
-        if load_size < image_size and self.sizing.crops:
-            raise ValueError(f"load_size={load_size} is smaller than image_size={image_size}: nothing is left to crop")
+            check_sides("load_size", load_size)
+            if by_width and not isinstance(load_size, int):
+                raise ValueError(
+                    f"transform.load_size={shown(load_size)} is a width alone with preprocess={preprocess}: use one"
+                    " number"
+                )
+        rows, columns = height_and_width(load_size)
+        if (columns < width or (rows < height and not by_width)) and self.sizing.crops:
+            raise ValueError(
+                f"load_size={shown(load_size)} is smaller than image_size={shown(image_size)}: nothing is left to crop"
+            )
         if multiple is not None and self.sizing.crops:
             raise ValueError(f"transform.multiple={multiple} has no effect with preprocess={preprocess}: leave it out")
-        self._size = image_size
         self._load_size = load_size
         self._flip = flip
 
@@ -112,8 +126,11 @@ class Torchvision:
         top, left, size = 0, 0, (height, width)
         if self.sizing.crops:
             self.sizing.check_crop(height, width)
-            size = (self._size, self._size)
-            top, left = (int(torch.randint(s - self._size + 1, (), generator=generator)) for s in (height, width))
+            sides, size = (height, width), self.sizing.sides
+            top, left = (
+                int(torch.randint(side - seen + 1, (), generator=generator))
+                for side, seen in zip(sides, size, strict=True)
+            )
         mirrored = self._flip and bool(torch.rand((), generator=generator) < 0.5)
         return View(top, left, *size, mirrored)
 
