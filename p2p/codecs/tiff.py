@@ -16,15 +16,16 @@ from typing import NamedTuple
 MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 # Bytes of a value, by the number of its type (section 2); 16 to 18 are BigTIFF's.
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-SHORT, LONG = 3, 4
+SHORT, LONG, LONG8 = 3, 4, 16
 WHOLE = {1: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers, as struct calls them
 KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 STRIPS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 273, 274, 277, 278, 279, 284
-PREDICTOR, TILES, TILE_BYTES, EXTRA, FORMAT = 317, 324, 325, 338, 339
+PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, EXTRA, FORMAT = 317, 322, 323, 324, 325, 338, 339
 PARTS = ((STRIPS, STRIP_BYTES), (TILES, TILE_BYTES))
 ELSEWHERE = {330, 34665, 34853, 40965}  # places of other directories, which a page by itself does not have
 NOT_A_PAGE = 1 | 4  # of KIND: a smaller copy of another page, or a mask of one
 MOST_PAGES = 1 << 20
+ENTRIES = 1 << 16  # bytes, more than a directory without its values has
 DAMAGE = (struct.error, KeyError, IndexError, OverflowError)  # what reading a damaged directory raises
 
 
@@ -89,6 +90,25 @@ def page(path: Path, at: int) -> bytes:
             return _alone(_directory(data, *_header(data), at))
         except DAMAGE as error:
             raise ValueError(f"its page at byte {at} is damaged") from error
+
+
+def size_of(path: Path, at: int) -> tuple[int, int] | None:
+    """Width and height of a page, upright; None where it is damaged, which whoever decodes it says."""
+    try:
+        with mapped(path) as data:
+            directory = _directory(data, *_header(data), at)
+            height, width = directory.number(HEIGHT), directory.number(WIDTH)
+            return (height, width) if directory.number(ORIENTATION, 1) > 4 else (width, height)
+    except (OSError, ValueError, *DAMAGE):
+        return None
+
+
+def directory_of(data: bytes | mmap.mmap, at: int | None = None) -> Directory:
+    """That of the page at a place, or of the first one. Whoever reads it has to expect DAMAGE."""
+    if at is not None:
+        return _directory(data, *_header(data), at)
+    _, first = next(directories(data))
+    return first
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -168,32 +188,48 @@ def file_of(order: str, tags: dict[int, tuple[int, int, bytes]], parts: dict[tup
         tags: types, counts and bytes of values.
         parts: by the tags of their places and sizes.
     """
+    head = head_of(order, tags, {both: [len(piece) for piece in pieces] for both, pieces in parts.items()})
+    out = [head]
+    for piece in (piece for pieces in parts.values() for piece in pieces):
+        out += [piece, bytes(len(piece) % 2)]
+    return b"".join(out)
+
+
+def head_of(order: str, tags: dict[int, tuple[int, int, bytes]], parts: dict[tuple[int, int], list[int]]) -> bytes:
+    """What comes before the strips or tiles of such a file, of which `parts` has the lengths; each begins evenly.
+
+    It is a BigTIFF where the whole has 4 GB or more.
+    """
+    pixels = sum(length + length % 2 for lengths in parts.values() for length in lengths)
+    others = sum(len(value) for _, _, value in tags.values()) + sum(16 * len(lengths) for lengths in parts.values())
+    big = pixels + others + ENTRIES >= 1 << 32
+    number, place, number_type, inline = ("Q", "Q", LONG8, 8) if big else ("H", "I", LONG, 4)
+    start = struct.calcsize("=4sHHQ") if big else struct.calcsize("=4sI")
     tags = tags.copy()
-    for (places, sizes), pieces in parts.items():
-        lengths = struct.pack(f"{order}{len(pieces)}I", *map(len, pieces))
-        tags |= {places: (LONG, len(pieces), bytes(len(lengths))), sizes: (LONG, len(pieces), lengths)}
-    at = 8 + 2 + 12 * len(tags) + 4
+    for (places, sizes), lengths in parts.items():
+        packed = struct.pack(f"{order}{len(lengths)}{place}", *lengths)
+        tags |= {places: (number_type, len(lengths), bytes(len(packed))), sizes: (number_type, len(lengths), packed)}
+    entry = struct.calcsize(f"=HH{place}") + inline
+    at = start + struct.calcsize(f"={number}") + entry * len(tags) + inline
     values_at = {}
     for tag, (_, _, value) in tags.items():
-        if len(value) > 4:
+        if len(value) > inline:
             values_at[tag] = at
             at += len(value) + len(value) % 2  # places are even
-    for (places, _), pieces in parts.items():
+    for (places, _), lengths in parts.items():
         starts = []
-        for piece in pieces:
+        for length in lengths:
             starts.append(at)
-            at += len(piece) + len(piece) % 2
-        if at >= 1 << 32:
-            raise ValueError("its page has 4 GB or more, which is not supported")
-        tags[places] = (LONG, len(pieces), struct.pack(f"{order}{len(starts)}I", *starts))
-    mark = next(magic for magic, found in MAGIC.items() if found == (order, False))
-    out = [mark, struct.pack(f"{order}IH", 8, len(tags))]
+            at += length + length % 2
+        tags[places] = (number_type, len(lengths), struct.pack(f"{order}{len(starts)}{place}", *starts))
+    mark = next(magic for magic, found in MAGIC.items() if found == (order, big))
+    out = [mark, struct.pack(f"{order}HHQ", 8, 0, start) if big else struct.pack(f"{order}I", start)]
+    out.append(struct.pack(order + number, len(tags)))
     for tag in sorted(tags):
         type, count, value = tags[tag]
-        here = struct.pack(f"{order}I", values_at[tag]) if tag in values_at else value.ljust(4, b"\0")
-        out.append(struct.pack(f"{order}HHI", tag, type, count) + here)
-    out.append(bytes(4))  # no other directory
-    pieces = [tags[tag][2] for tag in values_at] + [piece for each in parts.values() for piece in each]
-    for piece in pieces:
-        out += [piece, bytes(len(piece) % 2)]
+        here = struct.pack(order + place, values_at[tag]) if tag in values_at else value.ljust(inline, b"\0")
+        out.append(struct.pack(f"{order}HH{place}", tag, type, count) + here)
+    out.append(bytes(inline))  # no other directory
+    for tag in values_at:
+        out += [tags[tag][2], bytes(len(tags[tag][2]) % 2)]
     return b"".join(out)

@@ -7,6 +7,7 @@ Revision 6.0", 1992.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -15,49 +16,51 @@ import numpy as np
 from p2p.codecs.tiff import (
     BITS,
     COMPRESSION,
-    DAMAGE,
     EXTRA,
     FORMAT,
     HEIGHT,
     LONG,
-    ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
-    PREDICTOR,
     ROWS,
     SAMPLES,
     SHORT,
     STRIP_BYTES,
     STRIPS,
-    TILES,
     WHOLE,
     WIDTH,
     Directory,
-    directories,
-    file_of,
+    directory_of,
+    head_of,
     parts_of,
 )
+from p2p.codecs.tiff_rows import BROKEN, DAMAGED, GREY, NONE, NUMBERS, RGB, Layout, Rows, layout_of
 from p2p.system.memory import check_room
 from p2p.system.plural import counted
-
-NONE, DEFLATE, OLD_DEFLATE = 1, 8, 32946
-GREY, RGB = 1, 2
-NUMBERS = {1: "u", 2: "i", 3: "f"}  # of FORMAT, section 19
 
 
 def decode(data: bytes) -> tuple[np.ndarray, bool] | None:
     """The first page's numbers, (H, W, C), in their own dtype, and whether the last channel is alpha.
 
-    None of what others must read: palettes, other compressions, tiles, bits that are no whole bytes, turned images.
+    None of what others must read: see `p2p.codecs.tiff_rows.layout_of`.
 
     Raises:
         ValueError: it is damaged.
     """
     try:
-        _, directory = next(directories(data))
-        return _numbers(directory)
-    except (*DAMAGE, StopIteration, zlib.error) as error:
-        raise ValueError("it is damaged: a part of its TIFF directory or of its pixels is missing") from error
+        directory = directory_of(data)
+        layout = layout_of(directory)
+        if layout is None:
+            return None
+        height, width, channels = layout.shape
+        size = height * width * channels * layout.dtype.itemsize
+        check_room(size, what=f"it is {width}x{height} pixels of {counted(channels, 'channel')}")
+        if layout.planar:
+            return None if (planes := _planes(directory, layout)) is None else (planes, layout.alpha)
+        rows = Rows(directory, layout, lambda at, size: data[at : at + size])
+        return rows[:], layout.alpha
+    except BROKEN as error:
+        raise ValueError(DAMAGED) from error
 
 
 def encode(frame_HWC: np.ndarray, *, alpha: bool = False) -> bytes:
@@ -67,62 +70,75 @@ def encode(frame_HWC: np.ndarray, *, alpha: bool = False) -> bytes:
         frame_HWC: uint8, uint16 or float32, (H, W, C).
         alpha: the last channel is one, not multiplied with the others.
     """
-    height, width, channels = frame_HWC.shape
     pixels = np.ascontiguousarray(frame_HWC, frame_HWC.dtype.newbyteorder("<")).tobytes()
+    return head(frame_HWC.shape, frame_HWC.dtype, alpha=alpha) + pixels + bytes(len(pixels) % 2)
+
+
+def head(shape: tuple[int, ...], dtype: np.dtype, *, alpha: bool = False) -> bytes:
+    """What comes before the pixels of such a file: row after row of them, little-endian, up to an even place."""
+    height, width, channels = shape
     colours = RGB if channels - alpha == 3 else GREY
     extra = channels - (3 if colours == RGB else 1)
     kinds = {kind: number for number, kind in NUMBERS.items()}
     tags: dict[int, tuple[int, list[int]]] = {
         WIDTH: (LONG, [width]),
         HEIGHT: (LONG, [height]),
-        BITS: (SHORT, [8 * frame_HWC.dtype.itemsize] * channels),
+        BITS: (SHORT, [8 * dtype.itemsize] * channels),
         COMPRESSION: (SHORT, [NONE]),
         PHOTOMETRIC: (SHORT, [colours]),
         SAMPLES: (SHORT, [channels]),
         ROWS: (LONG, [height]),
         PLANAR: (SHORT, [1]),
-        FORMAT: (SHORT, [kinds[frame_HWC.dtype.kind]] * channels),
+        FORMAT: (SHORT, [kinds[dtype.kind]] * channels),
     }
     if extra:
         tags[EXTRA] = (SHORT, [2 if alpha else 0] * extra)
     raw = {tag: (type, len(n), struct.pack(f"<{len(n)}{WHOLE[type]}", *n)) for tag, (type, n) in tags.items()}
-    return file_of("<", raw, {(STRIPS, STRIP_BYTES): [pixels]})
+    return head_of("<", raw, {(STRIPS, STRIP_BYTES): [height * width * channels * dtype.itemsize]})
 
 
-def _numbers(directory: Directory) -> tuple[np.ndarray, bool] | None:
-    height, width, channels = directory.number(HEIGHT), directory.number(WIDTH), directory.number(SAMPLES, 1)
-    bits, formats = set(directory.numbers(BITS, 1)), set(directory.numbers(FORMAT, 1))
-    compression, photometric = directory.number(COMPRESSION, NONE), directory.number(PHOTOMETRIC)
-    predictor, planar = directory.number(PREDICTOR, 1), directory.number(PLANAR, 1) == 2
-    dtype = f"{directory.order}{NUMBERS.get(min(formats), '?')}{min(bits) // 8}"
-    suits = (
-        TILES not in directory.entries
-        and compression in (NONE, DEFLATE, OLD_DEFLATE)
-        and photometric in (GREY, RGB)
-        and len(bits) == len(formats) == 1
-        and dtype[1:] in ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
-        and (predictor == 1 or (predictor == 2 and dtype[1] != "f"))
-        and directory.number(ORIENTATION, 1) == 1
-        and height * width * channels
-    )
-    if not suits:
+class RowsFile:
+    """A file as `encode` makes it, of which rows are written when they are there: `file[top:bottom] = frame_HWC`.
+
+    Args:
+        fd: of an empty file.
+        shape: (H, W, C) of the whole.
+        dtype: uint8, uint16 or float32.
+
+    Raises:
+        OSError: the disk is full, say, when rows are written.
+    """
+
+    def __init__(self, fd: int, shape: tuple[int, int, int], dtype: np.dtype):
+        self.shape, self.dtype, self._fd = shape, dtype, fd
+        begin = head(shape, dtype)
+        height, width, channels = shape
+        self._at, self._row = len(begin), width * channels * dtype.itemsize
+        os.truncate(fd, self._at + height * self._row + height * self._row % 2)
+        self._write(begin, 0)
+
+    def __setitem__(self, rows: slice, frame_HWC: np.ndarray) -> None:
+        top, _, _ = rows.indices(self.shape[0])
+        pixels = np.ascontiguousarray(frame_HWC, self.dtype.newbyteorder("<"))
+        self._write(pixels.data.cast("B"), self._at + top * self._row)
+
+    def _write(self, data: bytes | memoryview, at: int) -> None:
+        with memoryview(data) as left:
+            while left:
+                done = os.pwrite(self._fd, left, at)
+                left, at = left[done:], at + done
+
+
+def _planes(directory: Directory, layout: Layout) -> np.ndarray | None:
+    """(H, W, C) of channels that come one after the other, in strips."""
+    if STRIPS not in directory.entries:
         return None
+    height, width, channels = layout.shape
     count = height * width * channels
-    size = count * np.dtype(dtype).itemsize
-    check_room(size, what=f"it is {width}x{height} pixels of {counted(channels, 'channel')}")
     strips = parts_of(directory, STRIPS, STRIP_BYTES)
-    if compression != NONE:
-        strips = [zlib.decompressobj().decompress(strip, size) for strip in strips]
-    pixels = b"".join(strips)
-    if len(pixels) < size:
+    if layout.packed:
+        strips = [zlib.decompressobj().decompress(strip, count * layout.dtype.itemsize) for strip in strips]
+    numbers = np.frombuffer(b"".join(strips), layout.dtype)
+    if len(numbers) < count:
         raise KeyError(STRIPS)
-    numbers = np.frombuffer(pixels, dtype, count)
-    if planar:
-        frame_HWC = np.moveaxis(numbers.reshape(channels, height, width), 0, 2)
-    else:
-        frame_HWC = numbers.reshape(height, width, channels)
-    if predictor == 2:  # section 14: each number less the one to its left, modulo
-        frame_HWC = np.cumsum(frame_HWC, axis=1, dtype=frame_HWC.dtype.newbyteorder("="))
-    frame_HWC = frame_HWC.astype(frame_HWC.dtype.newbyteorder("="), copy=False)
-    alpha = channels > 1 and directory.numbers(EXTRA, 0)[-1] in (1, 2)
-    return frame_HWC, alpha
+    return layout.undone(np.moveaxis(numbers[:count].reshape(channels, height, width), 0, 2))

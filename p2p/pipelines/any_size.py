@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from p2p.deploy.sizes import Size, Sizes
 from p2p.pipelines.image_stats import ImageStats
 
 T = TypeVar("T")
+Frame = Any  # (H, W, C): an array, or what gives or takes rows as one does, see `p2p.pipelines.strips`
 Generate = Callable[[torch.Tensor], torch.Tensor]  # frames of one size, (N, H, W, C) -> (N, H, W, C') on any device
 
 GROUP = 4  # batches of tiles that the images of a group have together: the last batch alone is not full
@@ -29,7 +30,7 @@ class AnySize(Protocol):
         """The places of images that are loaded, translated and saved together; None: nobody knows that size yet."""
 
     def translate(
-        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+        self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int
     ) -> None:
         """Frames as they are loaded, (H, W, C), into `outputs`, (H, W, C') of their sizes and of `generate`'s dtype."""
 
@@ -71,7 +72,7 @@ class Whole:
             return None
 
     def translate(
-        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+        self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int
     ) -> None:
         """See `AnySize`."""
         by_size: dict[Size, list[int]] = {}
@@ -112,7 +113,7 @@ class Tiles:
         return groups
 
     def translate(
-        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, *, batch_size: int
+        self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int
     ) -> None:
         """See `AnySize`."""
         if self.stats == "tile":
@@ -126,7 +127,7 @@ class Tiles:
                     stats.use()
 
     def _translate(
-        self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], generate: Generate, batch_size: int
+        self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, batch_size: int
     ) -> None:
         axes = [grid(frame_HWC.shape[:2], self.tile, self.stride) for frame_HWC in frames]
         canvases: dict[int, Canvas] = {}
@@ -145,9 +146,9 @@ class Tiles:
                 if (row, column) == (len(axes[image][0].starts) - 1, len(axes[image][1].starts) - 1):
                     canvases.pop(image).finish()
 
-    def _cut(self, frame_HWC: np.ndarray, rows: Axis, columns: Axis, row: int, column: int) -> np.ndarray:
+    def _cut(self, frame_HWC: Frame, rows: Axis, columns: Axis, row: int, column: int) -> np.ndarray:
         top, left = rows.starts[row], columns.starts[column]
-        return pad(frame_HWC[top : top + rows.tile, left : left + columns.tile], *self.tile)
+        return pad(frame_HWC[top : top + rows.tile][:, left : left + columns.tile], *self.tile)
 
 
 class Canvas:
@@ -159,7 +160,7 @@ class Canvas:
         like_HWC: a tile, for its device.
     """
 
-    def __init__(self, rows: Axis, columns: Axis, output_HWC: np.ndarray, like_HWC: torch.Tensor):
+    def __init__(self, rows: Axis, columns: Axis, output_HWC: Frame, like_HWC: torch.Tensor):
         self._rows, self._columns, self._output_HWC = rows, columns, output_HWC
         self._down, self._across = (
             torch.from_numpy(axis.weights).to(like_HWC.device)[..., None] for axis in (rows, columns)
@@ -186,15 +187,15 @@ class Canvas:
 
     def _put(self, count: int) -> None:
         """So many rows of the sums are complete, and not needed any more."""
+        height, width, _ = self._output_HWC.shape
         top = self._rows.starts[self._row]
-        part_HWC = self._output_HWC[top : top + count]
-        height, width, _ = part_HWC.shape
-        done = self._sums_HWC[:height, :width]
+        bottom = min(top + count, height)
+        done = self._sums_HWC[: bottom - top, :width]
         if done.is_floating_point():
-            part_HWC[:] = done.div_(1 << 2 * BITS).cpu().numpy()
+            self._output_HWC[top:bottom] = done.div_(1 << 2 * BITS).cpu().numpy()
         else:
             done.add_(1 << 2 * BITS - 1).bitwise_right_shift_(2 * BITS)
-            part_HWC[:] = done.to(torch.uint8).cpu().numpy()
+            self._output_HWC[top:bottom] = done.to(torch.uint8).cpu().numpy()
 
 
 def stacked(frames: Sequence[np.ndarray]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
 from p2p.data.pairs import Pair
+from p2p.pipelines import strips
 from p2p.pipelines.stages import Loaded, Stages
 
 
@@ -64,7 +65,8 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """
     if not pairs:
         return
-    inputs = Inputs(stages.groups(pairs, batch_size=batch_size), stages)
+    groups, large = strips.groups(pairs, stages, batch_size=batch_size)
+    inputs = Inputs(groups, stages)
     loader = DataLoader(inputs, batch_size=1, collate_fn=lambda groups: groups[0])
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
@@ -77,6 +79,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     stages.warmup(batch_size, images=len(pairs))
     try:
         with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
-            trainer.predict(Translator(stages, batch_size), loader, return_predictions=False)
+            if groups:
+                trainer.predict(Translator(stages, batch_size), loader, return_predictions=False)
+            for pair in large:
+                strips.translate(pair, stages, batch_size=batch_size)
     except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
         raise error.__context__ or error from None

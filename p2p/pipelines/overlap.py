@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2p.data.pairs import Pair
-from p2p.pipelines import sequential
+from p2p.pipelines import sequential, strips
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
 from p2p.pipelines.messages import LOAD, SAVE, Task
@@ -132,7 +132,9 @@ def run(
 
 def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None, workers: int) -> None:
     """With slots that have room for the largest group of images, one behind the other."""
-    planned = stages.planned(pairs, batch_size=batch_size)
+    planned, large = strips.planned(pairs, stages, batch_size=batch_size)
+    if not planned:
+        return sequential.run(large, stages, batch_size=batch_size)
     pairs = [pair for group in planned for pair, _ in group]
     groups, pixels = lay_out([[size for _, size in group] for group in planned])
     channels = stages.engine.manifest.input_shape[0], stages.engine.manifest.output_shape[0]
@@ -151,6 +153,9 @@ def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slot
         slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name
     )
     _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=All())
+    with stages.clock("e2e", len(large)):
+        for pair in large:
+            strips.translate(pair, stages, batch_size=batch_size)
 
 
 def _run(

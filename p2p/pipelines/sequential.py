@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2p.data.pairs import Pair
+from p2p.pipelines import strips
 from p2p.pipelines.stages import Stages
 
 
@@ -15,9 +16,12 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         return
     stages.warmup(batch_size, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
-        for group in stages.groups(pairs, batch_size=batch_size):
+        groups, large = strips.groups(pairs, stages, batch_size=batch_size)
+        for group in groups:
             loaded = [image for pair in group if (image := stages.load(pair))]
             if not loaded:  # nothing of it could be read
                 continue
             for image, frame_HWC in zip(loaded, stages.outputs(loaded, batch_size=batch_size), strict=True):
                 stages.save(image.pair, frame_HWC, image.size)
+        for pair in large:
+            strips.translate(pair, stages, batch_size=batch_size)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
+from p2p.codecs import tiff
 from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
 from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
@@ -20,7 +21,7 @@ from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
 from p2p.deploy.sizes import Size
-from p2p.pipelines.any_size import any_size, stacked
+from p2p.pipelines.any_size import Frame, Tiles, any_size, stacked
 from p2p.pipelines.files import Failure, files_for
 from p2p.pipelines.gpu_loader import GpuLoader
 from p2p.pipelines.image_stats import ImageStats
@@ -103,27 +104,32 @@ class Stages(Outcome):
         self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
         self.clock = clock
 
+    @property
+    def in_tiles(self) -> bool:
+        """Whether images are translated at their own sizes, in tiles."""
+        return isinstance(self.any_size, Tiles)
+
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
         return self.files.path(name)
 
-    def groups(self, pairs: list[Pair], *, batch_size: int) -> list[list[Pair]]:
-        """The pairs that are loaded, translated and saved together, in this order: the same in every pipeline."""
-        if self.any_size is None:
-            return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
-        return [[pair for pair, _ in group] for group in self.planned(pairs, batch_size=batch_size)]
-
     def planned(self, pairs: list[Pair], *, batch_size: int) -> list[list[tuple[Pair, Size | None]]]:
-        """The `groups` of images at their own sizes, with these; None of an image that nobody can read."""
-        assert self.any_size is not None
+        """The pairs that are loaded, translated and saved together, in this order: the same in every pipeline.
+
+        With the sizes of images at their own; None of an image that nobody can read, and of all at the model's.
+        """
+        if self.any_size is None:
+            batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
+            return [[(pair, None) for pair in batch] for batch in batches]
         sizes = [self.size_of(pair) for pair in pairs]
         return [[(pairs[place], sizes[place]) for place in group] for group in self.any_size.groups(sizes, batch_size)]
 
     def size_of(self, pair: Pair) -> Size | None:
         """Height and width of an input, by its header, or if need be decoded; None where it cannot be read."""
-        if pair.input.page is None and (size := size_of(pair.input.path)):
+        source = pair.input
+        if size := size_of(source.path) if source.page is None else tiff.size_of(Path(source.path), source.page):
             width, height = size
-            return height, width if pair.input.half is None else width // 2
+            return height, width if source.half is None else width // 2
         try:
             return self.files.load(pair, Clock())[1]
         except Failure:  # which whoever loads it again will say
@@ -205,7 +211,7 @@ class Stages(Outcome):
         self.fill([image.frame_HWC for image in images], outputs, batch_size=batch_size)
         return outputs
 
-    def fill(self, frames: Sequence[np.ndarray], outputs: Sequence[np.ndarray], *, batch_size: int) -> None:
+    def fill(self, frames: Sequence[Frame], outputs: Sequence[Frame], *, batch_size: int) -> None:
         """`outputs` of images at their own sizes, into memory that is there."""
 
         def work(part_NHWC: torch.Tensor) -> torch.Tensor:  # a copy: a program may return the same memory

@@ -50,7 +50,8 @@ MISTAKES = {
     ("train", "trainer.max_epochs=0"): "trainer.max_epochs=0 is out of range: use 1 or more",
     ("export", "backend.precision=0"): "backend.precision=0 is not valid: use a word or null",
     ("export", "weights=false"): "weights=false is not valid: use a word or null",
-    ("export", "image_size=[1,2]"): "image_size=[1,2] is not valid: use a number",
+    ("export", "batch_size=[1,2]"): "batch_size=[1,2] is not valid: use a number",
+    ("train", "image_size=[64,100000]"): "image_size=[64,100000] is out of range: use 1 to 8192",
     ("train", "name=[a,b]"): "name=[a,b] is not valid: use a word",
     ("train", "name=.."): "name=.. is not the name of a run: use a word; the folder of the run is then runs/<name>",
     ("train", "name=a/../.."): (
@@ -97,7 +98,7 @@ MISTAKES = {
         "trainer.devices=1.5 is not valid: use a whole number or a word or a list, such as the default, 1"
     ),
     ("train", "+trainer.limit_train_batches=few"): "trainer.limit_train_batches=few is not valid: use a number or null",
-    ("export", "image_size=abc"): "image_size=abc is not valid: use 1 to 8192",
+    ("export", "image_size=abc"): "image_size=abc is not valid: use a whole number or a list",
     ("export", "images=0"): "images=0 is out of range: use 1 or more",
     ("export", "min_psnr=high"): "min_psnr=high is not valid: use a number, such as the default, 40.0",
     ("export", "frames=1"): "frames=1 is not valid: use true or false, such as the default, false",
@@ -132,7 +133,7 @@ def test_what_must_be_given_is_named():
         ("train", ["model.compile=reduce-overhead", "model.capture=true", "data.workers=2", "generator.depth=5"]),
         ("train", ["name=12", "data.root=2024", "data=folder", "model.lambda_l1=${epochs}", "scheduler=step"]),
         ("train", ["~logger", "experiment=paper", "generator=resnet_6blocks", "generator.blocks=3"]),
-        ("train", ["logger=[]", "callbacks=[ema,early_stopping]", "callbacks.ema.decay=0", "image_size=8192"]),
+        ("train", ["logger=[]", "callbacks=[ema,early_stopping]", "callbacks.ema.decay=0", "image_size=[64,8192]"]),
         ("train", ["callbacks=perceptual", "callbacks.perceptual.fid=null", "callbacks.perceptual.lpips=null"]),
         ("train", ["adversarial=none", "reconstruction=l2", "~callbacks.samples", "seed=0"]),
         ("export", ["min_psnr=35", "image_size=64", "cache_dir=null", "images_from=photos"]),
