@@ -19,6 +19,7 @@ from p2p.codecs.values import labels_of_image
 from p2p.data.images import frame_of, read_file
 from p2p.data.pairs import Source
 from p2p.data.reading import Reading
+from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing, in_levels, to_size
 from p2p.levels import WHITE, to_values
 from p2p.pipelines.files import check_sized
@@ -42,7 +43,7 @@ class Expected(NamedTuple):
         readings: what the numbers of inputs and of outputs mean.
     """
 
-    sizing: Sizing | None
+    sizing: Sizing | Letterbox | None
     input_shape: tuple[int, int | None, int | None]
     output_channels: int
     readings: tuple[Reading, Reading]
@@ -57,12 +58,14 @@ class Prepared:
         size: height and width that it came with.
         high_depth: whether it comes back as float32 in [-1, 1], and not rounded to 8 bits.
         back: turns such an output, (N, H, W, C), into the kind that the input was of.
+        box: where its image lies in what the network takes; None: everywhere.
     """
 
     input_NCHW: torch.Tensor
     size: tuple[int, int]
     high_depth: bool
     back: Callable[[torch.Tensor], Output]
+    box: Letterbox | None = None
 
     @property
     def image_shape(self) -> torch.Size:
@@ -76,7 +79,9 @@ class Prepared:
         """The network's output, float32 in [-1, 1] -> the kind that the input was of, in memory of its own."""
         pixels_NHWC = output_NCHW.clamp(-1.0, 1.0).permute(0, 2, 3, 1) if self.high_depth else to_frames(output_NCHW)
         if restore_size and tuple(pixels_NHWC.shape[1:3]) != self.size:
-            pixels_NHWC = torch.from_numpy(np.stack([to_size(each, *self.size) for each in pixels_NHWC.cpu().numpy()]))
+            frames = pixels_NHWC.cpu().numpy()
+            shown = frames if self.box is None else [self.box.cut(each, self.size) for each in frames]
+            pixels_NHWC = torch.from_numpy(np.stack([to_size(each, *self.size) for each in shown]))
         return self.back(pixels_NHWC)
 
 
@@ -213,6 +218,8 @@ def _fits(size: tuple[int, int], expected: Expected) -> bool:
     sizing = expected.sizing
     if sizing is None:
         return True
+    if isinstance(sizing, Letterbox):
+        return size == sizing.size
     as_it_is = size == sizing.scaled(*size, sizing.size) == sizing.cropped(*size)
     return as_it_is and expected.input_shape[1:] in (size, (None, None))
 

@@ -18,7 +18,9 @@ from PIL import Image
 from p2p.api.images import Expected, ImageLike, Output, Prepared, prepare
 from p2p.batch import from_frames, to_frames
 from p2p.data.reading import Reading
+from p2p.data.transforms.letterbox import Letterbox
 from p2p.data.transforms.sizing import Sizing
+from p2p.deploy.manifest import check_fit, check_tile_stats
 from p2p.deploy.sizes import Sizes
 from p2p.image_size import ImageSize, shown
 from p2p.pipelines.any_size import Tiles
@@ -26,6 +28,8 @@ from p2p.pipelines.parts import Parts
 
 T = TypeVar("T", Image.Image, np.ndarray, torch.Tensor)
 Size = Literal["model", "input", "tile"]
+Fit = Literal["stretch", "pad"]
+TileStats = Literal["tile", "image"]
 
 USUAL = 8  # images of a list that go through the network together
 
@@ -91,13 +95,24 @@ class Translator:
         )
 
     @overload
-    def __call__(self, image: T, *, size: Size = ..., restore_size: bool = ..., batch_size: int | None = ...) -> T: ...
+    def __call__(
+        self,
+        image: T,
+        *,
+        size: Size = ...,
+        fit: Fit = ...,
+        tile_stats: TileStats = ...,
+        restore_size: bool = ...,
+        batch_size: int | None = ...,
+    ) -> T: ...
     @overload
     def __call__(
         self,
         image: str | os.PathLike[str] | bytes,
         *,
         size: Size = ...,
+        fit: Fit = ...,
+        tile_stats: TileStats = ...,
         restore_size: bool = ...,
         batch_size: int | None = ...,
     ) -> Image.Image: ...
@@ -107,10 +122,12 @@ class Translator:
         image: list[Any] | tuple[Any, ...],
         *,
         size: Size = ...,
+        fit: Fit = ...,
+        tile_stats: TileStats = ...,
         restore_size: bool = ...,
         batch_size: int | None = ...,
     ) -> list[Any]: ...
-    def __call__(self, image, *, size="model", restore_size=False, batch_size=None):
+    def __call__(self, image, *, size="model", fit="stretch", tile_stats="tile", restore_size=False, batch_size=None):
         """Translate, and give back the kind that came: a list for a list, a PIL image for a path.
 
         Args:
@@ -125,7 +142,10 @@ class Translator:
             size: "model": brought to the size that the network was trained on, which the output then has; "input": at
                 the image's own size, whole, as the network would see it in a larger one; "tile": at its own size, in
                 overlapping tiles of the network's size.
-            restore_size: of "model": resize the output to the input's own size, by Pillow's bicubic.
+            fit: of "model": "stretch", or "pad": resized with its proportions kept, its border repeated.
+            tile_stats: of "tile": what instance norms go by, "tile", or "image", the whole of it, in twice the time.
+            restore_size: of "model": resize the output to the input's own size, by Pillow's bicubic; what was added
+                by "pad" is cut off before.
             batch_size: how many images go through the network together; None: of a list 8, or what an export was
                 built for, and a batch as it is.
 
@@ -133,7 +153,7 @@ class Translator:
             ValueError: an argument is not known, or an image cannot be translated, and which: one sentence. Nothing
                 comes back then of the images before it.
         """
-        self.check(size=size, restore_size=restore_size)
+        self.check(size=size, fit=fit, tile_stats=tile_stats, restore_size=restore_size)
         most = self.max_batch or sys.maxsize
         if batch_size is not None and not (hasattr(batch_size, "__index__") and 1 <= batch_size <= most):
             range = "1 or more" if self.max_batch is None else f"1 to {most}, or export again for more"
@@ -142,36 +162,59 @@ class Translator:
         if isinstance(image, (list, tuple)):
             usual = min(max(USUAL, self.min_batch), most)
             prepared: Iterator[Prepared] = (
-                self.prepare(each, size=size, name=f"images[{number}]") for number, each in enumerate(image)
+                self.prepare(each, size=size, fit=fit, name=f"images[{number}]") for number, each in enumerate(image)
             )
-            return list(self.translate(prepared, size=size, restore_size=restore_size, batch_size=batch_size or usual))
-        prepared = iter([self.prepare(image, size=size)])
-        return next(self.translate(prepared, size=size, restore_size=restore_size, batch_size=batch_size or most))
+            batch_size = batch_size or usual
+        else:
+            prepared = iter([self.prepare(image, size=size, fit=fit)])
+            batch_size = batch_size or most
+        outputs = self.translate(
+            prepared, size=size, tile_stats=tile_stats, restore_size=restore_size, batch_size=batch_size
+        )
+        return list(outputs) if isinstance(image, (list, tuple)) else next(outputs)
 
-    def check(self, *, size: Size = "model", restore_size: bool = False) -> None:
+    def check(
+        self,
+        *,
+        size: Size = "model",
+        fit: Fit = "stretch",
+        tile_stats: TileStats = "tile",
+        restore_size: bool = False,
+    ) -> None:
         """Raise a ValueError if the arguments of a call are not known, or not for this model."""
         if size not in ("model", "input", "tile"):
             raise ValueError(f"size={size} is not known: use model, input or tile")
         if restore_size and size != "model":
             raise ValueError(f"restore_size=True applies only to size=model, and size={size} keeps sizes: leave it out")
+        check_fit(fit)
+        check_tile_stats(tile_stats, self.backend)
+        if fit == "pad" and size != "model":
+            raise ValueError(f"fit=pad applies only to size=model, and size={size} keeps sizes: leave it out")
+        if tile_stats == "image" and size != "tile":
+            raise ValueError(f"tile_stats=image applies only to size=tile, not to size={size}: leave it out")
         if size == "input" and self.sizes is None:
             raise ValueError(
                 f"size=input needs a program that takes any size, and that in {self.source} takes one alone: export"
                 " again with size=dynamic, load the run itself, or use size=tile"
             )
 
-    def prepare(self, image: ImageLike, *, size: Size = "model", name: str = "the image") -> Prepared:
+    def prepare(
+        self, image: ImageLike, *, size: Size = "model", fit: Fit = "stretch", name: str = "the image"
+    ) -> Prepared:
         """The first half of a call, which needs no network: an image as that takes it, for `translate`.
 
         Args:
             image: see `__call__`, but no list.
-            size: see `__call__`.
+            size, fit: see `__call__`.
             name: what an error calls an image that is no file.
 
         Raises:
             ValueError: it cannot be translated: one sentence.
         """
         try:
+            if fit == "pad":
+                box = Letterbox(*self.tile)
+                return replace(prepare(image, self._expected._replace(sizing=box)), box=box)
             prepared = prepare(image, self._expected if size == "model" else self._at_own_size)
             if size == "input":
                 assert self.sizes is not None
@@ -183,17 +226,24 @@ class Translator:
             raise ValueError(f"cannot translate {name}: {error}") from error
 
     def translate(
-        self, prepared: Iterable[Prepared], *, size: Size = "model", restore_size: bool = False, batch_size: int
+        self,
+        prepared: Iterable[Prepared],
+        *,
+        size: Size = "model",
+        tile_stats: TileStats = "tile",
+        restore_size: bool = False,
+        batch_size: int,
     ) -> Iterator[Output]:
         """The second half of a call: what `prepare` gave with the same `size` -> an output of each, in their order.
 
         Args:
-            size, restore_size: see `__call__`.
+            size, tile_stats, restore_size: see `__call__`.
             batch_size: how many images of one size go through the network together.
         """
         if size == "tile":
             for each in prepared:
-                yield each.output(self._tiled(each, min(batch_size, max(USUAL, self.min_batch))), restore_size=False)
+                tiles = min(batch_size, max(USUAL, self.min_batch))
+                yield each.output(self._tiled(each, tiles, tile_stats), restore_size=False)
             return
         for group in together(prepared, batch_size):
             input_NCHW = torch.cat([each.input_NCHW.to(self.device) for each in group])
@@ -205,19 +255,20 @@ class Translator:
                 height, width = each.size if size == "input" else output_NCHW.shape[2:]
                 yield each.output(output_NCHW[:, :, :height, :width], restore_size=restore_size)
 
-    def _tiled(self, image: Prepared, batch_size: int) -> torch.Tensor:
+    def _tiled(self, image: Prepared, batch_size: int, tile_stats: TileStats) -> torch.Tensor:
         """float32 (N, C', H, W) of images of high depth, of others uint8 (N, H, W, C')."""
 
         def generate(tiles_NHWC: torch.Tensor) -> torch.Tensor:
             input_NCHW = from_frames(tiles_NHWC).to(self.device)
-            output_NCHW = self._generate(input_NCHW, batch_size)
+            output_NCHW = self._generate(input_NCHW, batch_size, once=tile_stats == "image")
             self._check_same_size(input_NCHW, output_NCHW, "tile")
             return output_NCHW.permute(0, 2, 3, 1) if image.high_depth else to_frames(output_NCHW)
 
         frames_NHWC = image.input_NCHW.permute(0, 2, 3, 1).cpu().numpy()
         dtype = np.float32 if image.high_depth else np.uint8
         outputs_NHWC = np.empty((*frames_NHWC.shape[:3], self.output_channels), dtype)
-        Tiles(self.tile, self.stride).translate([*frames_NHWC], [*outputs_NHWC], generate, batch_size=batch_size)
+        tiles = Tiles(self.tile, self.stride, tile_stats)
+        tiles.translate([*frames_NHWC], [*outputs_NHWC], generate, batch_size=batch_size)
         output_NHWC = torch.from_numpy(outputs_NHWC)
         return output_NHWC.permute(0, 3, 1, 2) if image.high_depth else output_NHWC
 
@@ -230,8 +281,11 @@ class Translator:
                 f" makes {made} of {given} pixels: use size=model"
             )
 
-    def _generate(self, input_NCHW: torch.Tensor, batch_size: int) -> torch.Tensor:
-        """float32 (N, C, H, W) in [-1, 1] -> the same on the device, `batch_size` images at a time."""
+    def _generate(self, input_NCHW: torch.Tensor, batch_size: int, *, once: bool = False) -> torch.Tensor:
+        """float32 (N, C, H, W) in [-1, 1] -> the same on the device, `batch_size` images at a time.
+
+        once: of a batch that the GPU's memory does not hold nothing is tried again, and counted twice.
+        """
 
         def run(part: slice) -> torch.Tensor:  # a copy, since a program may write its next output to the same memory
             return self.network(images_NCHW[part]).to(torch.float32, copy=True)
@@ -239,7 +293,7 @@ class Translator:
         outputs = []
         with self._turn, torch.no_grad(), on(self.device), same_bits(self.device):
             for images_NCHW in input_NCHW.split(batch_size):
-                outputs += self._parts(len(images_NCHW), run)
+                outputs += [run(slice(None))] if once else self._parts(len(images_NCHW), run)
         return torch.cat(outputs)
 
 

@@ -14,14 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from p2p.codecs.values import is_transparent
 from p2p.commands.devices import RAY, devices_for, on_cluster, on_one, on_several, workers_wanted
-from p2p.commands.infer_settings import check_alpha, check_fresh, check_tile_stats, transform_for
+from p2p.commands.infer_settings import check_alpha, check_fresh, transform_for
 from p2p.commands.results import Translated
 from p2p.commands.run import inputs_to_translate, keep_apart
 from p2p.config.cli import of_job, some_of
 from p2p.config.shown import as_typed, shown
 from p2p.data.pairs import Pair
+from p2p.data.transforms.letterbox import Letterbox
 from p2p.deploy import published
-from p2p.deploy.manifest import Manifest, check_size
+from p2p.deploy.manifest import Manifest, check_fit, check_size, check_tile_stats
 from p2p.pipelines.auto import OVERLAPS
 from p2p.pipelines.job import Job
 from p2p.pipelines.outcome import Outcome, progress_bar
@@ -71,9 +72,8 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
                 program = published.find(cfg.weights)
                 manifest = published.manifest_of(program)
             check_size(cfg.size, manifest, program)
-            check_tile_stats(cfg.tile_stats, manifest)
-            if cfg.fit not in ("stretch", "pad"):
-                raise ValueError(f"fit={cfg.fit} is not known: use stretch or pad")
+            check_tile_stats(cfg.tile_stats, manifest.program.backend)
+            check_fit(cfg.fit)
             codec = instantiate(cfg.codec)
             codec.check_channels(manifest.output_shape[0])
             check_alpha(cfg.alpha, codec)
@@ -168,9 +168,11 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
 
 def settings_done(cfg: DictConfig, manifest: Manifest, *, images: int) -> set[str]:
     """What need not be recommended after a run, because it could do no more."""
+    # Built already, or one of two backends that tell their norms.
+    kept = manifest.program.considered is not None or cfg.weights is not None or cfg.tile_stats == "image"
     return {
         *(["batch_size", "pipeline.slots"] if cfg.batch_size >= images else []),
-        *(["backend=fastest"] if manifest.program.considered is not None or cfg.weights is not None else []),
+        *(["backend=fastest"] if kept else []),
         *([OVERLAP] if cfg.pipeline._target_ in OVERLAPS else []),
         *(["pipeline.slots"] if cfg.pipeline._target_ == RAY else []),
         *(["codec.subsampling"] if cfg.codec.get("subsampling") == 420 else []),
@@ -214,6 +216,7 @@ def draw_gallery(pairs: list[Pair], job: Job, run_dir: Path, *, count: int, titl
     """Draw it, or say why not: whether the images are translated does not depend on it."""
     from p2p.report import gallery
 
+    sizing, transform = job.files().sizing, job.transform
     try:
         entries = gallery.collect(
             pairs,
@@ -221,7 +224,8 @@ def draw_gallery(pairs: list[Pair], job: Job, run_dir: Path, *, count: int, titl
             count=count,
             decode=job.codec.decode,
             read_back=job.files().read_back,
-            eval=job.transform.eval,
+            # What fit=pad gives is compared as it is; restored, it is stretched, as is the target.
+            eval=gallery.as_seen(sizing) if isinstance(sizing, Letterbox) and not job.restore_size else transform.eval,
             readings=job.manifest.readings,
             restored=job.restore_size or job.size != "model",
         )

@@ -15,8 +15,6 @@ from p2p.data.transforms.transform import Transform
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.stale import replaced_checkpoint
 
-TELLS_NORMS = ("exported_program", "pytorch")  # backends in which PyTorch calls each norm
-
 
 def transform_for(manifest: Manifest, options: DictConfig) -> Transform:
     """What brings images to the size that a program takes: as in training, but for the options that are given.
@@ -46,17 +44,6 @@ def check_alpha(alpha: str, codec: Codec) -> None:
         raise ValueError(f"alpha={alpha} is not known: use drop or keep")
     if alpha == "keep" and not getattr(codec, "keeps_alpha", False):
         raise ValueError(f"alpha=keep needs files that have alpha, and {codec.suffix} has none: use codec.format=png")
-
-
-def check_tile_stats(tile_stats: str, manifest: Manifest) -> None:
-    """Raise a ValueError for another word, and where a program's norms cannot be told what to go by."""
-    if tile_stats not in ("tile", "image"):
-        raise ValueError(f"tile_stats={tile_stats} is not known: use tile or image")
-    if tile_stats == "image" and manifest.program.backend not in TELLS_NORMS:
-        raise ValueError(
-            f"tile_stats=image needs a program of which PyTorch runs each layer, and backend={manifest.program.backend}"
-            " has its own: export again with backend=exported_program, or use tile_stats=tile"
-        )
 
 
 def check_fresh(cfg: DictConfig) -> None:

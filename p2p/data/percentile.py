@@ -41,7 +41,7 @@ def percentiles(sources: list[Source], reading: Reading, shares: list[float]) ->
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         values = np.concatenate([*pool.map(some_of, sources[:: -(-len(sources) // IMAGES)])])
-    low, high = np.percentile(values, shares).tolist()
+    low, high = (float(f"{number:.7g}") for number in np.percentile(values, shares))  # the digits that float32 has
     if not low < high:
         raise ValueError(
             f"data.range=percentile finds {low:g} at {shares[0]:g} and {high:g} at {shares[1]:g} per cent in the images"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2p.data.transforms.sizing import Preprocess
 
 FILE = "manifest.json"
+TELLS_NORMS = ("exported_program", "pytorch")  # backends in which PyTorch calls each norm
 KEPT = (".kernels", ".kernels.lock", ".kernels.tmp")  # files beside a program, of its name: see `Program`
 
 
@@ -224,6 +225,23 @@ def check_size(size: str, manifest: Manifest, folder: Path) -> None:
         raise ValueError(
             f"size={size} needs a generator whose outputs have the size of its inputs, and that in {folder} makes"
             f" {manifest.output_shape[2]}x{manifest.output_shape[1]} of {width}x{height} pixels: use size=model"
+        )
+
+
+def check_fit(fit: str) -> None:
+    """Raise a ValueError for another word of infer.py's `fit=`."""
+    if fit not in ("stretch", "pad"):
+        raise ValueError(f"fit={fit} is not known: use stretch or pad")
+
+
+def check_tile_stats(tile_stats: str, backend: str) -> None:
+    """Raise a ValueError for another word of `tile_stats=`, and where norms cannot be told what to go by."""
+    if tile_stats not in ("tile", "image"):
+        raise ValueError(f"tile_stats={tile_stats} is not known: use tile or image")
+    if tile_stats == "image" and backend not in TELLS_NORMS:
+        raise ValueError(
+            f"tile_stats=image needs a program of which PyTorch runs each layer, and backend={backend} has its own:"
+            " export again with backend=exported_program, or use tile_stats=tile"
         )
 
 

@@ -26,13 +26,18 @@ class ImageStats(TorchFunctionMode):
         self._counts: list[int] = []  # of tiles
         self._call, self._used = 0, False
 
-    @property
-    def found(self) -> bool:
-        """Whether there was such a norm."""
-        return bool(self._sums)
+    def check(self) -> None:
+        """Raise a ValueError if there was no such norm."""
+        if not self._sums:
+            raise ValueError("tile_stats=image is of instance norms, and the program has none: use tile_stats=tile")
 
     def use(self) -> None:
-        """From now on norms go by what was noted."""
+        """From now on norms go by what was noted.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check()
         self._used = True
 
     def of(self, network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:

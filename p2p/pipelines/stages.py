@@ -156,8 +156,8 @@ class Stages(Outcome):
         with self.clock("warmup"), ImageStats() if self._once else nullcontext() as stats:
             for size in filter(None, sizes):
                 self.parts(size, self._warm_up)
-        if stats is not None and not stats.found:
-            raise ValueError("tile_stats=image is of instance norms, and the program has none: use tile_stats=tile")
+        if stats is not None:
+            stats.check()
 
     def _warm_up(self, part: slice) -> None:
         channels, height, width = self.engine.manifest.input_shape

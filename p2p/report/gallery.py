@@ -16,18 +16,21 @@ import torch
 from p2p.batch import from_frames, to_frames
 from p2p.codecs.png import encode_png
 from p2p.config.shown import shown
+from p2p.data.halves import size_of
 from p2p.data.images import read_input, read_pair
 from p2p.data.pairs import Pair, Source
 from p2p.data.reading import Reading
-from p2p.data.transforms.sizing import to_size
+from p2p.data.transforms.letterbox import Letterbox
+from p2p.data.transforms.sizing import in_levels, resize, to_size
 from p2p.deploy.accuracy import psnr_db
 from p2p.metrics.ssim import ssim
 from p2p.report.page import address, publish
 from p2p.report.picture import contact_sheet, spread
-from p2p.report.thumbnails import longest_side, strip
+from p2p.report.thumbnails import LARGEST, longest_side, strip
 from p2p.system import atomic
 from p2p.system.plural import counted
 
+MOST = 1 << 25  # pixels of an image of any size that is shown
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 COLUMNS = ["input", "output", "target"]
 
@@ -38,9 +41,11 @@ class Entry:
 
     Attributes:
         name: see `p2p.data.pairs.Pair`.
-        input, output, target: uint8 frames (H, W, C) as the network sees them; None where no target is known.
-        scores: {"PSNR": dB, "SSIM": at most 1} where there is a target.
+        input, output, target: uint8 frames (H, W, C) as the network sees them or, of outputs that were written at the
+            sizes of their inputs, as the files show them; None where no target is known.
+        scores: {"PSNR": dB, "SSIM": at most 1} where there is a target, of both as the network sees them.
         files: where input, output and target are, as far as they are files.
+        unchanged: PSNR of the input in the output's place, where it has as many channels.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Entry:
     target: np.ndarray | None = None
     scores: dict[str, float] = field(default_factory=dict)
     files: Sequence[Source] = ()
+    unchanged: float | None = None
 
     @property
     def frames(self) -> list[np.ndarray]:
@@ -88,18 +94,28 @@ def collect(
         return to_frames(image_CHW[None])[0].numpy()
 
     def entry(pair: Pair, path: Path) -> Entry:
+        width, height = size_of(pair.input.path) or (0, 0)
+        if restored and width * height > MOST:
+            raise ValueError(f"it is {width}x{height} pixels, and a gallery reads images whole")
         output = read_back(path.read_bytes(), channels=readings[1].channels)
         if pair.target is None:
             frames: Sequence[np.ndarray] = [read_input(pair, decode, reading=readings[0])]
         else:
             frames = read_pair(pair, decode, input=readings[0], target=readings[1])
         images = [seen(*each) for each in zip(frames, readings, strict=False)]
-        if restored:  # what it was before, up to the resize
-            output = to_size(output, *images[-1].shape[:2])
-        files = [pair.input, Source(path)]
-        if pair.target is None:
-            return Entry(pair.name, images[0], output, files=files)
-        return Entry(pair.name, images[0], output, images[1], scores_of(output, images[1]), [*files, pair.target])
+        scored = to_size(output, *images[-1].shape[:2]) if restored else output  # what it was, up to the resize
+        scores: dict[str, float] = {}
+        unchanged = None
+        if pair.target is not None:
+            scores = scores_of(scored, images[1])
+            if images[0].shape == images[1].shape:
+                unchanged = psnr_db(*map(_image_NCHW, images)).item()
+        if restored:
+            images = [at_own_shape(*each) for each in zip(frames, readings, strict=False)]
+            output = to_size(output, *images[0].shape[:2])
+        files = [pair.input, Source(path), *([] if pair.target is None else [pair.target])]
+        target = images[1] if pair.target is not None else None
+        return Entry(pair.name, images[0], output, target, scores, files, unchanged)
 
     missing: dict[str, Exception] = {}
     for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):
@@ -112,6 +128,20 @@ def collect(
         print(
             f"{counted(len(missing), 'image is', 'images are')} not in the gallery, such as {shown(f'{name}: {first}')}"
         )
+
+
+def as_seen(letterbox: Letterbox) -> Callable[[np.ndarray], torch.Tensor]:
+    """What `Transform.eval` is where fit=pad."""
+    return lambda frame_HWC: from_frames(torch.from_numpy(np.array(letterbox(frame_HWC)))[None])[0]
+
+
+def at_own_shape(frame_HWC: np.ndarray, reading: Reading) -> np.ndarray:
+    """A frame of a file -> uint8 (H, W, C) with its proportions, no larger than the page shows it."""
+    height, width, _ = frame_HWC.shape
+    scale = min(1.0, LARGEST / max(height, width))
+    sized_HWC = resize(frame_HWC, *(max(1, round(side * scale)) for side in (height, width)))
+    levels_HWC = reading.planes(in_levels(sized_HWC, frame_HWC.dtype))
+    return to_frames(from_frames(torch.from_numpy(np.array(levels_HWC))[None]))[0].numpy()
 
 
 def scores_of(output: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -159,8 +189,8 @@ def write(
     for index, entry in enumerate(entries):
         images.append(_image(entry, folder, longest=longest))
         files.append(entry.files)
-        if entry.target is not None and entry.input.shape == entry.target.shape:
-            unchanged.append(psnr_db(_image_NCHW(entry.input), _image_NCHW(entry.target)).item())
+        if entry.unchanged is not None:
+            unchanged.append(entry.unchanged)
         if index in in_picture:
             rows.append(entry.frames)
             captions.append(_caption(entry))

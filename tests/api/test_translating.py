@@ -442,8 +442,34 @@ def test_at_their_own_sizes_as_infer_writes_them(tmp_path):
         program(picture(300, 20), size="input")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"fit": "pad"}, {"fit": "pad", "restore_size": True}, {"size": "tile", "tile_stats": "image"}],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_fit_and_tile_stats_as_infer_writes_them(tmp_path, options):
+    network = seeded(UNet(image_size=32, width=8))
+    folder = exported(tmp_path / "export", network, stride=32)
+    photo = picture(70, 45)
+    photo.save(tmp_path / "a.png")
+    stages = stages_for(load_engine(folder, device=CPU), tmp_path / "out", **options)
+    sequential.run(find_inputs(str(tmp_path / "a.png")), stages, batch_size=8)
+    expected = np.asarray(Image.open(tmp_path / "out/a.png"))
+    translate = p2p.load(folder, device="cpu")
+    assert (np.asarray(translate(photo, **options)) == expected).all() and expected.std() > 20
+    others = {key: value for key, value in options.items() if key not in ("fit", "tile_stats")}
+    assert (
+        np.asarray(translate(photo.resize((32, 32)), fit="pad")) == np.asarray(translate(photo.resize((32, 32))))
+    ).all()
+    assert np.asarray(translate(photo, **others)).tobytes() != expected.tobytes()
+
+
 def test_what_cannot_be_at_its_own_size(translate):
     for options, said in (
+        ({"size": "tile", "fit": "pad"}, "fit=pad applies only to size=model, and size=tile keeps sizes"),
+        ({"tile_stats": "image"}, "tile_stats=image applies only to size=tile, not to size=model"),
+        ({"fit": "crop"}, "fit=crop is not known: use stretch or pad"),
+        ({"tile_stats": "all"}, "tile_stats=all is not known: use tile or image"),
         ({"size": "input"}, "size=input needs a program that takes any size"),
         ({"size": "tile", "restore_size": True}, "restore_size=True applies only to size=model"),
     ):

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p.data.pairs import Source
+from p2p.codecs.pillow import decode
+from p2p.data.pairs import Pair, Source
+from p2p.data.reading import RGB
+from p2p.data.transforms.torchvision import Torchvision
 from p2p.report import gallery
 from p2p.report.page import data_of, publish
 from p2p.report.picture import contact_sheet, spread
 from p2p.report.tables import scores_of, show_considered
 from p2p.report.thumbnails import PIXELS, longest_side, strip
+from tests.conftest import picture
 
 
 def plain(value, channels=3):
@@ -46,14 +50,14 @@ def test_grey_frames_stand_beside_colour():
 def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
     scores = {"PSNR": 22.1, "SSIM": 0.5}
     files = [Source(tmp_path / "in/a b.jpg", "left"), Source(tmp_path / "run/images/a b.png")]
-    entries = [gallery.Entry(f"<{i}>", plain(100), plain(120), plain(110), scores, files) for i in range(3)]
+    entries = [gallery.Entry(f"<{i}>", plain(100), plain(120), plain(110), scores, files, 28.13) for i in range(3)]
     run = tmp_path / "run"
     index = gallery.write(entries, run, title="a & b", count=9, total=7, settings={"codec.format": "png"})
     page = index.read_text()
     assert "<title>a &amp; b</title>" in page and "<0>" not in page
     assert page.count("http") == page.count("http://www.w3.org/2000/svg") == 1
     data = data_of(page)
-    assert data["summary"] == (  # 20 log10(255 / 10)
+    assert data["summary"] == (
         "3 of 7 images, mean PSNR 22.10 dB (returning the input unchanged: 28.13 dB), SSIM 0.5000"
     )
     assert (data["columns"], data["settings"]) == (["input", "output", "target"], {"codec.format": "png"})
@@ -78,6 +82,35 @@ def test_the_page_is_self_contained_and_says_what_is_on_it(tmp_path):
 
 def entries_without():
     return [gallery.Entry("x", plain(1), plain(2))]
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_what_was_written_at_its_own_size_is_shown_in_its_own_shape(tmp_path, restored):
+    """Scores are those of the network's view in both cases."""
+    photo, target = picture(600, 200), picture(600, 200, seed=1)
+    transform, size = Torchvision(image_size=32), (600, 200) if restored else (32, 32)
+    for folder, image in {"A": photo, "B": target, "out": photo.resize(size, Image.Resampling.BICUBIC)}.items():
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "x.png")
+    entry, *_ = gallery.collect(
+        [Pair("x", Source(tmp_path / "A/x.png"), Source(tmp_path / "B/x.png"))],
+        [tmp_path / "out/x.png"],
+        count=1,
+        decode=decode,
+        read_back=decode,
+        eval=transform.eval,
+        readings=(RGB, RGB),
+        restored=restored,
+    )
+    assert {frame.shape for frame in entry.frames} == {(171, 512, 3) if restored else (32, 32, 3)}
+    views = [np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), float) for image in (photo, target)]
+    assert entry.scores["PSNR"] == pytest.approx(
+        10 * np.log10(255**2 / np.square(views[0] - views[1]).mean()), abs=0.01
+    )
+    assert entry.unchanged == pytest.approx(entry.scores["PSNR"], abs=0.01)
+    if restored:
+        shown = np.asarray(photo.resize((512, 171), Image.Resampling.BICUBIC))
+        assert all((frame == shown).all() for frame in (entry.input, entry.output))
 
 
 def test_the_index_is_the_latest_page_and_leads_to_the_others(tmp_path):

@@ -19,6 +19,11 @@ class Letterbox:
     def __init__(self, height: int, width: int):
         self._height, self._width = height, width
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width that the network takes."""
+        return self._height, self._width
+
     def __call__(self, frame_HWC: np.ndarray) -> np.ndarray:
         """See `Sizing`."""
         height, width, _ = frame_HWC.shape
