@@ -101,8 +101,7 @@ def draws(translator: Translator) -> bool:
 
 def side_of(translator: Translator) -> tuple[int, int]:
     """Height and width of what is drawn."""
-    _, height, width = translator.input_shape
-    return height or translator.image_size, width or translator.image_size
+    return translator.tile
 
 
 def png(frame_HWC: np.ndarray) -> bytes:

