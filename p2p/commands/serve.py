@@ -97,10 +97,8 @@ def warm_up(translator: p2p.Translator) -> None:
     """Translate one image: the first one takes longer, by what libraries load and choose."""
     import numpy as np
 
-    channels, height, width = translator.input_shape
     labels = translator.readings and translator.readings[0].labels
-    side = translator.image_size
-    translator(np.zeros((height or side, width or side, channels if labels is None else 1), np.uint8))
+    translator(np.zeros((*translator.tile, translator.input_shape[0] if labels is None else 1), np.uint8))
 
 
 def check_installed() -> None:

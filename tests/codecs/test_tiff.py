@@ -100,7 +100,7 @@ def test_numbers_of_every_kind_are_read(order, kind):
 def test_a_directory_beyond_all_bytes_is_damage(tmp_path):
     """A place of BigTIFF has 64 bits, more than any memory."""
     data = struct.pack("<2sHHHQ", b"II", 43, 8, 0, (1 << 64) - 1)
-    with pytest.raises(ValueError, match="it is damaged: its TIFF directory"):
+    with pytest.raises(ValueError, match="it is damaged: a part of its TIFF directory"):
         read_values(data, channels=3)
     (tmp_path / "x.tif").write_bytes(data)
     assert tiff.pages(tmp_path / "x.tif") == []
