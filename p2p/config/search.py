@@ -130,7 +130,7 @@ def open_study(settings: Any, overrides: list[str]) -> optuna.Study:
     study = optuna.create_study(
         storage=storage_of(settings.storage),
         study_name=str(folder),
-        direction={"min": "minimize", "max": "maximize"}[mode],
+        direction="maximize" if mode == "max" else "minimize",
         load_if_exists=True,
     )
     given = sorted([f"monitor={name}", f"monitor_mode={mode}", *overrides])
