@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from p2p.data.mirror import local
 from p2p.data.pages import Pages, check_pages, left_out
 from p2p.data.pairs import Direction, Pair, check_outside, find_inputs, looks_side_by_side, sides_of
+from p2p.data.shards import is_shard, shards_at
 from p2p.data.splits import find_split
 from p2p.data.walk import Skipped, summary
 from p2p.run.record import read_record
@@ -86,6 +87,8 @@ def keep_apart(pairs: list[Pair], outputs: list[Path], *, source: str | None, ou
     if source is not None and Path(source).is_dir():
         check_outside(output, Path(source))
     inputs = {_identity(pair.input.path) for pair in pairs}
+    if source is not None and is_shard(source):  # of Parquet files the images are in the cache
+        inputs |= {_identity(shard) for shard in shards_at(source)}
     for path in outputs:
         if _identity(path) in inputs:
             raise ValueError(f"{path} is an input, and output={output} would replace it: use another output")

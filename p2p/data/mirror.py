@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from p2p.data.walk import is_image
+from p2p.data.walk import is_taken
 from p2p.system import atomic, urls
 from p2p.system.urls import is_url, located
 
@@ -30,7 +30,7 @@ def local(root: str | Path) -> Path:
         return Path(root)
     url = located(str(root))
     try:
-        found = {name: facts for name, facts in urls.find(url).items() if is_image(name)}
+        found = {name: facts for name, facts in urls.find(url).items() if is_taken(name, {})}
         if not found:
             raise ValueError(f"there is no image at data.root={root}: it should hold pairs (docs/your-own-pairs.md)")
         folder = cache("data") / hashlib.sha256(json.dumps([str(url), sorted(found.items())]).encode()).hexdigest()[:20]

@@ -236,7 +236,7 @@ def _find_listed(source: str, layout: Layout | None, pages: Pages) -> list[Pair]
 
 
 def _in_shards(source: str, skipped: Skipped) -> list[Pair]:
-    images = {member.name: (path, member) for path, member in images_in(source, skipped)}
+    images = images_in(source, skipped)
     pairs = _inputs(list(images), "", "first")
     return [
         replace(pair, input=Source(path, member=member))
@@ -254,6 +254,9 @@ def _inputs(files: list[str], root: Path | str, pages: Pages) -> list[Pair]:
     stems = [os.path.splitext(path)[0] for path in below]  # noqa: PTH122
     alike = Counter(stems)
     names = [stem if alike[stem] == 1 else path for stem, path in zip(stems, below, strict=True)]
+    for name, path in zip(names, files, strict=True):
+        if ".." in name and ".." in name.split("/"):  # of a URL in a list
+            raise ValueError(f"{path} has .. in it, and outputs are named by their inputs: write it without")
     owners: dict[str, str] = {}
     for name, path in zip(names, files, strict=True):
         if owners.setdefault(name, path) != path:  # x.jpg beside x.png and x.jpg.webp

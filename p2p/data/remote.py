@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 
-from p2p.data.walk import HIDDEN, OTHER, SYSTEM, Skipped, is_image, summary
+from p2p.data.walk import Skipped, is_image, is_taken, summary
 from p2p.system.urls import asked, located
 
 ONE_BY_ONE = ("http", "https")  # servers that do not say what they have
@@ -36,17 +36,11 @@ def images_at(source: str, skipped: Skipped) -> tuple[list[str], str]:
                 root, found = path, store.find(path)
     except OSError as error:
         raise ValueError(f"input={source} cannot be read ({error.strerror})") from error
-    below = sorted(each[len(root) + 1 :].split("/") for each in found if not each.endswith("/"))
-    names = ["/".join(each) for each in below if _taken(each, skipped)]
+    below = sorted(
+        (each[len(root) + 1 :] for each in found if not each.endswith("/")), key=lambda path: path.split("/")
+    )
+    names = [path for path in below if is_taken(path, skipped)]
     if not names:
         raise ValueError(f"there is no image at input={source}{summary(skipped)}")
     start = store.unstrip_protocol(root)
     return [f"{start}/{name}" for name in names], start
-
-
-def _taken(parts: list[str], skipped: Skipped) -> bool:
-    hidden = any(part.startswith(".") or part.lower() in SYSTEM for part in parts)
-    if not hidden and is_image(parts[-1]):
-        return True
-    skipped.setdefault(HIDDEN if hidden else OTHER, []).append(parts[-1])
-    return False

@@ -13,10 +13,10 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from p2p.data.mirror import cache
-from p2p.data.walk import HIDDEN, OTHER, Skipped, is_image
+from p2p.data.walk import Skipped, is_image, is_taken, summary
 from p2p.system import atomic
 from p2p.system.urls import asked, changed_ns, is_url, located
 
@@ -39,31 +39,37 @@ def is_shard(source: str) -> bool:
     return source.lower().endswith(SUFFIXES)
 
 
-def images_in(source: str, skipped: Skipped) -> list[tuple[Path, Member]]:
-    """All images in shards, with the tar file that each is in, in the order of the shards.
+def images_in(source: str, skipped: Skipped) -> dict[str, tuple[Path, Member]]:
+    """All images in shards by their names, with the tar file that each is in, in the order of the shards.
 
     Args:
         source: a path or URL; {000000..000009} stands for these numbers, * for anything.
         skipped: is told what is there and not taken.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: there is none, one cannot be read, or two have one name.
     """
-    found = []
-    for shard in _shards(source):
+    found: dict[str, tuple[Path, Member]] = {}
+    owners: dict[str, Any] = {}
+    for shard in shards_at(source):
+        if (other := owners.setdefault(shard.stem, shard)) is not shard:
+            raise ValueError(f"the images of {other} and {shard} would have the same names: rename one of the shards")
         tar = _unpacked(shard) if shard.suffix.lower() == ".parquet" else shard
         for member in _members(tar, shard):
-            name = member.name.rpartition("/")[2]
-            if name.startswith(".") or not is_image(name):
-                skipped.setdefault(HIDDEN if name.startswith(".") else OTHER, []).append(name)
-            else:
-                found.append((tar, member._replace(name=f"{shard.stem}/{member.name}")))
+            if is_taken(member.name, skipped):  # of two with one name, the one that tar would leave there
+                name = f"{shard.stem}/{member.name}"
+                found[name] = tar, member._replace(name=name)
     if not found:
-        raise ValueError(f"there is no image in input={source}")
+        raise ValueError(f"there is no image in input={source}{summary(skipped)}")
     return found
 
 
-def _shards(source: str) -> list[Any]:
+def shards_at(source: str) -> list[Any]:
+    """The files that `input=` names, see `images_in`.
+
+    Raises:
+        ValueError: no file matches.
+    """
     texts = [source]
     if match := RANGE.search(source):
         first, last = match.groups()
@@ -87,19 +93,29 @@ def _shards(source: str) -> list[Any]:
 def _members(tar: Any, shard: Any) -> Iterator[Member]:
     """The files in a tar file, by their headers; errors name the shard that the user knows."""
     try:
-        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with _opened(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
                 if info.isfile():
-                    yield Member(info.name.removeprefix("./"), info.offset_data, info.size)
+                    yield Member(info.name.removeprefix("./").lstrip("/"), info.offset_data, info.size)
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is no tar file, or is damaged ({error}): pack it anew, without gzip") from error
     except OSError as error:
         raise ValueError(f"{shard} cannot be read ({error.strerror or error})") from error
 
 
+def _opened(path: Any) -> BinaryIO:
+    if not is_url(path):
+        return path.open("rb")
+    with asked(path):
+        return path.open("rb")
+
+
 def _unpacked(shard: Any) -> Path:
     """A tar file in the cache that holds the images of a Parquet file, made where it is not there."""
-    facts = f"{shard} {changed_ns(shard)}"
+    try:
+        facts = f"{shard} {changed_ns(shard)}"
+    except OSError as error:
+        raise ValueError(f"{shard} cannot be read ({error.strerror or error})") from error
     path = cache("shards") / f"{hashlib.sha256(facts.encode()).hexdigest()[:20]}.tar"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,20 +131,25 @@ def _rows(shard: Any) -> Iterator[tuple[str, bytes]]:
     except ImportError as error:
         raise ValueError(f"{shard} needs pyarrow, which is not installed: pip install pyarrow") from error
     try:
-        with shard.open("rb") as file:
+        with _opened(shard) as file:
             table = parquet.ParquetFile(file)
             columns = table.schema_arrow.names
             image = next((each for each in IMAGES if each in columns), None)
             name = next((each for each in NAMES if each in columns), None)
             if image is None:
                 raise ValueError(f"{shard} has no column of images: name it one of {', '.join(IMAGES)}")
-            number = 0
+            names: set[str] = set()
             for batch in table.iter_batches(ROWS, columns=[each for each in (image, name) if each]):
                 for row in batch.to_pylist():
                     data = row[image]["bytes"] if isinstance(row[image], dict) else row[image]  # Hugging Face's
-                    text = str(row[name]) if name else f"{number:08d}"
+                    if not isinstance(data, bytes | None):
+                        raise ValueError(f"{shard} has no bytes of images in its column {image}: it holds {data!r:.40}")
+                    text = str(row[name]) if name else f"{len(names):08d}"
+                    if text in names:
+                        raise ValueError(f"{shard} has two images of the name {text}: give each one of its own")
+                    names.add(text)
+                    data = data or b""  # none, of which whoever decodes it says that it is empty
                     yield text if is_image(text) else f"{text}.{suffix_of(data)}", data
-                    number += 1
     except ArrowException as error:
         raise ValueError(f"{shard} is no Parquet file, or is damaged ({error})") from error
 

@@ -33,6 +33,24 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder begins with a dot, or is what a system puts beside the user's."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def is_taken(path: str, skipped: Skipped) -> bool:
+    """Whether what lies at a path in a store or an archive is an image, in no hidden folder.
+
+    Whoever wrote it chose the path, and outputs are named by it: one with .. or // would lead out of their folder.
+    """
+    parts = path.split("/")
+    hidden = any(not part or is_hidden(part) for part in parts)
+    if not hidden and is_image(parts[-1]):
+        return True
+    skipped.setdefault(HIDDEN if hidden else OTHER, []).append(parts[-1])
+    return False
+
+
 def folders_in(folder: Path) -> dict[str, Path]:
     """The folders in a folder by their names in lower case; of two that differ in case alone, the upper one.
 
@@ -166,7 +184,7 @@ def _entries(folder: str, skipped: Skipped) -> Iterator[os.DirEntry]:
     except OSError as error:
         raise _closed(folder, error) from error
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
+        if is_hidden(entry.name):
             skipped.setdefault(HIDDEN, []).append(entry.name)
         else:
             yield entry

@@ -8,6 +8,7 @@ import pytest
 
 from p2p.data.lists import listed
 from p2p.data.mirror import local
+from p2p.data.pairs import find_inputs
 from p2p.system.urls import is_url, located
 
 
@@ -45,3 +46,19 @@ def test_a_list_of_files_and_urls_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text(f"{tmp_path}/x.png\nmemory://photos/y.png\n")
     with pytest.raises(ValueError, match="has files of several kinds of places: make a list of each"):
         listed(f"@{tmp_path}/list.txt")
+
+
+def test_no_name_of_a_store_leads_out_of_a_folder_here(tmp_path, monkeypatch):
+    pytest.importorskip("upath")
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    for name in ("a.png", "../../out.png", "/etc/out.png", "b/.hidden.png"):
+        store.pipe_file(f"/names/{name}", b"")
+    assert [pair.name for pair in find_inputs("memory://names")] == ["a"]
+    folder = local("memory://names")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [folder / "a.png"]
+    (tmp_path / "list.txt").write_text("memory://names/a.png\nmemory://names/../../out.png\n")
+    with pytest.raises(ValueError, match=r"names/\.\./\.\./out.png has \.\. in it"):
+        find_inputs(f"@{tmp_path}/list.txt")

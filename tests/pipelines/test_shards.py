@@ -68,3 +68,19 @@ def test_what_is_no_shard_is_one_sentence(tmp_path, content, why):
 def test_a_pattern_of_no_shard(tmp_path):
     with pytest.raises(ValueError, match="matches no file"):
         find_inputs(f"{tmp_path}/*.tar")
+
+
+def test_no_name_leads_out_of_the_outputs(inputs, tmp_path):
+    data = next(iter(files(inputs).values()))
+    pack(tmp_path / "x.tar", {"../../out.png": data, "a/../../out.png": data, "/b.png": data, "./c.png": data})
+    skipped = {}
+    assert [pair.name for pair in find_inputs(f"{tmp_path}/x.tar", skipped=skipped)] == ["x/b", "x/c"]
+    assert skipped == {"hidden": ["out.png", "out.png"]}
+
+
+def test_two_shards_of_one_name(inputs, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        pack(tmp_path / folder / "x.tar", {"c.png": next(iter(files(inputs).values()))})
+    with pytest.raises(ValueError, match=r"a/x.tar and \S+b/x.tar would have the same names"):
+        find_inputs(f"{tmp_path}/*/x.tar")

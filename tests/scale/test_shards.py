@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2p.data.pairs import find_inputs
 from tests.conftest import picture
 from tests.pipelines.conftest import files
 
@@ -60,3 +61,28 @@ def test_what_is_no_parquet_file_is_one_sentence(infer, tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a.parquet is no Parquet file, or is damaged"):
         infer(input=tmp_path / "a.parquet", output=tmp_path / "out")
+
+
+def test_rows_without_an_image_and_other_columns(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def found(**columns):
+        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+        return [(pair.name, pair.input.member.size) for pair in find_inputs(f"{tmp_path}/x.parquet")]
+
+    assert found(name=["a", "b"], image=[b"12", None]) == [("x/a", 2), ("x/b", 0)]
+    with pytest.raises(ValueError, match=r"x.parquet has two images of the name a: give each one of its own"):
+        found(name=["a", "a"], image=[b"12", b"3"])
+    with pytest.raises(ValueError, match=r"x.parquet has no bytes of images in its column image: it holds 'a'"):
+        found(image=["a"])
+    with pytest.raises(ValueError, match=r"none.parquet cannot be read \(No such file"):
+        find_inputs(f"{tmp_path}/none.parquet")
+
+
+def test_a_shard_is_not_replaced_by_its_own_outputs(infer, shard, tmp_path):
+    shard = shard.rename(tmp_path / "shard-000000.parquet")
+    with pytest.raises(ValueError, match=r"shard-000000.parquet is an input, and output=\S+ would replace it"):
+        infer("pipeline=sequential", input=shard, output=tmp_path, output_format="parquet", shard_size=10)
