@@ -1,8 +1,8 @@
 """Large images in tiles: read and written some rows at a time, as far as their files allow that.
 
-A TIFF file is read by rows if it is not compressed, or by deflate, and written by rows always. Whole frames take the
-place of what does not allow it: of JPEG, which is decoded at once, say, or of a PNG file that is to be written. The
-bytes are those of whole frames on both sides.
+A TIFF file of this machine is read by rows if it is not compressed, or by deflate, and written by rows always. Whole
+frames take the place of what does not allow it: of JPEG, which is decoded at once, say, of a PNG file that is to be
+written, or of what is in a store. The bytes are those of whole frames on both sides.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from p2p.deploy.sizes import Size
 from p2p.pipelines.files import Failure, Files, failure
 from p2p.pipelines.stages import Stages
 from p2p.system import atomic
+from p2p.system.urls import is_url
 
 LARGE = 1 << 25  # pixels: below, an image's frames take 0.3 GB, and workers decode and encode beside the engine
 
@@ -108,7 +109,8 @@ class Source:
 def _source(pair: Pair, files: Files) -> Iterator[Source | None]:
     """What reads an input by rows to the same frame as `Files.load`; None where that has to load it whole."""
     reading, source = files.reading, pair.input
-    if reading.labels is not None or source.half is not None or not _is_ours(files):
+    is_file = source.member is None and not is_url(source.path)
+    if reading.labels is not None or source.half is not None or not is_file or not _is_ours(files):
         yield None
         return
     with tiff_rows.opened(source.path, source.page) as rows:
@@ -133,7 +135,7 @@ def _is_ours(files: Files) -> bool:
 
 
 def _writes_rows(files: Files) -> bool:
-    return files.codec.suffix == ".tiff" and _is_ours(files) and not files.keeps_alpha
+    return files.codec.suffix == ".tiff" and _is_ours(files) and not files.keeps_alpha and not is_url(files.output)
 
 
 class Target:

@@ -15,6 +15,7 @@ from p2p.codecs import tiff_pixels
 from p2p.codecs.fast import Fast
 from p2p.data.pairs import find_inputs
 from p2p.pipelines import lightning, overlap, sequential, strips
+from p2p.system.urls import located
 from tests.conftest import ROOT, picture
 from tests.pipelines.conftest import Negative, files, stages_for
 from tests.pipelines.test_any_size import Normed
@@ -82,6 +83,22 @@ def test_the_whole_images_statistics_take_two_passes(tmp_path, monkeypatch):
         stages = stages_for(Engine(), tmp_path / name, codec=Fast(format="tiff"), size="tile", tile_stats="image")
         sequential.run(find_inputs(str(tmp_path / "in")), stages, batch_size=3)
     assert files(tmp_path / "whole") == files(tmp_path / "rows") != {}
+
+
+def test_what_is_in_a_store_is_read_and_written_whole(folder, tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(strips, "LARGE", 1000)
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/large/0plain.tif", (folder / "0plain.tif").read_bytes())
+    (tmp_path / "here").mkdir()
+    (folder / "0plain.tif").rename(tmp_path / "here/0plain.tif")
+    written = []
+    for source, output in (("here", "whole"), ("here", "memory://large-out"), ("memory://large", "read")):
+        place = located(output if "://" in output else str(tmp_path / output))
+        stages = stages_for(Negative(), place, codec=Fast(format="tiff"), image_size=16, size="tile")
+        sequential.run(find_inputs(source if "://" in source else str(tmp_path / source)), stages, batch_size=3)
+        written.append((place / "0plain.tiff").read_bytes())
+    assert written[0] == written[1] == written[2]
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing(folder, small_disk, monkeypatch):
