@@ -75,22 +75,27 @@ def packing(pairs: list[Pair], shards: dict[str, Any], path: Callable[[str], Pat
 
     Raises:
         OSError: a shard cannot be written.
+        ValueError: images are through, and their files are not here.
     """
-    left: dict[Any, list[str]] = {}
+    names: dict[Any, list[str]] = {}
     for pair in pairs:
-        left.setdefault(shards[pair.name], []).append(pair.name)
+        names.setdefault(shards[pair.name], []).append(pair.name)
+    left = {shard: each.copy() for shard, each in names.items()}  # of which no file was seen yet
     every = max(1, max(map(len, left.values()), default=1) // LOOKS)
     through, tell = itertools.count(1), outcome.on_image
 
     def pack() -> None:
-        for shard, names in list(left.items()):
-            there = {name: path(name) for name in names if name not in outcome.failures}
-            if all(each.is_file() for each in there.values()):
-                if there:
-                    write({f"{name}{each.suffix}": each for name, each in there.items()}, shard)
-                for each in there.values():
-                    each.unlink()
-                del left[shard]
+        for shard, unseen in list(left.items()):
+            while unseen and (unseen[-1] in outcome.failures or path(unseen[-1]).is_file()):
+                unseen.pop()
+            if unseen:
+                continue
+            there = {name: path(name) for name in names[shard] if name not in outcome.failures}
+            if there:
+                write({f"{name}{each.suffix}": each for name, each in there.items()}, shard)
+            for each in there.values():
+                each.unlink()
+            del left[shard]
 
     def on_image() -> None:
         tell()
@@ -100,6 +105,12 @@ def packing(pairs: list[Pair], shards: dict[str, Any], path: Callable[[str], Pat
     outcome.on_image = on_image
     yield
     pack()
+    if left:
+        shard, unseen = next(iter(left.items()))
+        raise ValueError(
+            f"{shard} cannot be written, because this machine has no {path(unseen[-1])}: with pipeline=ray all machines"
+            " must share the folder run_dir="
+        )
 
 
 def write(files: dict[str, Path], shard: Any) -> None:

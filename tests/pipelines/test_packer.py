@@ -5,7 +5,9 @@ import tarfile
 import pytest
 
 import p2p
+from p2p.data.pairs import Pair, Source
 from p2p.pipelines import packer
+from p2p.pipelines.outcome import Outcome
 from tests.pipelines.conftest import files
 
 
@@ -77,3 +79,24 @@ def test_settings(infer, tmp_path, settings, why):
     with pytest.raises(ValueError, match=why):
         infer(*settings, output="out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_are_looked_for_once_and_those_of_other_machines_are_missed(tmp_path):
+    pairs = [Pair(f"{number:02d}", Source(tmp_path)) for number in range(40)]
+    shards = dict(
+        zip([pair.name for pair in pairs], packer.shards_of(pairs, tmp_path, format="tar", size=8), strict=True)
+    )
+    outcome, asked = Outcome(), []
+
+    def path(name):
+        asked.append(name)
+        return tmp_path / f"{name}.png"
+
+    with pytest.raises(ValueError, match=r"shard-000004.tar cannot be written, .* has no \S+39.png: with pipeline=ray"):  # noqa: SIM117
+        with packer.packing(pairs, shards, path, outcome):
+            for pair in pairs[:-1]:
+                (tmp_path / f"{pair.name}.png").write_bytes(b"")
+                outcome.on_image()
+            outcome.on_image()
+    assert len([*tmp_path.glob("*.tar")]) == 4
+    assert len(asked) < 4 * len(pairs)
