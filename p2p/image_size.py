@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 ImageSize = int | list[int]
 
@@ -13,9 +14,10 @@ def height_and_width(image_size: ImageSize | Sequence[int], *, key: str = "image
     Raises:
         ValueError: it is neither a whole number nor two of them; the sentence calls it `key`.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    several = isinstance(image_size, Iterable) and not isinstance(image_size, str)
+    sides: tuple[Any, ...] = tuple(image_size) if several else (image_size, image_size)  # type: ignore[arg-type]
     if len(sides) != 2 or not all(type(side) is int for side in sides):
-        given = f"[{','.join(map(str, sides))}]"
+        given = f"[{','.join(map(str, sides))}]" if several else image_size
         raise ValueError(
             f"{key}={given} is not a size: use [height,width] in pixels, such as [256,512], or one number for both"
         )

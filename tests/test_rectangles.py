@@ -115,6 +115,11 @@ def test_a_file_of_weights_and_the_references_files_are_rectangles(run_dir, tmp_
     assert (np.asarray(p2p.load(tmp_path / "e", device="cpu")(photo)) == made).all()
     with pytest.raises(ValueError, match=r"image_size=\[32,60\] is none, use \[32,32\] or \[32,64\]$"):
         p2p.load(pth, image_size=[32, 60])
+    pytest.importorskip("fastapi")
+    from p2p.commands import serve
+
+    with pytest.raises(ValueError, match=r"image_size=\[32,60\] is none, use \[32,32\] or \[32,64\]$"):
+        serve.main(p2p.compose([str(pth), "image_size=[32,60]", "port=0"], command="serve"))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +136,7 @@ def test_a_file_of_weights_and_the_references_files_are_rectangles(run_dir, tmp_
         ("train", "image_size=[32,64] transform.load_size=[64,80] transform.preprocess=scale_width", "a width alone"),
         ("export", "size=[33,64]", r"size=\[33,64\] does not suit .* multiples of 32, .* use \[32,64\] or \[64,64\]"),
         ("export", "size=[32,64,3]", r"size=\[32,64,3\] is not a size: use"),
+        ("export", "size=dynamic max_size=1.5", r"max_size=1\.5 is not a size: use \[height,width\]"),
         ("export", "size=huge", "size=huge is not known: use model, dynamic, or one size"),
         ("export", "image_size=[32,32]", r"image_size=\[32,32\] applies only to a \.pth, and this run has .*\[32,64\]"),
     ],

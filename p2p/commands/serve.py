@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import p2p
 from p2p.config.shown import shown
@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> Served:
             weights,
             device=None if cfg.device == "auto" else cfg.device,
             checkpoint=cfg.checkpoint,
-            image_size=cfg.image_size,
+            image_size=OmegaConf.to_container(cfg)["image_size"],
             direction=cfg.direction,
         )
         warm_up(translator)
