@@ -158,7 +158,7 @@ def _directory(data: bytes | mmap.mmap, order: str, big: bool, at: int) -> Direc
     return Directory(data, order, entries, following)
 
 
-def parts_of(directory: Directory, places: int, sizes: int) -> list[bytes]:
+def _parts_of(directory: Directory, places: int, sizes: int) -> list[bytes]:
     """The bytes of its strips or tiles."""
     found = zip(directory.numbers(places), directory.numbers(sizes), strict=True)
     parts = [(directory.data[at : at + size], size) for at, size in found]
@@ -175,7 +175,7 @@ def _alone(directory: Directory) -> bytes:
             if len(value) < count * SIZES[type]:
                 raise KeyError(tag)
             tags[tag] = (type, count, bytes(value))
-    parts = {both: parts_of(directory, *both) for both in PARTS if both[0] in directory.entries}
+    parts = {both: _parts_of(directory, *both) for both in PARTS if both[0] in directory.entries}
     if not parts:
         raise KeyError(STRIPS)
     return file_of(directory.order, tags, parts)

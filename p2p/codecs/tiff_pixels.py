@@ -32,7 +32,6 @@ from p2p.codecs.tiff import (
     Directory,
     directory_of,
     head_of,
-    parts_of,
 )
 from p2p.codecs.tiff_rows import BROKEN, DAMAGED, GREY, NONE, NUMBERS, RGB, Layout, Rows, layout_of
 from p2p.system.memory import check_room
@@ -135,10 +134,14 @@ def _planes(directory: Directory, layout: Layout) -> np.ndarray | None:
         return None
     height, width, channels = layout.shape
     count = height * width * channels
-    strips = parts_of(directory, STRIPS, STRIP_BYTES)
-    if layout.packed:
-        strips = [zlib.decompressobj().decompress(strip, count * layout.dtype.itemsize) for strip in strips]
-    numbers = np.frombuffer(b"".join(strips), layout.dtype)
-    if len(numbers) < count:
+    numbers, size = bytearray(), count * layout.dtype.itemsize
+    for at, length in zip(directory.numbers(STRIPS), directory.numbers(STRIP_BYTES), strict=True):
+        if not (left := size - len(numbers)):
+            break
+        strip = directory.data[at : at + length]
+        if len(strip) < length:
+            raise KeyError(STRIPS)
+        numbers += zlib.decompressobj().decompress(strip, left) if layout.packed else strip[:left]
+    if len(numbers) < size:
         raise KeyError(STRIPS)
-    return layout.undone(np.moveaxis(numbers[:count].reshape(channels, height, width), 0, 2))
+    return layout.undone(np.moveaxis(np.frombuffer(numbers, layout.dtype).reshape(channels, height, width), 0, 2))

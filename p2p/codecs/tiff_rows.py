@@ -43,6 +43,7 @@ from p2p.codecs.tiff import (
 NONE, DEFLATE, OLD_DEFLATE = 1, 8, 32946
 GREY, RGB = 1, 2
 NUMBERS = {1: "u", 2: "i", 3: "f"}  # of FORMAT, section 19
+LARGE_TILE, LARGER = 1 << 26, 4  # bytes that any tile may have, or so many times those of the image
 DAMAGED = "it is damaged: a part of its TIFF directory or of its pixels is missing"
 BROKEN = (*DAMAGE, StopIteration, zlib.error)  # what it raises
 
@@ -132,8 +133,12 @@ class Rows:
 
     def __init__(self, directory: Directory, layout: Layout, read: Callable[[int, int], bytes]):
         self.layout, self.shape, self._read_bytes = layout, layout.shape, read
-        height, width, _ = layout.shape
+        height, width, channels = layout.shape
         self._tile_width = directory.number(TILE_WIDTH) if TILES in directory.entries else None
+        if self._tile_width is not None:
+            tile = self._tile_width * directory.number(TILE_HEIGHT)
+            if not 0 < tile <= max(LARGER * height * width, LARGE_TILE // (channels * layout.dtype.itemsize)):
+                raise KeyError(TILE_WIDTH)  # by deflate, a tile of zeros takes a thousandth of its memory
         places, sizes = (STRIPS, STRIP_BYTES) if self._tile_width is None else (TILES, TILE_BYTES)
         self._parts = list(zip(directory.numbers(places), directory.numbers(sizes), strict=True))
         self._step = directory.number(TILE_HEIGHT) if self._tile_width else min(directory.number(ROWS, height), height)

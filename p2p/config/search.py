@@ -185,7 +185,8 @@ def tell(study: optuna.Study, number: int, job: JobReturn, *, folder: Path) -> N
     """Tell Optuna a job's score, and the summary which jobs were pruned."""
     from optuna.trial import TrialState
 
-    score = float(job._return_value) if job.status == JobStatus.COMPLETED else math.nan
+    done = job.status == JobStatus.COMPLETED and job._return_value is not None  # of an infer.py with nothing to do
+    score = float(job._return_value) if done else math.nan
     epochs = study.trials[number].user_attrs.get(PRUNED)
     if not math.isfinite(score):
         study.tell(number, state=TrialState.FAIL)

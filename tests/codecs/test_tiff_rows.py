@@ -2,6 +2,8 @@
 
 import io
 import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -114,3 +116,32 @@ def test_a_file_of_four_gigabytes_is_a_bigtiff(tmp_path):
     with tiff_rows.opened(tmp_path / "x.tif") as rows:
         assert (rows[39_985:39_995] == np.repeat([0, 7], 5)[:, None, None]).all()
     assert (tmp_path / "x.tif").stat().st_blocks * 512 < 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("sides", "planar", "parts"),
+    [((0, 16), 1, 1), ((16, 0), 1, 1), ((9000, 9000), 1, 1), (None, 2, 300)],
+    ids=["no width", "no height", "a huge tile", "many planes"],
+)
+def test_a_small_file_does_not_take_much_memory(sides, planar, parts):
+    """Zeros of 81 MB, or 300 times those of the image."""
+    height = width = 16 if sides else 600
+    kinds = {"H": tiff.SHORT, "I": tiff.LONG}
+    values = {tiff.HEIGHT: ("I", height), tiff.WIDTH: ("I", width), tiff.BITS: ("H", 8), tiff.COMPRESSION: ("H", 8)}
+    values |= {tiff.PHOTOMETRIC: ("H", 1), tiff.PLANAR: ("H", planar)}
+    values |= {tag: ("I", side) for tag, side in zip((tiff.TILE_WIDTH, tiff.TILE_HEIGHT), sides or (), strict=False)}
+    tags = {tag: (kinds[kind], 1, struct.pack(f"<{kind}", value)) for tag, (kind, value) in values.items()}
+    zeros = zlib.compress(bytes(81_000_000 if sides else height * width))
+    data = tiff.file_of(
+        "<", tags, {(tiff.TILES, tiff.TILE_BYTES) if sides else (tiff.STRIPS, tiff.STRIP_BYTES): parts * [zeros]}
+    )
+    tracemalloc.start()
+    try:
+        if sides:
+            with pytest.raises(ValueError, match="it is damaged"):
+                tiff_pixels.decode(data)
+        else:
+            assert not tiff_pixels.decode(data)[0].any()
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
