@@ -20,7 +20,7 @@ from p2p.data.walk import Skipped, is_image, is_taken, summary
 from p2p.system import atomic
 from p2p.system.urls import asked, changed_ns, is_url, located
 
-SUFFIXES = (".tar", ".parquet")
+SUFFIXES = (".tar", ".parquet", ".tar.gz", ".tgz")  # the last two to say that they are not read
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 IMAGES, NAMES = ("image", "bytes", "jpg", "png", "content"), ("name", "__key__", "key", "path", "file_name")  # columns
 ROWS = 64  # of a Parquet file that are in memory
@@ -81,8 +81,11 @@ def shards_at(source: str) -> list[Any]:
         if not glob.has_magic(text):
             found.append(place)
         elif is_url(text):
-            with asked(text):
-                found += [located(place.fs.unstrip_protocol(path)) for path in sorted(place.fs.glob(place.path))]
+            try:
+                with asked(text):
+                    found += [located(place.fs.unstrip_protocol(path)) for path in sorted(place.fs.glob(place.path))]
+            except OSError as error:
+                raise ValueError(f"input={source} cannot be read ({error.strerror})") from error
         else:
             found += [Path(path) for path in sorted(glob.glob(text))]  # noqa: PTH207
     if not found:
@@ -97,6 +100,10 @@ def _members(tar: Any, shard: Any) -> Iterator[Member]:
             for info in archive:
                 if info.isfile():
                     yield Member(info.name.removeprefix("./").lstrip("/"), info.offset_data, info.size)
+            # A header that is damaged ends the loop as if it were the end, which has a block of zeros.
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError(f"its end, or the header of a file, is missing at byte {archive.offset:,}")
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is no tar file, or is damaged ({error}): pack it anew, without gzip") from error
     except OSError as error:
@@ -141,10 +148,11 @@ def _rows(shard: Any) -> Iterator[tuple[str, bytes]]:
             names: set[str] = set()
             for batch in table.iter_batches(ROWS, columns=[each for each in (image, name) if each]):
                 for row in batch.to_pylist():
-                    data = row[image]["bytes"] if isinstance(row[image], dict) else row[image]  # Hugging Face's
+                    data = row[image]
+                    data = data.get("bytes", data) if isinstance(data, dict) else data  # Hugging Face's
                     if not isinstance(data, bytes | None):
                         raise ValueError(f"{shard} has no bytes of images in its column {image}: it holds {data!r:.40}")
-                    text = str(row[name]) if name else f"{len(names):08d}"
+                    text = f"{len(names):08d}" if name is None or row[name] is None else str(row[name])
                     if text in names:
                         raise ValueError(f"{shard} has two images of the name {text}: give each one of its own")
                     names.add(text)
@@ -152,6 +160,8 @@ def _rows(shard: Any) -> Iterator[tuple[str, bytes]]:
                     yield text if is_image(text) else f"{text}.{suffix_of(data)}", data
     except ArrowException as error:
         raise ValueError(f"{shard} is no Parquet file, or is damaged ({error})") from error
+    except OSError as error:  # pyarrow has it for damages, too
+        raise ValueError(f"{shard} cannot be read, or is damaged ({error.strerror or error})") from error
 
 
 def suffix_of(data: bytes) -> str:

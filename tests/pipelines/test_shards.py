@@ -84,3 +84,25 @@ def test_two_shards_of_one_name(inputs, tmp_path):
         pack(tmp_path / folder / "x.tar", {"c.png": next(iter(files(inputs).values()))})
     with pytest.raises(ValueError, match=r"a/x.tar and \S+b/x.tar would have the same names"):
         find_inputs(f"{tmp_path}/*/x.tar")
+
+
+@pytest.mark.parametrize("damage", ["a header", "cut in a header", "cut between files", "cut in a file"])
+def test_a_damaged_tar_file_loses_no_image_in_silence(tmp_path, damage):
+    """tarfile itself ends before the second of three files, as if there were no more."""
+    path = tmp_path / "x.tar"
+    pack(path, {f"{name}.png": bytes(512) for name in "abc"})  # a header and a block each
+    data = bytearray(path.read_bytes())
+    if damage == "a header":
+        data[1024:1124] = b"\xff" * 100
+    else:
+        del data[{"cut in a header": 1124, "cut between files": 2048, "cut in a file": 1700}[damage] :]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"x.tar is no tar file, or is damaged"):
+        find_inputs(str(path))
+
+
+def test_a_tar_file_in_gzip_is_one_sentence(tmp_path):
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        add(archive, "a.png", b"data")
+    with pytest.raises(ValueError, match="without gzip"):
+        find_inputs(f"{tmp_path}/x.tar.gz")

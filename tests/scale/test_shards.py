@@ -78,6 +78,14 @@ def test_rows_without_an_image_and_other_columns(tmp_path, monkeypatch):
         found(name=["a", "a"], image=[b"12", b"3"])
     with pytest.raises(ValueError, match=r"x.parquet has no bytes of images in its column image: it holds 'a'"):
         found(image=["a"])
+    with pytest.raises(ValueError, match=r"has no bytes of images in its column image: it holds {'path': 'a'}"):
+        found(image=[{"path": "a"}])
+    assert found(name=[None, None], image=[b"12", b"3"]) == [("x/00000000", 2), ("x/00000001", 1)]
+    data = bytearray((tmp_path / "x.parquet").read_bytes())
+    data[4:30] = bytes(26)  # a page's header, which pyarrow says by an OSError
+    (tmp_path / "x.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"x.parquet cannot be read, or is damaged"):
+        find_inputs(f"{tmp_path}/x.parquet")
     with pytest.raises(ValueError, match=r"none.parquet cannot be read \(No such file"):
         find_inputs(f"{tmp_path}/none.parquet")
 
