@@ -57,6 +57,7 @@ RANGES = {  # patterns of paths; null is what a setting's type allows or not
     "data.percentiles": Range(0, 100),
     "*.workers": PROCESSES,
     "pipeline.slots": COUNT,
+    "pipeline.actors": COUNT,
     "pipeline.workers": Range(0, max(64, 4 * available_cores())),  # as the pipeline itself has it
     "transform.load_size": Range(1, 2 * 8192),
     "transform.multiple": SIZE,

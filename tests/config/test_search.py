@@ -1,15 +1,19 @@
 """A sweep whose settings Optuna proposes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 
 from p2p.config import sweep
 from p2p.config.search import as_overrides, corners, distribution, search, split
 from p2p.config.sweep import Started, jobs_of, write_job
+from p2p.training.callbacks.prune import Prune
 
 optuna = pytest.importorskip("optuna", reason="the extra sweeps is not installed")
 CONFIG = {"monitor": "val/L1", "monitor_mode": "min", "hydra": {"job": {"name": "train"}}}
@@ -142,3 +146,53 @@ def test_failed_jobs_do_not_end_it_and_a_search_of_which_all_fail_ends(tmp_path)
     with pytest.raises(ValueError, match="never"):
         search(settings, [])
     assert len(settings.launched) == 3
+
+
+CURVES = [  # scores of five epochs, lower is better
+    ([5, 4, 3, 2, 1], None),
+    ([7, 6, 5, 4, 3], None),  # worse, but two trials have to be complete before
+    ([9, 9, 9, 9, 9], 3),  # two epochs are spared; then 9 > 4, the median of 3 and 5
+    ([9, 9, 3.9, 9, 9], 4),  # 3.9 < 4; its best is 3.9 also after the next, where the median of 2 and 4 is 3
+    ([1, 9, 9, 9, 9], None),  # its best is better than all
+    ([9, 4, 4, 4, 4], None),  # the medians are 5 and 4: not worse
+    ([9, 9, 9, 3.9, 9], 3),  # the median of 3, 5, 9 and 4 is 4.5
+    ([4.4, 3.5, 3.5, 3.5, 9], None),  # worse after its last epoch: there is nothing to save
+]
+
+
+def trained(prune, scores, *, sign):
+    """What Lightning does with the callback: as many epochs as it lets the training have."""
+    trainer = SimpleNamespace(
+        is_global_zero=True,
+        sanity_checking=False,
+        should_stop=False,
+        max_epochs=len(scores),
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+    )
+    prune.on_fit_start(trainer, None)
+    for epoch, score in enumerate(scores):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/L1": torch.tensor(sign * float(score))}
+        prune.on_validation_end(trainer, None)
+        if trainer.should_stop:
+            break
+    return sign * score
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
+def test_trials_that_are_worse_than_the_median_are_pruned(tmp_path, mode, sign):
+    """Worked out by hand, by the rule of docs/sweeps.md: of two complete trials and two epochs on."""
+
+    def job(_):
+        number = len(settings.launched) - 1
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2)
+        prune = Prune(monitor="val/L1", pruner=pruner, trial=[settings.storage, str(tmp_path), number])
+        return trained(prune, CURVES[number][0], sign=sign)
+
+    settings = Settings(tmp_path, job, n_trials=len(CURVES), n_jobs=1, mode=mode)
+    search(settings, [])
+    trials = study_of(settings).trials
+    expected = [None if epochs is None else f"pruned after {epochs} epochs" for _, epochs in CURVES]
+    assert [job.get("note") for job in jobs_of(tmp_path).values()] == expected
+    assert [trial.state.name for trial in trials] == ["PRUNED" if epochs else "COMPLETE" for _, epochs in CURVES]
+    assert [len(trial.intermediate_values) for trial in trials] == [epochs or 5 for _, epochs in CURVES]

@@ -117,6 +117,11 @@ def test_a_value_of_another_type_or_out_of_range_is_named(command, override):
     assert str(raised.value) == MISTAKES[command, override]
 
 
+def test_pipeline_ray_without_an_engine_is_refused():
+    with pytest.raises(ValueError, match=r"^pipeline\.actors=0 is out of range: use 1 or more$"):
+        check("infer", "pipeline=ray", "pipeline.actors=0")
+
+
 def test_what_must_be_given_is_named():
     with pytest.raises(
         ValueError, match=r"^data\.source\.archive has no value: give it one, as in data\.source\.archive="

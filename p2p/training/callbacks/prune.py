@@ -45,7 +45,7 @@ class Prune(Callback):
             return
         prune, epochs = False, trainer.current_epoch + 1
         if self._trial is not None:
-            self._trial.report(float(trainer.callback_metrics[self._monitor]), step=epochs)
+            self._trial.report(float(trainer.callback_metrics[self._monitor]), step=epochs - 1)  # Optuna's count from 0
             prune = epochs < trainer.max_epochs and self._trial.should_prune()
         if trainer.strategy.reduce_boolean_decision(prune, all=False):
             trainer.should_stop = True
