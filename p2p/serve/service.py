@@ -57,14 +57,15 @@ class Service:
     Args:
         translator: the model.
         limits: what it refuses.
-        max_batch, max_wait_s: see `Batcher`; a program that was built for smaller batches gets those.
+        max_batch, max_wait_s: see `Batcher`; a program that was built for smaller or larger batches gets those.
     """
 
     def __init__(self, translator: Translator, limits: Limits, *, max_batch: int, max_wait_s: float):
         self.translator, self.limits = translator, limits
         self.places = Places(limits.queue)
         self.metrics = Metrics(taken=lambda: self.places.taken, places=limits.queue)
-        self.max_batch = min(max_batch, translator.max_batch or max_batch)
+        # Of a program for one size of batch, images alone would take as long as a batch each.
+        self.max_batch = max(translator.min_batch, min(max_batch, translator.max_batch or max_batch))
         self.failed: str | None = None  # why the GPU works no more
         self._batcher: Batcher[Any] = Batcher(
             self._translate, max_batch=self.max_batch, max_wait_s=max_wait_s, on_batch=self.metrics.batch

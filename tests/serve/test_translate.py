@@ -7,6 +7,7 @@ import struct
 import tempfile
 import threading
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,16 @@ def test_images_that_arrive_together_are_one_batch_with_the_same_bits(asked, tra
         with image_in(response) as found:
             assert found.tobytes() == translate(image).tobytes()
     assert seen == [6]
+
+
+@pytest.mark.parametrize(("least", "most", "batch"), [(1, None, 3), (1, 2, 2), (5, 5, 5)])
+def test_batches_are_those_of_the_program(asked, translate, least, most, batch):
+    async def ask(client, app):
+        data = file_of(picture(32, 32))
+        return await asyncio.gather(*(client.post("/translate", content=data) for _ in range(batch)))
+
+    answers = asked(replace(translate, min_batch=least, max_batch=most), ask, max_batch=3, max_wait_s=20.0)
+    assert {answer.headers["x-batch"] for answer in answers} == {str(batch)}
 
 
 def test_several_in_a_form_and_one_that_is_none(asked, translate):

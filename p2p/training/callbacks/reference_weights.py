@@ -30,7 +30,7 @@ class ReferenceWeights(Callback):
 
     Args:
         folder: where the files go, inside the run's.
-        every_n_epochs: epochs between two writes; the last epoch is always written.
+        every_n_epochs: epochs between two writes; also after the last of epochs=, but not where a run ends earlier.
         numbered: also write those named by the epoch.
 
     Raises:
