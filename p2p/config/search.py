@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PRUNED = "epochs"  # user attributes of a trial: after how many it was pruned; whether its sweep was stopped meanwhile
 STOPPED = "stopped"
 HOPELESS = 3  # trials that fail before one succeeds end the search
+FOLDER = "hydra.sweep.subdir=${hydra.job.num}"  # two trials may have the same settings, and need a folder each
 
 
 def search(settings: Any, arguments: list[str]) -> list[JobReturn]:
@@ -54,7 +55,7 @@ def search(settings: Any, arguments: list[str]) -> list[JobReturn]:
     returns: list[JobReturn] = []
     while todo > 0 and not is_hopeless(study):
         trials = [study.ask(distributions) for _ in range(min(todo, at_a_time))]
-        jobs = [[*fixed, *as_overrides(trial.params)] for trial in trials]
+        jobs = [[FOLDER, *fixed, *as_overrides(trial.params)] for trial in trials]
         for trial, job in zip(trials, settings.launcher.launch(jobs, initial_job_idx=trials[0].number), strict=True):
             tell(study, trial.number, job, folder=Path(settings.config.hydra.sweep.dir))
             returns.append(job)

@@ -33,7 +33,8 @@ class Settings:
 
     def launch(self, jobs, *, initial_job_idx):
         returns = []
-        for number, overrides in enumerate(jobs, start=initial_job_idx):
+        for number, (folder, *overrides) in enumerate(jobs, start=initial_job_idx):
+            assert folder == "hydra.sweep.subdir=${hydra.job.num}"  # the same settings twice are two folders
             self.launched.append((number, overrides))
             done = JobReturn(status=JobStatus.COMPLETED)
             try:
