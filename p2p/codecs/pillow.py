@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -164,6 +165,7 @@ def load_array(data: bytes) -> np.ndarray:
         ValueError: it is damaged, or no image of numbers.
     """
     try:
+        check_promise(data)
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except MemoryError:
         raise
@@ -174,6 +176,17 @@ def load_array(data: bytes) -> np.ndarray:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(f"it is an array of shape {array.shape}: an image is (H, W) or (H, W, C)")
     return array.reshape(*array.shape[:2], -1)
+
+
+def check_promise(data: bytes) -> None:
+    """Raise a ValueError if the header of an .npy file has more numbers than follow: numpy takes the memory first."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    promised, found = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if promised > found and not dtype.hasobject:
+        raise ValueError(f"its header promises {promised:,} bytes, and {found:,} follow")
 
 
 def in_range(frame_HWC: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shlex
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,9 @@ def main(cfg: DictConfig) -> Served:
     from p2p.serve.server import listen, run
     from p2p.serve.service import Service
 
+    quiet_about_clients()
     host, weights = str(cfg.host), str(cfg.weights)
+    hosts = hosts_of(host, cfg.hosts)
     limits = Limits(**{key: cfg[key] for key in Limits.__dataclass_fields__})
     with listen(host, cfg.port) as listening:
         keep_freed_memory(KEPT)
@@ -80,17 +84,22 @@ def main(cfg: DictConfig) -> Served:
                     f"host={host}: everybody who reaches this machine can use the server; it has no password and no TLS"
                 )
             print(
-                f"{shown(weights)}: http://{'[::1]' if host == '::1' else host}:{port} (POST /translate: see /docs)",
+                f"{shown(weights)}: http://{f'[{host}]' if ':' in host else host}:{port} (POST /translate: see /docs)",
                 flush=True,
             )
             print("Ctrl-C ends it", flush=True)
 
-        hosts = hosts_of(host, cfg.hosts)
         app = app_of(service, facts=facts, samples=[samples.png(frame) for frame in frames], hosts=hosts)
         run(app, listening, timeout_s=limits.timeout_s, ready=ready)
     images = made[0].metrics.translated()
     print(f"ended: {counted(images, 'image')} translated")
     return Served(images, images)
+
+
+def quiet_about_clients() -> None:
+    """Keep out of the log what libraries say of a damaged image or form; the client is told."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def warm_up(translator: p2p.Translator) -> None:

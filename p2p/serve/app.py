@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from p2p import __version__
+from p2p.config.shown import shown
 from p2p.serve import described
 from p2p.serve.body import images_of
-from p2p.serve.formats import MEDIA, Format, Size
+from p2p.serve.formats import MEDIA, Fit, Format, Size, TileStats
 from p2p.serve.guard import Guard
 from p2p.serve.limits import Refused
 from p2p.serve.service import Answer, Service, Wanted
@@ -27,6 +28,7 @@ from p2p.serve.service import Answer, Service, Wanted
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/canvas.js": "canvas.js"}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+LONGEST = 100  # characters of a setting that a sentence repeats
 GONE = 499  # nginx's, for the log: the client does not wait for the answer
 BINARY = {"type": "string", "format": "binary"}
 BODY = {
@@ -41,14 +43,15 @@ BODY = {
 }
 ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
 REFUSALS = {
-    400: "a setting or the body cannot be",
-    403: "another site asks",
+    400: "a setting is not known, or the body cannot be read",
+    403: "the page of another site asks, or the Host is not a name of the server",
     408: "the body was too slow",
     413: "too many bytes, pixels or images",
     415: "it is no image",
     422: "the image cannot be translated",
     429: "the queue is full",
-    503: "the memory or the GPU cannot",
+    500: "the network failed",
+    503: "the memory is full, the GPU has failed, or the server ends",
     504: "it took too long",
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -93,12 +96,17 @@ def app_of(
 
     @app.post("/translate", responses=ANSWERS, openapi_extra={"requestBody": BODY}, response_class=Response)
     async def translate(
-        request: Request, size: Size = "model", restore_size: bool = False, format: Format | None = None
+        request: Request,
+        size: Size = "model",
+        fit: Fit = "stretch",
+        tile_stats: TileStats = "tile",
+        restore_size: bool = False,
+        format: Format | None = None,
     ) -> Response:
-        """An image -> its translation, as png unless `format` says otherwise. Several, in a form -> JSON."""
+        """Translate an image. The answer is an image, too; of several images in a form it is JSON."""
         service: Service = request.app.state.service
         start = time.perf_counter()
-        response = await answered(request, service, Wanted(size, restore_size, format))
+        response = await answered(request, service, Wanted(size, fit, tile_stats, restore_size, format))
         service.metrics.requests.labels(response.status_code).inc()
         service.metrics.request_seconds.observe(time.perf_counter() - start)
         return response
@@ -135,7 +143,7 @@ def app_of(
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         what = {404: "there is nothing at this address", 405: "this address does not take this method"}
-        return sentence(error.status_code, f"{what.get(error.status_code, error.detail)}: see /docs")
+        return sentence(error.status_code, f"{what.get(error.status_code, error.detail)}: see /docs", error.headers)
 
     @app.exception_handler(Exception)  # uvicorn logs it
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
@@ -144,8 +152,10 @@ def app_of(
     @app.exception_handler(RequestValidationError)
     async def on_setting(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()[0]
-        known = found.get("ctx", {}).get("expected", "true or false" if "bool" in found["type"] else "another")
-        name, value = found["loc"][-1], found.get("input")
+        if found["loc"][0] == "path":  # a sample of which the number is none
+            return await on_http(request, HTTPException(404))
+        known = found.get("ctx", {}).get("expected", "true or false")
+        name, value = found["loc"][-1], shown(str(found.get("input")))[:LONGEST]
         return sentence(400, f"{name}={value} is not known: use {str(known).replace(chr(39), '')}")
 
     return app
@@ -155,7 +165,9 @@ async def answered(request: Request, service: Service, wanted: Wanted) -> Respon
     """The answer to POST /translate, whatever it is."""
     try:
         for name in request.query_params.keys() - Wanted._fields:
-            raise Refused(400, f"{name}= is not a setting of this address: use {', '.join(Wanted._fields)}")
+            raise Refused(
+                400, f"{shown(name)[:LONGEST]}= is not a setting of this address: use {', '.join(Wanted._fields)}"
+            )
         with service.places.take(1):
             images = await images_of(request, service.limits)
             with service.places.take(len(images) - 1):
@@ -164,6 +176,8 @@ async def answered(request: Request, service: Service, wanted: Wanted) -> Respon
         return sentence(refused.status, refused.sentence)
     except ClientDisconnect:
         return Response(status_code=GONE)
+    except asyncio.CancelledError:  # by uvicorn, which ends without waiting any longer
+        return sentence(503, "the server was stopped before the image was translated")
 
 
 async def translated(service: Service, images: list[bytes], wanted: Wanted) -> Response:
@@ -173,11 +187,9 @@ async def translated(service: Service, images: list[bytes], wanted: Wanted) -> R
         Refused: the only image cannot be translated, or it took too long.
     """
     names = ["the image"] if len(images) == 1 else [f"images[{number}]" for number in range(len(images))]
-    work = asyncio.gather(
-        *(service(data, wanted, name=name) for data, name in zip(images, names, strict=True)), return_exceptions=True
-    )
+    work = (service(data, wanted, name=name) for data, name in zip(images, names, strict=True))
     try:
-        results = await asyncio.wait_for(work, service.limits.timeout_s)
+        results = await asyncio.wait_for(_all(work), service.limits.timeout_s)
     except asyncio.TimeoutError:
         raise Refused(504, f"it took more than {service.limits.timeout_s:g} s: try again, or with less") from None
     if len(results) > 1:
@@ -189,6 +201,11 @@ async def translated(service: Service, images: list[bytes], wanted: Wanted) -> R
     return Response(
         result.data, media_type=result.media, headers={"Server-Timing": timing, "X-Batch": str(result.batch)}
     )
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer | BaseException]:
+    """A task of its own: gather's future, if it is cancelled while nobody waits for it, logs that as a failure."""
+    return await asyncio.gather(*work, return_exceptions=True)
 
 
 def in_json(result: Answer | BaseException) -> dict[str, Any]:
@@ -219,9 +236,9 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def sentence(status: int, text: str) -> JSONResponse:
+def sentence(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error."""
-    return JSONResponse({"error": text}, status, headers={"Retry-After": "1"} if status == 429 else None)
+    return JSONResponse({"error": text}, status, headers={"Retry-After": "1"} if status == 429 else headers)
 
 
 def file(path: Path) -> Callable[[], Coroutine[Any, Any, Response]]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from p2p import Translator
 
 Size = Literal["model", "input", "tile"]
+Fit = Literal["stretch", "pad"]
+TileStats = Literal["tile", "image"]
 Format = Literal["png", "jpg", "webp", "tiff", "npy"]
 MEDIA = {
     "png": "image/png",
@@ -32,7 +34,7 @@ DEPTHS = {  # npy holds any
 }
 
 
-def prepared(translator: Translator, data: bytes, limits: Limits, *, size: Size, name: str):
+def prepared(translator: Translator, data: bytes, limits: Limits, *, size: Size, fit: Fit, name: str):
     """An image as `Translator.prepare` gives it. Its size is known, and refused, before it is decoded.
 
     Args:
@@ -46,11 +48,11 @@ def prepared(translator: Translator, data: bytes, limits: Limits, *, size: Size,
         if not data:
             raise Refused(400, f"cannot translate {name}: there are no bytes")
         if data.startswith(NUMPY):
-            array = load_array(data)
+            array = array_in(data, name=name)
             check_pixels(array.shape[1], array.shape[0], limits, size=size, name=name)
-            return translator.prepare(array, size=size, name=name)
+            return translator.prepare(array, size=size, fit=fit, name=name)
         check_pixels(*size_of(data, name=name), limits, size=size, name=name)
-        return translator.prepare(data, size=size, name=name)
+        return translator.prepare(data, size=size, fit=fit, name=name)
     except ValueError as error:
         raise Refused(422, str(error)) from error
     except MemoryError as error:
@@ -68,6 +70,18 @@ def size_of(data: bytes, *, name: str) -> tuple[int, int]:
             return image.size
     except ValueError as error:
         raise Refused(415, f"cannot translate {name}: {error}") from error
+
+
+def array_in(data: bytes, *, name: str) -> np.ndarray:
+    """The array of an .npy file.
+
+    Raises:
+        Refused: it is no image, or damaged.
+    """
+    try:
+        return load_array(data)
+    except ValueError as error:
+        raise Refused(422, f"cannot translate {name}: {error}") from error
 
 
 def check_pixels(width: int, height: int, limits: Limits, *, size: Size, name: str) -> None:

@@ -40,6 +40,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # of what is there to GET, the same headers: the server leaves the body out
+            scope = {**scope, "method": "GET"}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -60,9 +62,11 @@ class Guard:
     def _refused(self, headers: Headers, path: str) -> str | None:
         host = headers.get("host", "")
         if self.hosts is not None and name_of(host) not in self.hosts and path not in PROBED:
+            if not host:
+                return "the request has no Host: send one, such as localhost"
             return f"Host: {host} is not a name of this server: start it with hosts=[{name_of(host)}] if it is"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f"{scheme}://{host.lower()}" for scheme in ("http", "https")):
             return f"Origin: {origin} is another site, and this server answers only its own page"
         return None
 
@@ -76,8 +80,15 @@ def name_of(host: str) -> str:
 
 
 def hosts_of(bound: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names for `Guard` of a server that is bound to an address; given: others, in place of all."""
+    """The names for `Guard` of a server that is bound to an address; given: others, in place of all.
+
+    Raises:
+        ValueError: one is no name, but an address with a port, say.
+    """
     if given is not None:
-        names = [given] if isinstance(given, str) else given
-        return (*LOOPBACK, *(str(name).lower() for name in names))
+        names = [given] if isinstance(given, str) else list(given)
+        for name in names:
+            if not (isinstance(name, str) and name_of(f"[{name}]" if name.count(":") > 1 else name) == name.lower()):
+                raise ValueError(f"hosts={name} is not valid: use names alone, as in hosts=[p2p.example.org]")
+        return (*LOOPBACK, *(name.lower() for name in names))
     return LOOPBACK if bound in LOOPBACK or bound.startswith("127.") else None

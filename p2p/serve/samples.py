@@ -56,7 +56,13 @@ def found(translator: Translator, given: str | None) -> list[Pair]:
         ValueError: there are none where they were said to be.
     """
     direction: Direction = "BtoA" if translator.direction == "BtoA" else "AtoB"
-    pairs = _of_the_model(translator, direction) if given is None else find_inputs(given, direction=direction)
+    if given is None:
+        pairs = _of_the_model(translator, direction)
+    else:
+        try:
+            pairs = find_inputs(given, direction=direction)
+        except ValueError as error:  # which names the setting of infer.py
+            raise ValueError(str(error).replace("input=", "samples=", 1)) from error
     step = max(1, len(pairs) // MOST)
     return pairs[::step][:MOST]
 
@@ -140,6 +146,7 @@ def facts(translator: Translator, name: str, *, palette: dict[str, str], count: 
     return {
         "name": name,
         "draws": draws(translator),
+        "labels": bool(translator.readings and translator.readings[0].labels),
         "height": height,
         "width": width,
         "channels": [translator.input_shape[0], translator.output_channels],

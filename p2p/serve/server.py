@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from p2p.system import signals
 
@@ -54,16 +56,58 @@ class Server(uvicorn.Server):
             self.ready()
 
 
+def protocol(timeout_s: float) -> type[asyncio.Protocol]:
+    """HTTP that closes a connection on which no whole header arrives in that time, or a refused body goes on.
+
+    uvicorn itself waits for ever for the rest of a header, and reads on after a body that was refused.
+    """
+
+    class Timed(H11Protocol):
+        late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self.late is not None:
+                self.late.cancel()
+
+        def idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def watch(self) -> None:
+            if not self.idle() and self.late is not None:
+                self.late.cancel()
+                self.late = None
+            elif self.idle() and self.late is None:
+                self.late = self.loop.call_later(timeout_s, self.close)
+
+        def close(self) -> None:
+            self.late = None
+            if self.idle():
+                self.transport.close()
+
+    return Timed
+
+
 def run(app: FastAPI, listening: socket.socket, *, timeout_s: float, ready: Callable[[], None]) -> None:
     """Serve until a signal; requests that have begun get their answers, for as long as they may take.
 
     Args:
-        timeout_s: of a request.
+        timeout_s: of a request, and of its header.
         ready: called when the server answers.
     """
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http=protocol(timeout_s),
+        ws="none",
+        log_level="error",  # its warnings are of clients that do not speak HTTP
         access_log=False,
         lifespan="on",
         server_header=False,

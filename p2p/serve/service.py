@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from p2p.config.explain import explain
 from p2p.serve.batcher import Batcher, Done
-from p2p.serve.formats import Format, Size, encoded, prepared
+from p2p.serve.formats import Fit, Format, Size, TileStats, encoded, prepared
 from p2p.serve.limits import Limits, Places, Refused
 from p2p.serve.metrics import Metrics
 from p2p.system import gpu_faults
@@ -28,9 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class Wanted(NamedTuple):
-    """What is asked for of an image; the first two are of `Translator.__call__`."""
+    """What is asked for of an image; all but the last are of `Translator.__call__`."""
 
     size: Size = "model"
+    fit: Fit = "stretch"
+    tile_stats: TileStats = "tile"
     restore_size: bool = False
     format: Format | None = None
 
@@ -91,7 +93,7 @@ class Service:
             async with self._large if wanted.size != "model" else nullcontext():
                 start = time.perf_counter()
                 image = await self._in_thread(
-                    lambda: prepared(self.translator, data, self.limits, size=wanted.size, name=name)
+                    lambda: prepared(self.translator, data, self.limits, size=wanted.size, fit=wanted.fit, name=name)
                 )
                 read_s = time.perf_counter() - start
                 done = await self._translated(image, wanted, name=name)
@@ -109,12 +111,14 @@ class Service:
         if self.failed is not None:
             raise Refused(503, self.failed)
         try:
-            self.translator.check(size=wanted.size, restore_size=wanted.restore_size)
+            self.translator.check(
+                size=wanted.size, fit=wanted.fit, tile_stats=wanted.tile_stats, restore_size=wanted.restore_size
+            )
         except ValueError as error:
             raise Refused(400, str(error)) from error
 
     async def _translated(self, image: Any, wanted: Wanted, *, name: str) -> Done:
-        kind = (wanted.size, wanted.restore_size, image.image_shape)
+        kind = (wanted.size, wanted.restore_size, wanted.tile_stats, image.image_shape)
         try:
             return await self._batcher(image, kind)
         except Exception as error:
@@ -129,8 +133,9 @@ class Service:
             raise Refused(500, f"cannot translate {name}: the network failed, see the server's log") from error
 
     def _translate(self, images: list[Any], kind: tuple) -> list[Any]:
-        size, restore_size, _ = kind
-        return list(self.translator.translate(images, size=size, restore_size=restore_size, batch_size=self.max_batch))
+        size, restore_size, tile_stats, _ = kind
+        options = {"size": size, "restore_size": restore_size, "tile_stats": tile_stats}
+        return list(self.translator.translate(images, **options, batch_size=self.max_batch))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

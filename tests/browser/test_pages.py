@@ -146,6 +146,9 @@ def test_the_page_of_a_training_loads_itself_again_until_it_is_over(visit, tmp_p
     page = visit(publish("training", tmp_path, title="t", data=data), size="phone")
     assert page.locator("svg polyline").count() == 2
     assert page.locator(".charts h2").nth(1).text_content() == "lr/G 0.00002 in epoch 3"
+    (tmp_path / "first").mkdir()
+    first = visit(publish("training", tmp_path / "first", title="t", data=data | {"history": history[:1]}))
+    assert first.locator("svg circle").count() == 2  # a line of one point is not seen
     assert page.locator(".charts svg").nth(1).locator("text").nth(0).text_content() == "0.00001"  # of a constant
     publish("training", tmp_path, title="t", data=data | {"epoch": 4})
     page.wait_for_timeout(6500)

@@ -1,5 +1,6 @@
 """The page and what surrounds it, and the command as a user starts and ends it."""
 
+import asyncio
 import os
 import re
 import signal
@@ -12,7 +13,9 @@ from functools import partial
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
+from uvicorn.server import ServerState
 
 import p2p
 from p2p.commands import serve
@@ -22,7 +25,7 @@ from p2p.serve import samples
 from p2p.serve.app import app_of
 from p2p.serve.guard import hosts_of
 from p2p.serve.limits import Limits
-from p2p.serve.server import listen, run
+from p2p.serve.server import listen, protocol, run
 from p2p.serve.service import Service
 from tests.api.conftest import trained
 from tests.api.test_translating import not_exported
@@ -61,6 +64,8 @@ def test_other_sites_are_refused(asked, translate):
             await post(origin="http://localhost:8000", host="localhost:8000"),
             await post(origin="http://evil.example", host="localhost:8000"),
             await post(origin="null", host="localhost:8000"),
+            await post(origin="http://[", host="localhost:8000"),
+            await post(host=""),
             await post(host="evil.example"),  # which its owner lets point to 127.0.0.1
             await post(host="[::1]:8000"),
             await post(host="[::1"),
@@ -69,15 +74,20 @@ def test_other_sites_are_refused(asked, translate):
         ]
 
     answers = asked(translate, ask, hosts=hosts_of("127.0.0.1", None))
-    assert [answer.status_code for answer in answers] == [200, 403, 403, 403, 200, 403, 200, 403]
+    assert [answer.status_code for answer in answers] == [200, *[403] * 5, 200, 403, 200, 403]
     assert "is another site" in refused(answers[1], 403)
-    assert refused(answers[3], 403).endswith("start it with hosts=[evil.example] if it is")
+    assert refused(answers[4], 403).startswith("the request has no Host")
+    assert refused(answers[5], 403).endswith("start it with hosts=[evil.example] if it is")
 
 
 def test_the_names_of_a_server():
     assert hosts_of("0.0.0.0", None) is None
     assert "example.org" in hosts_of("0.0.0.0", ["Example.org"]) and "a" in hosts_of("127.0.0.1", "a")
     assert hosts_of("127.0.0.1", None) == hosts_of("localhost", None) == ("localhost", "127.0.0.1", "::1")
+    assert "2001:db8::1" in hosts_of("::", ["2001:db8::1"])
+    for name in ("https://a.example", "a.example:80", "a.example/p2p", "[::1]", 5, None):
+        with pytest.raises(ValueError, match=r"is not valid: use names alone, as in hosts=\[p2p.example.org\]$"):
+            hosts_of("0.0.0.0", [name])
 
 
 def test_the_interface_is_described(asked, translate):
@@ -87,7 +97,7 @@ def test_the_interface_is_described(asked, translate):
     description, docs, metrics = asked(translate, ask)
     post = description["paths"]["/translate"]["post"]
     assert {"image/png", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {each["name"] for each in post["parameters"]} == {"size", "restore_size", "format"}
+    assert {each["name"] for each in post["parameters"]} == {"size", "fit", "tile_stats", "restore_size", "format"}
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(post["responses"])
     assert set(description["paths"]) == {"/translate", "/healthz", "/metrics", "/model"}
     assert docs.status_code == 200 and "POST /translate" in docs.text and "model, input, tile" in docs.text
@@ -119,7 +129,7 @@ def test_where_samples_come_from(tmp_path, pair_folder, translate):
     assert len(shipped) == 8 and all(pair.input.half == "left" for pair in shipped)
     assert samples.found(translate, None) == []
     assert len(samples.found(translate, str(pair_folder / "train"))) == 4
-    with pytest.raises(ValueError, match=r"nothing"):
+    with pytest.raises(ValueError, match=r"^samples=.*nothing is not a folder"):
         samples.found(translate, str(tmp_path / "nothing"))
 
 
@@ -160,6 +170,51 @@ def test_it_ends_after_the_requests_that_it_has(translate):
         client.join(30)
         thread.join(30)
     assert not thread.is_alive() and image_in(answers[0]).size == (32, 32)
+
+
+def test_connections_that_send_nothing_whole_are_closed():
+    """Driven by hand, with a clock that does not run."""
+    late = []
+
+    class Loop:
+        def call_later(self, seconds, close):
+            late.append((seconds, close))
+            return asyncio.Future(loop=loop)  # has cancel()
+
+        def create_task(self, work, **_):
+            work.close()
+            return asyncio.Future(loop=loop)
+
+    class Transport(asyncio.Transport):
+        closed = 0
+
+        def get_extra_info(self, name, default=None):
+            return None
+
+        def close(self):
+            self.closed += 1
+
+    loop = asyncio.new_event_loop()
+    try:
+        config = uvicorn.Config(lambda scope, receive, send: None, interface="asgi3", log_level="error", ws="none")
+        made = partial(protocol(7), config, ServerState(), {}, Loop())
+        silent, slow, asks = Transport(), Transport(), Transport()
+        made().connection_made(silent)
+        half, whole = made(), made()
+        half.connection_made(slow)
+        half.data_received(b"GET / HTTP/1.1\r\nHo")
+        whole.connection_made(asks)
+        whole.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbody")
+        assert [seconds for seconds, _ in late] == [7, 7, 7]
+        for _, close in late:
+            close()
+        assert (silent.closed, slow.closed, asks.closed) == (1, 1, 0)
+        whole.cycle.response_complete = True  # refused, and the client goes on
+        whole.data_received(b"b")
+        late[3][1]()
+        assert asks.closed == 1
+    finally:
+        loop.close()
 
 
 def test_a_port_in_use_and_an_address_of_another_machine():

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import struct
 import tempfile
@@ -29,6 +30,15 @@ def file_of(image, format="PNG", **options):
 def image_in(response):
     assert response.status_code == 200, response.text
     return Image.open(io.BytesIO(response.content))
+
+
+QUERIES = {
+    "": {},
+    "?restore_size=true": {"restore_size": True},
+    "?fit=pad&restore_size=true": {"fit": "pad", "restore_size": True},
+    "?size=tile": {"size": "tile"},
+    "?size=tile&tile_stats=image": {"size": "tile", "tile_stats": "image"},
+}
 
 
 def npy(array):
@@ -63,7 +73,7 @@ def files():
 @pytest.mark.parametrize(("name", "data"), files(), ids=lambda value: value if isinstance(value, str) else "")
 def test_the_bits_of_p2p_load(post, translate, tmp_path, name, data):
     (tmp_path / "file").write_bytes(data)
-    for query, options in (("", {}), ("?restore_size=true", {"restore_size": True}), ("?size=tile", {"size": "tile"})):
+    for query, options in QUERIES.items():
         with image_in(post(translate, data, query=query)) as found:
             expected = translate(tmp_path / "file", **options)
             assert (found.mode, found.size) == (expected.mode, expected.size)
@@ -193,6 +203,12 @@ def test_what_is_refused(post, translate):
     assert refused(post(translate, data, query="?restore_size=3"), 400) == (
         "restore_size=3 is not known: use true or false"
     )
+    assert refused(post(translate, data, query="?fit=pad&size=tile"), 400).startswith("fit=pad applies only to")
+    assert len(refused(post(translate, data, query=f"?size={'x' * 3000}%0a"), 400)) < 200
+    claims = npy(np.zeros((9, 9, 3), np.uint8)).replace(b"(9, 9, 3), }        ", b"(99999, 99999, 3), }")
+    assert refused(post(translate, claims), 422) == (
+        "cannot translate the image: it is damaged: its header promises 29,999,400,003 bytes, and 243 follow"
+    )
     assert "format=gif is not known: use png, jpg" in refused(post(translate, data, query="?format=gif"), 400)
     assert "sise= is not a setting" in refused(post(translate, data, query="?sise=tile"), 400)
     assert refused(post(translate, data, query="?size=input"), 400).startswith("size=input needs a program that takes")
@@ -219,14 +235,23 @@ def test_bodies_that_are_refused(asked, translate):
             await client.post("/translate", content=b"--b--\r\n", headers=form),
             await client.post("/translate", content=b"x", headers={"content-type": "multipart/form-data"}),
             await client.get("/translate"),
+            await client.get("/samples/x.png"),
             await client.get("/../../etc/passwd"),
             await client.get("/samples/..%2f..%2fetc%2fpasswd.png"),
         ], app.state.service.places.taken
 
     answers, taken = asked(translate, ask, max_bytes=2000, timeout_s=0.3)
-    for answer, status in zip(answers, (413, 408, 413, 400, 400, 400, 400, 405, 404, 404), strict=True):
+    for answer, status in zip(answers, (413, 408, 413, 400, 400, 400, 400, 405, 404, 404, 404), strict=True):
         refused(answer, status)
-    assert taken == 0
+    assert taken == 0 and answers[7].headers["allow"] == "POST"
+
+
+def test_head_is_get_without_a_body(asked, translate):
+    async def ask(client, app):
+        return [await client.head("/healthz"), await client.get("/healthz"), await client.head("/translate")]
+
+    head, get, refused = asked(translate, ask)
+    assert (head.status_code, head.headers) == (200, get.headers) and refused.status_code == 405
 
 
 def test_a_full_queue_says_so_and_loses_nothing(asked, translate):
@@ -282,16 +307,40 @@ def test_a_client_that_has_gone_frees_its_place(asked, translate):
 
         scope = {"type": "http", "method": "POST", "path": "/translate", "raw_path": b"/translate", "headers": []}
         scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "", "server": ("x", 1)}
+        unseen = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
         tasks = [asyncio.create_task(app(scope, receive, send))]
         while not service.places.taken:
             await asyncio.sleep(0.001)
         gone.set()
         await asyncio.wait_for(tasks[0], 20)
+        gc.collect()
+        assert unseen == []  # "exception was never retrieved", in the log
         taken = service.places.taken
         gate.set()
         return taken, len(service._batcher), sent[0]["status"]
 
     assert asked(translate, ask) == (0, 0, 499)
+
+
+def test_the_end_of_the_server_is_told(asked, translate):
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(images, kind):
+        begun.set()
+        gate.wait(30)
+        return images
+
+    async def ask(client, app):
+        app.state.service._batcher._work = slow
+        waiting = asyncio.create_task(client.post("/translate", content=file_of(picture(50, 40))))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        waiting.cancel()  # as uvicorn does at a second Ctrl-C
+        gate.set()
+        return await waiting
+
+    assert refused(asked(translate, ask), 503) == "the server was stopped before the image was translated"
 
 
 def test_the_network_fails_for_one_image(asked, caplog):

@@ -78,6 +78,7 @@ function plot(title, points, { dots = false, under = "" } = {}) {
   if (dots)
     for (const point of points)
       drawing.append(s("circle", { class: point.best ? "dot best" : "dot", cx: X(point), cy: Y(point), r: 4 }, s("title", {}, point.label)));
+  else if (points.length === 1) drawing.append(s("circle", { class: "dot", cx: X(points[0]), cy: Y(points[0]), r: 4 }));
   else drawing.append(s("polyline", { class: "curve", points: points.map((point) => `${X(point)},${Y(point)}`).join(" ") }));
   return h("div", {}, h("h2", {}, title, " ", h("span", { className: "faint" }, under)), drawing);
 }

@@ -247,6 +247,9 @@ addEventListener("keydown", (event) => {
   } else KEYS[key]?.();
 });
 
-if (!model.draws) say(`This model takes ${model.channels[0]} channels and gives ${model.channels[1]}, which are no picture: use POST /translate.`);
-else if (model.samples) await load(0);
+if (!model.draws) {
+  for (const part of document.querySelectorAll(".tools, .palette, .pair, #help")) part.hidden = true;
+  const takes = model.labels ? "label maps" : `arrays of ${model.channels[0]} channels`;
+  say(`This model takes ${takes} and gives ${model.channels[1]} channels: there is nothing to draw on. Send files to POST /translate.`);
+} else if (model.samples) await load(0);
 else translate();
