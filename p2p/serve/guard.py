@@ -86,7 +86,7 @@ def hosts_of(bound: str, given: str | Sequence[str] | None) -> tuple[str, ...] |
         ValueError: one is no name, but an address with a port, say.
     """
     if given is not None:
-        names = [given] if isinstance(given, str) else list(given)
+        names = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
         for name in names:
             if not (isinstance(name, str) and name_of(f"[{name}]" if name.count(":") > 1 else name) == name.lower()):
                 raise ValueError(f"hosts={name} is not valid: use names alone, as in hosts=[p2p.example.org]")

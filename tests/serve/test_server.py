@@ -88,6 +88,8 @@ def test_the_names_of_a_server():
     for name in ("https://a.example", "a.example:80", "a.example/p2p", "[::1]", 5, None):
         with pytest.raises(ValueError, match=r"is not valid: use names alone, as in hosts=\[p2p.example.org\]$"):
             hosts_of("0.0.0.0", [name])
+    with pytest.raises(ValueError, match=r"^hosts=5 is not valid"):
+        hosts_of("0.0.0.0", 5)
 
 
 def test_the_interface_is_described(asked, translate):
