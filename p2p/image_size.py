@@ -17,7 +17,8 @@ def height_and_width(image_size: ImageSize | Sequence[int], *, key: str = "image
     several = isinstance(image_size, Iterable) and not isinstance(image_size, str)
     sides: tuple[Any, ...] = tuple(image_size) if several else (image_size, image_size)  # type: ignore[arg-type]
     if len(sides) != 2 or not all(type(side) is int for side in sides):
-        given = f"[{','.join(map(str, sides))}]" if several else image_size
+        words = ",".join("null" if side is None else str(side).replace(" ", "") for side in sides)
+        given = f"[{words}]" if several else image_size
         raise ValueError(
             f"{key}={given} is not a size: use [height,width] in pixels, such as [256,512], or one number for both"
         )

@@ -18,6 +18,7 @@ from p2p.config.known import split_override
 from p2p.config.paths import settle_paths
 from p2p.config.ranges import ranges_of
 from p2p.config.shown import as_typed, nearest
+from p2p.image_size import height_and_width
 from p2p.run.leaves import leaves
 
 WORDS = {
@@ -29,7 +30,8 @@ WORDS = {
     NoneType: "null",
 }
 # Of numbers, each in a range.
-LISTS = ("optimizer.betas", "data.percentiles", "min_size", "opt_size", "max_size", "*image_size", "*load_size")
+PAIRS_OF_SIDES = ("min_size", "opt_size", "max_size", "*image_size", "*load_size")
+LISTS = ("optimizer.betas", "data.percentiles", *PAIRS_OF_SIDES)
 NUMBERS = {bool, int, float}
 MODES = ("min", "max")  # of a score: lower or higher is better
 # At the root, where nothing is annotated, what the default does not tell.
@@ -85,6 +87,9 @@ def check_types(cfg: DictConfig, defaults: DictConfig) -> None:
         if isinstance(value, str) and "${" in value:
             continue
         default = _resolved(defaults, path)
+        parent = path.rpartition(".")[0] if default is None else ""
+        if parent and type(_resolved(defaults, parent)) in (int, float):  # {a: 1} in the place of a number
+            raise ValueError(f"{parent}={as_typed(_resolved(cfg, parent))} is not valid: use a number")
         if (type(value), value) == (type(default), default):
             continue
         if isinstance(default, dict) and default and not isinstance(value, dict):
@@ -129,11 +134,13 @@ def check_ranges(cfg: DictConfig) -> None:
             value = _resolved(cfg, path)
         if isinstance(value, list) and ranges and not any(fnmatchcase(path, pattern) for pattern in LISTS):
             raise ValueError(f"{path}={as_typed(value)} is not valid: use a number")
+        if isinstance(value, list) and any(fnmatchcase(path, pattern) for pattern in PAIRS_OF_SIDES):
+            height_and_width(value, key=path)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{path}={as_typed(value)} is not valid: use a finite number")
             for allowed in ranges:
-                if isinstance(number, (str, bool)):
+                if isinstance(number, (str, bool, list, dict)):
                     raise ValueError(f"{path}={as_typed(value)} is not valid: use {allowed.words()}")
                 if number is not None and not allowed.holds(number):
                     raise ValueError(f"{path}={as_typed(value)} is out of range: use {allowed.words()}")

@@ -20,6 +20,7 @@ def check(command, *overrides):
     return cfg
 
 
+NOT_A_SIZE = "not a size: use [height,width] in pixels, such as [256,512], or one number for both"
 MISTAKES = {
     ("train", "epochs=abc"): "epochs=abc is not valid: use a whole number, such as the default, 12",
     ("train", "epochs=1.5"): "epochs=1.5 is not valid: use a whole number, such as the default, 12",
@@ -52,6 +53,12 @@ MISTAKES = {
     ("export", "weights=false"): "weights=false is not valid: use a word or null",
     ("export", "batch_size=[1,2]"): "batch_size=[1,2] is not valid: use a number",
     ("train", "image_size=[64,100000]"): "image_size=[64,100000] is out of range: use 1 to 8192",
+    ("train", "image_size=[[64,64]]"): f"image_size=[[64,64]] is {NOT_A_SIZE}",
+    ("train", "image_size=[64,null]"): f"image_size=[64,null] is {NOT_A_SIZE}",
+    ("train", "image_size={height:64}"): "image_size={'height': 64} is not valid: use a number",
+    ("train", "transform.load_size=[70]"): f"transform.load_size=[70] is {NOT_A_SIZE}",
+    ("train", "data.percentiles=[[1],99]"): "data.percentiles=[[1],99] is not valid: use 0 to 100",
+    ("export", "max_size=[64]"): f"max_size=[64] is {NOT_A_SIZE}",
     ("train", "name=[a,b]"): "name=[a,b] is not valid: use a word",
     ("train", "name=.."): "name=.. is not the name of a run: use a word; the folder of the run is then runs/<name>",
     ("train", "name=a/../.."): (
