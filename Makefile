@@ -65,11 +65,12 @@ clean: ## remove .venv and caches, but no run
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: p2p needs Python 3.10 to 3.13, and $(PYTHON) is another: use make PYTHON=python3.12, say"; exit 1; }
-	@echo "installing into .venv; PyTorch and its CUDA libraries are 5 GB"
+	@echo "installing into .venv, which takes minutes; PyTorch and its CUDA libraries are 5 GB"
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
 	@touch $@
 
 .venv/.installed-docs: .venv/.installed
+	@echo "installing the packages of the documentation into .venv"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
 	@touch $@

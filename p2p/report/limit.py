@@ -94,7 +94,8 @@ def limit(clock: Clock, *, format: str | None = None, done: Collection[str] = ()
         share = clock.seconds[stage] / wall
         at_once = "" if OVERLAP in done else f"{OVERLAP}, which runs them at the same time; then "
         return stage, (
-            f"stages ran one after another, {stage} {share:.0%} of the time; what helps: {at_once}{what_to_do(stage)}"
+            f"stages ran one after another, and {stage} took {share:.0%} of the time;"
+            f" what helps: {at_once}{what_to_do(stage)}"
         )
     used = clock.cpu_seconds / (wall * available_cores())
     if used > SATURATED:
