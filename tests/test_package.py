@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 # The distributions of modules that are not installed here; triton is the one that torch pins, yaml is omegaconf's.
 IMPORTED_AS = {"cvcuda": "cvcuda-cu13", "torch_tensorrt": "torch-tensorrt"}
 IMPORTED_AS |= {"onnxruntime": "onnxruntime", "resvg_py": "resvg-py", "yaml": "omegaconf", "triton": "torch"}
-IMPORTED_AS |= {"prometheus_client": "prometheus-client"}
+IMPORTED_AS |= {"prometheus_client": "prometheus-client", "upath": "universal-pathlib"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -60,7 +60,7 @@ def test_16_bits_in_colour_are_whole_or_refused():
     for format in ("png", "tiff"):
         data = Pillow(format=format, bits=16).encode(colour)
         assert (Reading(3, (0.0, 4095.0)).frame(data) == to_shares(colour, 0, 4095)).all()
-    with pytest.raises(ValueError, match=r"^it has 3 channels and 1 are asked for"):
+    with pytest.raises(ValueError, match=r"^it has 3 channels and 1 is asked for"):
         Reading(1, (0.0, 4095.0)).frame(data)
 
 

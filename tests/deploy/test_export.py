@@ -110,7 +110,7 @@ def test_an_engine_takes_any_batch_up_to_its_largest(tmp_path, images):
     engine = load_engine(tmp_path / "export", device=CPU)
     assert engine(images).shape == (3, 3, 32, 64)
     engine.check_batch_size(4)
-    with pytest.raises(ValueError, match=r"batch_size=5 .* 1 to 4 .* backend\.max_batch=5"):
+    with pytest.raises(ValueError, match=r"batch_size=5 .* 4 images at most: .* backend\.max_batch=5"):
         engine.check_batch_size(5)
     with pytest.raises(ValueError, match="batch_size=0"):
         engine.check_batch_size(0)

@@ -49,6 +49,7 @@ def artifact(folder, backend="onnx", file="generator.onnx", contents=b"a file", 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """Models around an engine that negates."""
+    pytest.importorskip("onnx")  # writes those that convert pixels
     fake_tensorrt.install(monkeypatch, "tensorrt")
     triton_repository.tensorrt_runtime.runtime.cache_clear()
     yield triton_repository.models_of(artifact(tmp_path / "engine", "torch_tensorrt", "generator.engine", b"1 4"), "m")

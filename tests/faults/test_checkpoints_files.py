@@ -50,7 +50,7 @@ def draw_edges(folder, root):
     if not photos.is_dir():
         photos.mkdir()
         picture(64, 64).save(photos / "x.png")
-    pairs.edges(photos, pairs.Target(folder, Pillow(format="png", quality=95)))
+    pairs.edges(photos, pairs.Writing(folder, Pillow(format="png", quality=95)))
 
 
 WRITERS = {

@@ -1,7 +1,6 @@
 """Which files are found, and that what cannot be read is that image's failure."""
 
 import codecs
-import io
 import os
 import resource
 import socket
@@ -208,22 +207,15 @@ def test_a_sparse_file_of_900_gb_is_that_images_failure(tmp_path, monkeypatch):
         read_file(Source(tmp_path / "x.png"))
 
 
-@pytest.mark.parametrize("kind", ["file", "image", "array"])
+@pytest.mark.parametrize("kind", ["file", "image"])
 def test_too_little_memory_is_that_images_failure(tmp_path, kind):
     """Under a limit of the system on the address space, so that the memory really is not there."""
-    path = tmp_path / {"file": "x.png", "image": "x.ppm", "array": "x.npy"}[kind]
-    match kind:
-        case "file":
-            path.touch()
-            os.truncate(path, 3 << 30)
-        case "image":
-            Image.new("1", (9_000, 9_000)).save(path)
-        case "array":
-            header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(
-                header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6, 3)}
-            )
-            path.write_bytes(header.getvalue() + bytes(1000))
+    path = tmp_path / {"file": "x.png", "image": "x.ppm"}[kind]
+    if kind == "file":
+        path.touch()
+        os.truncate(path, 3 << 30)
+    else:
+        Image.new("1", (9_000, 9_000)).save(path)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20), limits[1]))

@@ -87,6 +87,7 @@ def test_the_whole_images_statistics_take_two_passes(tmp_path, monkeypatch):
 
 def test_what_is_in_a_store_is_read_and_written_whole(folder, tmp_path, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("upath")
     monkeypatch.setattr(strips, "LARGE", 1000)
     store = fsspec.filesystem("memory")
     store.pipe_file("/large/0plain.tif", (folder / "0plain.tif").read_bytes())
