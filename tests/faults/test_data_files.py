@@ -1,6 +1,7 @@
 """Which files are found, and that what cannot be read is that image's failure."""
 
 import codecs
+import io
 import os
 import resource
 import socket
