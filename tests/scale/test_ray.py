@@ -39,7 +39,7 @@ def test_the_bytes_and_failures_of_sequential(infer, photos, tmp_path, capsys):
     assert (done.written, done.skipped) == (1, 23)
     assert outputs(tmp_path / "ray") == outputs(tmp_path / "sequential")
     said = capsys.readouterr()
-    assert "1 images written" in said.out and "ray" not in said.err.lower()
+    assert "1 image written" in said.out and "ray" not in said.err.lower()
 
 
 def kill(kind):
