@@ -12,8 +12,7 @@ RUN apt-get update \
 RUN python3 -m venv /opt/p2p
 WORKDIR /source
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/p2p/bin/pip install --constraint constraints.txt ".[${EXTRAS}]"
+RUN /opt/p2p/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 
 FROM ${BASE}
 # hadolint ignore=DL3008

@@ -29,4 +29,4 @@ def test_the_notebook_runs_and_gives_its_saved_results(tmp_path, monkeypatch):
 
 def test_the_saved_notebook_names_no_folder_of_a_machine():
     text = (ROOT / "examples/quickstart.ipynb").read_text()
-    assert not re.search(r'"[^"]*(/home/|/root/|/tmp/|/work/|/Users/)', text)
+    assert not re.search(r'"[^"]*/(home|root|tmp|Users)/', text)
