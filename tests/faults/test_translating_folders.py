@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from p2p.commands import infer
+from p2p.commands import infer, infer_plan
 from p2p.commands.start import run_command
 from p2p.config.cli import CONF, one_sentence
 from p2p.data.pairs import Pair, Source
@@ -54,9 +54,9 @@ def translate(tmp_path, photos, capsys, monkeypatch):
     """`translate("codec=pillow")`: what infer.py prints, with the sentence that it ends with, if there is one."""
 
     def run(*overrides, program="1", gallery=0):
-        monkeypatch.setattr(infer, "check_fresh", lambda cfg: None)
+        monkeypatch.setattr(infer_plan, "check_fresh", lambda cfg: None)
         engine = Engine(program)
-        monkeypatch.setattr(infer.Manifest, "load", lambda folder: engine.manifest)
+        monkeypatch.setattr(infer_plan.Manifest, "load", lambda folder: engine.manifest)
         monkeypatch.setattr("p2p.pipelines.load.load_engine", lambda *_, **__: engine)
         given = [f"input={photos}", f"output={tmp_path}/out", f"run_dir={tmp_path}/run", "batch_size=2"]
         given += [f"gallery={gallery}", *overrides]

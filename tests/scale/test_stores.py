@@ -114,7 +114,7 @@ def test_what_a_store_refuses_is_one_sentence(infer, photos, s3, tmp_path, monke
         upload(s3, photos, "photos/refused")
         found = find_inputs("s3://photos/refused")
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        patch.setattr("p2p.commands.infer.inputs_to_translate", lambda *_, **__: found)
+        patch.setattr("p2p.commands.infer_plan.inputs_to_translate", lambda *_, **__: found)
         infer("pipeline=overlap", input="s3://photos/refused", output=tmp_path / "out")
     with pytest.raises(ValueError, match=r"gs://bucket/x needs a package that is not installed .*: pip install gcsfs"):
         monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
