@@ -152,10 +152,10 @@ def place(device: str, actors: int | None, resources: dict[str, float]) -> tuple
         raise ValueError(f"device={device} is one GPU, and with pipeline=ray Ray chooses: use device=cuda")
     if device == "auto":
         device = "cuda" if gpus else "cpu"
+    if device == "cuda" and not gpus:
+        raise ValueError("device=cuda needs a GPU, and Ray has none: use device=cpu")
     if device == "cuda" and (actors or 1) > gpus:
-        raise ValueError(
-            f"pipeline.actors={actors or 1} needs as many GPUs, and Ray has {gpus}: use fewer, or device=cpu"
-        )
+        raise ValueError(f"pipeline.actors={actors} needs as many GPUs, and Ray has {gpus}: use fewer, or device=cpu")
     if actors is None:
         machines = sum(name.startswith("node:") and "internal_head" not in name for name in resources)
         actors = gpus if device == "cuda" else max(1, min(machines, cpus - 1))
