@@ -17,6 +17,7 @@ from p2p.config import sweep
 from p2p.config.jobs import check_jobs
 from p2p.config.pasteable import command_line
 from p2p.system.cores import available_cores
+from p2p.system.plural import counted
 
 if TYPE_CHECKING:
     import optuna
@@ -197,4 +198,4 @@ def tell(study: optuna.Study, number: int, job: JobReturn, *, folder: Path) -> N
         study.tell(number, state=TrialState.PRUNED)
         for record in sweep.jobs_of(folder).values():
             if record.get("number") == number:
-                sweep.write_job(folder, record | {"note": f"pruned after {epochs} epochs"})
+                sweep.write_job(folder, record | {"note": f"pruned after {counted(epochs, 'epoch')}"})

@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.config.search import PRUNED, storage_of
+from p2p.system.plural import counted
 
 if TYPE_CHECKING:
     import optuna
@@ -51,4 +52,4 @@ class Prune(Callback):
             trainer.should_stop = True
             if self._trial is not None:
                 self._trial.set_user_attr(PRUNED, epochs)
-                print(f"stopped after {epochs} epochs: other trials had better scores by then")
+                print(f"stopped after {counted(epochs, 'epoch')}: other trials had better scores by then")

@@ -25,8 +25,8 @@ class ReferenceWeights(Callback):
 
     The reference writes the same files for its `--save_epoch_freq`. They are written after the validation, beside the
     training, atomically. The weights are those that the run is validated with: with callbacks=ema their average. A
-    discriminator that the reference does not have is left out. With the first files, numbered ones that an earlier run
-    left in the folder are removed.
+    discriminator that the reference does not have is left out. With the first files, those that an earlier run left in
+    the folder are removed.
 
     Args:
         folder: where the files go, inside the run's.
@@ -84,5 +84,7 @@ class ReferenceWeights(Callback):
             for name in ["latest", str(epoch)] if self._numbered else ["latest"]:
                 write_checkpoint(self._folder / f"{name}_net_{letter}.pth", state)
         if not self._written:
+            if "D" not in weights:
+                (self._folder / "latest_net_D.pth").unlink(missing_ok=True)
             remove_leftovers(self._folder, r"(\d+)_net_[GD]\.pth", epoch=epoch, resumed=self._resumed)
             self._written = True

@@ -121,6 +121,8 @@ def test_what_the_reference_has_not(tmp_path, capsys):
     folded = UNet(image_size=32, width=4, resize_last=True)
     assert any(isinstance(module, ResizeConv2d) for module in folded.modules())
     unconditional = PatchGAN(width=4, conditional=False)
+    (tmp_path / "reference").mkdir(exist_ok=True)
+    (tmp_path / "reference/latest_net_D.pth").touch()  # of an earlier run
     train(tmp_path, callback, epochs=1, generator=folded, discriminator=unconditional)
     assert "no latest_net_D.pth: pytorch-CycleGAN-and-pix2pix has only conditional ones" in capsys.readouterr().out
     assert names(tmp_path / "reference") == ["1_net_G.pth", "latest_net_G.pth"]
