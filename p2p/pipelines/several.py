@@ -151,8 +151,10 @@ class Work:
                 device.idle = False
                 tell(device, True)
 
-    def _answer(self, wait_s: float | None) -> None:
-        for ready in wait([device.connection for device in self._devices], wait_s):
+    def _answer(self, wait_s: float) -> bool:
+        """A message of each device that has one, within that time; whether there was any."""
+        answered = wait([device.connection for device in self._devices], wait_s)
+        for ready in answered:
             device = next(each for each in self._devices if each.connection is ready)
             device.silent = 0
             try:
@@ -160,6 +162,7 @@ class Work:
             except (EOFError, OSError):  # at once, or in the middle of a message
                 message = Lost(how_it_ended(device.process))
             self._heed(device, message)
+        return bool(answered)
 
     def _heed(self, device: Device, message: object) -> None:
         match message:
@@ -219,6 +222,8 @@ class Work:
 
     def _show(self) -> None:
         done = int(np.count_nonzero(self._marks))
+        while self._answer(0.0):  # a failure is told before its image is marked, and must not count twice
+            pass
         for _ in range(done - self._shown):
             self._outcome.on_image()
         self._shown = max(done, self._shown)
