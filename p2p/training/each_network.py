@@ -3,9 +3,8 @@
 Lightning's DDP wraps the whole module in one DistributedDataParallel, which expects every backward to reach every
 parameter. Of two networks that step in turn each is left out by the other's step, so that it would have to search the
 graph for unused parameters in every step, and its hooks would exchange the gradients of one network amid the step of
-the other. Here nothing is wrapped. All start from the weights of the first process, and before an optimizer steps, the
-gradients of its network are averaged, all of them in one message: no hook, nothing to search, nothing that waits on
-the host, so that it can be recorded in a CUDA graph.
+the other. Here nothing is wrapped. All start from the weights of the first process, and the gradients of the network
+whose turn it is are averaged while its backward goes on: see `p2p.training.exchange`.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from torch import distributed, nn
 
 from p2p.system import signals
 
@@ -142,38 +139,3 @@ def check_strategy(trainer: Trainer, model: LightningModule) -> None:
         f"trainer.devices={trainer.num_devices} needs trainer=ddp, which knows that each step moves one of the two"
         f" networks: use trainer=ddp trainer.devices={trainer.num_devices}, or trainer.devices=1"
     )
-
-
-def together(trainer: Trainer) -> bool:
-    """Whether processes train that have to be asked for an average."""
-    return isinstance(trainer.strategy, EachNetwork) and trainer.world_size > 1
-
-
-@torch.no_grad()
-def average_gradients(network: nn.Module) -> None:
-    """Put in the place of each gradient of a network its mean over all processes."""
-    average([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
-
-
-@torch.no_grad()
-def average(tensors: list[torch.Tensor]) -> None:
-    """Put in the place of each tensor, of one dtype, its mean over all processes: one message, nobody waits for it.
-
-    Tensors lie densely in memory, in whatever order, which is the same in all processes.
-    """
-    flat = torch.cat([as_it_lies(tensor) for tensor in tensors])
-    distributed.all_reduce(flat.div_(distributed.get_world_size()))
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_([as_it_lies(tensor) for tensor in tensors], [*parts])
-
-
-@torch.no_grad()
-def take_buffers_of_first(network: nn.Module) -> None:
-    """BatchNorm's averages, which each process keeps of its own batches, become those of the first, which saves."""
-    for buffer in network.buffers():
-        distributed.broadcast(buffer, src=0)
-
-
-def as_it_lies(tensor: torch.Tensor) -> torch.Tensor:
-    """(numel,), a view: a channels_last weight is not transposed."""
-    return tensor.as_strided((tensor.numel(),), (1,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -25,7 +26,7 @@ from p2p.models.init import initialize
 from p2p.training.augment import augmented, check_changes
 from p2p.training.capture import CapturedStep, beside, capture_if_possible
 from p2p.training.checks import check_parts, check_step
-from p2p.training.each_network import average, average_gradients, take_buffers_of_first, together
+from p2p.training.exchange import averaging, start_average, take_buffers_of_first, together
 from p2p.training.finite import LossWatch, check_weights
 from p2p.training.optimizers import as_list, check_optimization, lay_out_like_weights
 from p2p.training.trial import try_parts
@@ -187,7 +188,7 @@ class Pix2Pix(LightningModule):
     def _of_all(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Their means over all processes, of which all hear if one of them has met NaN."""
         values = torch.stack([loss.float() for loss in losses.values()])
-        average([values])
+        start_average(values).wait()
         losses = dict(zip(losses, values.unbind(), strict=True))
         self._watch.add(losses)
         return losses
@@ -212,9 +213,9 @@ class Pix2Pix(LightningModule):
             real = self._real_logits(batch) if real_logits is None else real_logits
             loss = over_scales(self.adversarial.discriminator_loss, real, self._judge(real_input, fake))
             loss = loss + self.adversarial.penalty(self.discriminator, real_input, real_target, fake)
-            self.manual_backward(share * loss)
+            self._backward(share * loss, self.discriminator, last=batch is batches[-1])
             mean += share * loss.detach()
-        self._finish_gradients(self.discriminator)
+        self._clip(self.discriminator)
         optimizer.step()
         return mean
 
@@ -232,19 +233,21 @@ class Pix2Pix(LightningModule):
             total = losses.get("gan", 0.0)
             for name, weight in self.weights.items():
                 total = total + weight * losses[name]
-            self.manual_backward(share * total)
+            self._backward(share * total, self.generator, last=batch is batches[-1])
             for name, loss in losses.items():
                 means[f"train/G_{name}"] += share * loss.detach()
-        self._finish_gradients(self.generator)
+        self._clip(self.generator)
         optimizer.step()
         if self.adversarial is not None:
             self.discriminator.requires_grad_(True)
         return means
 
-    def _finish_gradients(self, network: nn.Module) -> None:
-        """What is left before the optimizer steps."""
-        if self._together:
-            average_gradients(network)
+    def _backward(self, loss: torch.Tensor, network: nn.Module, *, last: bool) -> None:
+        """Add the gradients of a network; with the last of a step they become means over all processes."""
+        with averaging(network) if self._together and last else nullcontext():
+            self.manual_backward(loss)
+
+    def _clip(self, network: nn.Module) -> None:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
 

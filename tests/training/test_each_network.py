@@ -10,7 +10,7 @@ import torch
 
 from p2p.system import gpu_faults
 from p2p.training import each_network
-from p2p.training.each_network import EachNetwork, Launcher, as_it_lies
+from p2p.training.each_network import EachNetwork, Launcher
 
 FAILS, WAITS = ("import sys; sys.exit(3)", "import time; time.sleep(60)")
 
@@ -76,12 +76,6 @@ def test_an_error_here_ends_the_others_and_waits_for_none(launcher):
     assert strategy.launcher.procs[0].wait(10) == -9
     strategy.barrier()  # without a process group it would return at once, and with one wait
     assert strategy.broadcast("mine") == "mine" and strategy.reduce_boolean_decision(True) is True
-
-
-def test_memory_is_taken_as_it_lies():
-    weight = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
-    view = as_it_lies(weight)
-    assert view.data_ptr() == weight.data_ptr() and view.tolist() == weight.permute(0, 2, 3, 1).flatten().tolist()
 
 
 def test_no_trials_of_batch_sizes_among_several_processes(monkeypatch):
