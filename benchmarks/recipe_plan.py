@@ -27,6 +27,7 @@ CHANGES = {  # name: kind, overrides; in the order in which they are written beh
     "label smoothing": ("labels", ["adversarial.smoothing=0.1"]),
     "cosine": ("schedule", ["scheduler=cosine"]),
     "constant rate": ("schedule", ["scheduler=constant"]),
+    "lambda 200": ("weight", ["model.lambda_l1=200"]),
     "augmentation": ("augment", ["model.augment=[color,translation,cutout]"]),
 }
 SEEDS = (1, 2)  # beside 0

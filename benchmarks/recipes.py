@@ -42,6 +42,7 @@ from p2p.metrics import image
 from p2p.models.inference_view import inference_view, resolve_norm_stats
 from p2p.system import atomic
 from p2p.system.device import pick_device
+from p2p.system.gpus import one_gpu
 from p2p.training.capture import CapturedStep
 from p2p.training.pix2pix import Pix2Pix
 
@@ -251,8 +252,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     command = [sys.executable, "-m", "benchmarks.recipes", *(arguments or sys.argv[1:]), "--worker"]
     command += [f"--began={args.began}"]
-    gpus = [str(index) for index in range(torch.cuda.device_count())] or [""]
-    workers = [subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
+    places = [one_gpu(number) for number in range(torch.cuda.device_count())] or [{}]
+    workers = [subprocess.Popen(command, env=os.environ | place) for place in places]
     codes = [worker.wait() for worker in workers]
     for row in sorted(read_rows(args.folder), key=lambda row: -row.get("PSNR", 0)):
         print(f"{row['name']:40} {row['seed']}  " + "  ".join(f"{row.get(k, ''):>8}" for k in ("PSNR", "SSIM", "grid")))
