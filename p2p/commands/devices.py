@@ -46,8 +46,6 @@ def devices_for(cfg: DictConfig, devices: list[str], todo: list[Pair]) -> list[s
             f"devices={len(devices)} needs pipeline=overlap, and {name} works on one device: use pipeline=overlap, or"
             " devices=1"
         )
-    if cfg.size != "model":
-        raise ValueError(f"devices={len(devices)} needs size=model: use that, or devices=1 with size={cfg.size}")
     if cfg.pipeline.workers == 0:
         raise ValueError("pipeline.workers=0 is one image after another, on one device: leave it out, or use devices=1")
     batch_size = max(1, cfg.batch_size)
@@ -56,7 +54,8 @@ def devices_for(cfg: DictConfig, devices: list[str], todo: list[Pair]) -> list[s
         if name == "sequential":  # which says so itself
             return devices[:1]
         print(f"pipeline: overlap on {len(devices)} devices, because {why}")
-    return devices[: max(1, -(-len(todo) // batch_size))]
+    at_once = batch_size if cfg.size == "model" else 1  # a single large image may be many tiles
+    return devices[: max(1, -(-len(todo) // at_once))]
 
 
 def on_one(job: Job, pipeline: DictConfig, todo: list[Pair], *, clock: Clock) -> tuple[Stages, Work]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from statistics import median_low
 
@@ -65,8 +66,12 @@ def alike(width: int, height: int, shape: float | None) -> bool:
     return shape is None or (found >= LEAST and abs(found / shape - 1) <= SAME)
 
 
-def size_of(path: Path | str) -> tuple[int, int] | None:
-    """Width and height of an image, upright, by its header; None if that cannot be read."""
+def size_of(path: Path | str | BytesIO) -> tuple[int, int] | None:
+    """Width and height of an image, upright, by its header; None if that cannot be read.
+
+    Args:
+        path: of a file, or its bytes.
+    """
     try:
         if str(path).lower().endswith(".npy"):
             height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]

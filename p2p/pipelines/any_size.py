@@ -11,23 +11,19 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames
-from p2p.data.transforms.tiling import BITS, Axis, grid, pad, tiles_of
+from p2p.data.transforms.tiling import BITS, Axis, grid, pad
 from p2p.deploy.manifest import Manifest
 from p2p.deploy.sizes import Size, Sizes
+from p2p.pipelines.groups import tiles_for
 from p2p.pipelines.image_stats import ImageStats
 
 T = TypeVar("T")
-Frame = Any  # (H, W, C): an array, or what gives or takes rows as one does, see `p2p.pipelines.strips`
+Frame = Any  # (H, W, C): an array, or what gives or takes rows as one does, see `p2p.pipelines.row_files`
 Generate = Callable[[torch.Tensor], torch.Tensor]  # frames of one size, (N, H, W, C) -> (N, H, W, C') on any device
-
-GROUP = 4  # batches of tiles that the images of a group have together: the last batch alone is not full
 
 
 class AnySize(Protocol):
     """What `size=` chooses besides "model"."""
-
-    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
-        """The places of images that are loaded, translated and saved together; None: nobody knows that size yet."""
 
     def translate(
         self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int
@@ -42,8 +38,7 @@ def any_size(size: str, manifest: Manifest, *, tile_stats: Literal["tile", "imag
             assert manifest.program.sizes is not None
             return Whole(manifest.program.sizes)
         case "tile":
-            _, height, width = manifest.input_shape
-            return Tiles((height, width), manifest.stride or manifest.multiple or 1, tile_stats)
+            return Tiles(*tiles_for(manifest), tile_stats)
     return None
 
 
@@ -52,24 +47,6 @@ class Whole:
     """Each image at once, its last column and row repeated up to the next size that the program takes."""
 
     sizes: Sizes
-
-    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
-        """Up to `batch_size` images of which the program sees one size."""
-        full: list[list[int]] = []
-        filling: dict[Size | int, list[int]] = {}
-        for place, size in enumerate(sizes):
-            seen = self._seen(size) or place  # one that will be refused is alone
-            group = filling.setdefault(seen, [])
-            group.append(place)
-            if len(group) == batch_size:
-                full.append(filling.pop(seen))
-        return [*full, *filling.values()]
-
-    def _seen(self, size: Size | None) -> Size | None:
-        try:
-            return None if size is None else self.sizes.around(size)
-        except ValueError:
-            return None
 
     def translate(
         self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int
@@ -98,19 +75,6 @@ class Tiles:
     tile: Size
     stride: int
     stats: Literal["tile", "image"] = "tile"
-
-    def groups(self, sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:
-        """Neighbours that have no more tiles together than `GROUP` batches, or a single image of any size."""
-        groups: list[list[int]] = []
-        held = 0
-        for place, size in enumerate(sizes):
-            tiles = 1 if size is None else tiles_of(size, self.tile, self.stride)
-            if not groups or held + tiles > GROUP * batch_size:
-                groups.append([])
-                held = 0
-            groups[-1].append(place)
-            held += tiles
-        return groups
 
     def translate(
         self, frames: Sequence[Frame], outputs: Sequence[Frame], generate: Generate, *, batch_size: int

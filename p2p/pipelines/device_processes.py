@@ -26,7 +26,7 @@ class Device:
     Attributes:
         name: for messages and tables.
         device: what it is called in its process, which sees no other GPU.
-        slot_size: of its grants; None before it has asked for one.
+        starts: of its slots; None before it has asked for one.
         grants: what it may not have finished yet.
         idle: it waits.
         done, silent: images of its grants when it was looked at last, and looks since it said or finished anything.
@@ -36,7 +36,7 @@ class Device:
     device: str
     connection: Connection
     process: subprocess.Popen
-    slot_size: int | None = None
+    starts: Sequence[int] | None = None
     grants: list[tuple[int, int]] = field(default_factory=list)
     idle: bool = False
     done: int = 0

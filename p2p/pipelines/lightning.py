@@ -65,8 +65,8 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     """
     if not pairs:
         return
-    groups, large = strips.groups(pairs, stages, batch_size=batch_size)
-    inputs = Inputs(groups, stages)
+    plan = stages.plan(pairs, batch_size=batch_size)
+    inputs = Inputs(plan.whole(), stages)
     loader = DataLoader(inputs, batch_size=1, collate_fn=lambda groups: groups[0])
     trainer = Trainer(
         accelerator="gpu" if stages.engine.device.type == "cuda" else "cpu",
@@ -79,9 +79,9 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
     stages.warmup(batch_size, images=len(pairs))
     try:
         with stages.clock("e2e", len(pairs)):  # Lightning keeps every output by default
-            if groups:
+            if len(inputs):
                 trainer.predict(Translator(stages, batch_size), loader, return_predictions=False)
-            for pair in large:
+            for pair in plan.by_rows():
                 strips.translate(pair, stages, batch_size=batch_size)
     except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
         raise error.__context__ or error from None

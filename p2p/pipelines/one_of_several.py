@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from contextlib import redirect_stdout
 from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import NamedTuple
 
+from p2p.pipelines.groups import Groups
 from p2p.pipelines.job import Job
 from p2p.pipelines.messages import Broken
 from p2p.pipelines.processes import early
@@ -23,6 +25,8 @@ from p2p.pipelines.worker import broken
 from p2p.profiling.clock import Clock
 from p2p.system.gpu_faults import TooSmall, failure, in_numbers, memory_full
 from p2p.system.memory import keep_freed_memory, share_memory
+
+PULSE_S = 10.0  # between two signs of life
 
 
 class Begin(NamedTuple):
@@ -42,16 +46,16 @@ class Begin(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What there is to do; the file descriptors of these arrays, as (shape, dtype), are sent behind it.
+    """What there is to do; the file descriptors of the arrays are sent behind it.
 
     Attributes:
-        text, ends: the pairs, see `p2p.pipelines.slots.share_pairs`.
-        marks: see `p2p.pipelines.share.Granted`.
+        arrays: as (shape, dtype), by name: those of `p2p.pipelines.slots.share_pairs`, the marks of
+            `p2p.pipelines.share.Granted`, and for images at their own sizes "rows" and "starts" of their `Groups`.
+        large: of these `Groups`.
     """
 
-    text: tuple
-    ends: tuple
-    marks: tuple
+    arrays: dict[str, tuple]
+    large: int
 
 
 class FailedImage(NamedTuple):
@@ -74,8 +78,25 @@ class Lost(NamedTuple):
     reason: str
 
 
+class Alive(NamedTuple):
+    """A batch of an image is done, which may take long as a whole."""
+
+
 class Idle(NamedTuple):
     """Nothing was granted any more; what was is done."""
+
+
+class Pulse:
+    """Tells the parent now and then that there is progress."""
+
+    def __init__(self, parent: Connection):
+        self._parent, self._next_s = parent, 0.0
+
+    def __call__(self) -> None:
+        """After some work."""
+        if (now := time.monotonic()) >= self._next_s:
+            self._next_s = now + PULSE_S
+            self._parent.send(Alive())
 
 
 class Lines(io.TextIOBase):
@@ -131,23 +152,27 @@ def serve(parent: Connection, *, devices: int) -> Lost | Broken | None:
     job: Job = parent.recv()
     images: Images = parent.recv()
     with socket.socket(fileno=os.dup(parent.fileno())) as line:
-        _, fds, *_ = socket.recv_fds(line, 1, len(images))
-    text, ends, marks = (SharedArray(*each, fd=fd).array for each, fd in zip(images, fds, strict=True))
-    table = PairTable(text, ends)
-    pairs = [table[number] for number in range(len(ends))]
+        _, fds, *_ = socket.recv_fds(line, 1, len(images.arrays))
+    arrays = {
+        name: SharedArray(*facts, fd=fd).array for (name, facts), fd in zip(images.arrays.items(), fds, strict=True)
+    }
+    table = PairTable(arrays["text"], arrays["ends"])
+    pairs = [table[number] for number in range(len(arrays["ends"]))]
+    plan = Groups(pairs, arrays["rows"], arrays["starts"].tolist(), images.large) if "rows" in arrays else None
     try:
         if job.each_span:
             clock.keep_spans()
         with clock("init"):
             stages = load_stages(job, device=pick_device(job.device), clock=clock)
         stages.on_failure = lambda pair, *failure: parent.send(FailedImage(pair.name, *failure))
+        stages.on_batch = Pulse(parent)
         batch_size = min(job.batch_size, len(pairs))
         translate = partial(overlap.run, batch_size=batch_size, slots=job.slots, workers=job.workers)
     except Exception as error:
         return lost(error) or broken(error)
     while True:
         try:
-            translate(pairs, stages, share=Granted(parent, marks, devices=devices))
+            translate(pairs, stages, share=Granted(parent, arrays["marks"], devices=devices, plan=plan))
         except Exception as error:  # of a disk or a network, say; if it is the parent's end, sending meets that again
             return lost(error) or broken(error)
         except KeyboardInterrupt:

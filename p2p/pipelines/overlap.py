@@ -29,9 +29,10 @@ from p2p.data.pairs import Pair
 from p2p.pipelines import sequential, strips
 from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.gpu_translator import GpuTranslator
+from p2p.pipelines.groups import Groups
 from p2p.pipelines.messages import LOAD, SAVE, Task
 from p2p.pipelines.share import All, Share
-from p2p.pipelines.slots import ROW, SharedArray, lay_out, share_pairs, share_slots, share_slots_of_any_size
+from p2p.pipelines.slots import ROW, SharedArray, pixels_of, share_pairs, share_slots, share_slots_of_any_size
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.translator import CpuTranslator, SlotBatch
 from p2p.pipelines.workers import PART, QUEUED, Workers, default_workers
@@ -97,7 +98,8 @@ def run(
     if workers == 0 or not pairs:
         return sequential.run(pairs, stages, batch_size=batch_size)
     if stages.any_size is not None:
-        return _run_at_any_size(pairs, stages, batch_size=batch_size, slots=slots, workers=workers)
+        plan = share.plan or stages.plan(pairs, batch_size=batch_size)
+        return _run_at_any_size(plan, stages, batch_size=batch_size, slots=slots, workers=workers, share=share)
     output_dtype = stages.files.output_dtype
     image_bytes = math.prod(manifest.input_shape) + math.prod(manifest.output_shape) * output_dtype.itemsize
     slot_size = batch_size
@@ -107,7 +109,7 @@ def run(
             if most < batch_size:
                 print(f"the GPU's memory holds only buffers for batches of {most}: continuing with these")
             batch_size = slot_size = min(batch_size, most)
-    part, ring = plan(slot_size, workers, on_gpu=on_gpu)
+    part, ring = ring_for(slot_size, workers, on_gpu=on_gpu)
     if slots is None:
         slots = ring + (GpuTranslator.depth if on_gpu else 0)
     slots = min(slots, -(-images // slot_size))
@@ -118,7 +120,7 @@ def run(
     )
     rows = np.zeros(len(pairs), ROW)
     rows["pair"] = range(len(pairs))
-    groups = share.groups(rows, slot_size)
+    groups = share.groups(rows, range(0, len(pairs), slot_size))
     arrays = share_pairs(pairs) | share_slots(
         slots=slots,
         slot_size=slot_size,
@@ -130,32 +132,44 @@ def run(
     _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=share)
 
 
-def _run_at_any_size(pairs: list[Pair], stages: Stages, *, batch_size: int, slots: int | None, workers: int) -> None:
+def _run_at_any_size(
+    plan: Groups, stages: Stages, *, batch_size: int, slots: int | None, workers: int, share: Share
+) -> None:
+    """The whole images, and after them, when their slots are gone, those that are large."""
+    if plan.large:
+        _run_whole(plan, stages, batch_size=batch_size, slots=slots, workers=workers, share=share)
+    else:
+        stages.warmup(batch_size, images=len(plan.pairs))
+    if not (large := plan.by_rows()):
+        return
+    with stages.clock("e2e", len(large)):
+        for group in share.groups(plan.rows, range(plan.large, len(plan.pairs)), large=True):
+            strips.translate(plan.pairs[group["pair"][0]], stages, batch_size=batch_size)
+            share.done(group["pair"])
+
+
+def _run_whole(plan: Groups, stages: Stages, *, batch_size: int, slots: int | None, workers: int, share: Share) -> None:
     """With slots that have room for the largest group of images, one behind the other."""
-    planned, large = strips.planned(pairs, stages, batch_size=batch_size)
-    if not planned:
-        return sequential.run(large, stages, batch_size=batch_size)
-    pairs = [pair for group in planned for pair, _ in group]
-    groups, pixels = lay_out([[size for _, size in group] for group in planned])
+    rows, starts = plan.rows[: plan.large], plan.starts_of_whole()
+    pixels = int((rows["at"] + pixels_of(rows)).max(initial=1))
     channels = stages.engine.manifest.input_shape[0], stages.engine.manifest.output_shape[0]
     output_dtype = stages.files.output_dtype
     pixel_bytes = channels[0] + channels[1] * output_dtype.itemsize
-    slot_size = max(map(len, groups))
-    part, ring = plan(slot_size, workers)
+    slot_size = int(np.diff([*starts, plan.large]).max())
+    part, ring = ring_for(slot_size, workers)
     if slots is None:
         slots = max(2, min(ring, SLOTS_BYTES // (pixels * pixel_bytes)))
-    slots = min(slots, len(groups))
+    slots = min(slots, -(-len(starts) // share.devices))
     check_room(
         slots * pixels * pixel_bytes,
         what=f"use a smaller batch_size or fewer pipeline.slots: {pixels:,} pixels in each of {counted(slots, 'slot')}",
     )
-    arrays = share_pairs(pairs) | share_slots_of_any_size(
+    arrays = share_pairs(plan.pairs) | share_slots_of_any_size(
         slots=slots, slot_size=slot_size, pixels=pixels, channels=channels, output_dtype=output_dtype.name
     )
-    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=All())
-    with stages.clock("e2e", len(large)):
-        for pair in large:
-            strips.translate(pair, stages, batch_size=batch_size)
+    groups = share.groups(rows, starts)
+    pairs = plan.pairs[: plan.large]
+    _run(pairs, stages, groups, arrays, batch_size=batch_size, workers=workers, part=part, share=share)
 
 
 def _run(
@@ -202,7 +216,7 @@ def batches_per_slot(images: int, batch_size: int, *, image_bytes: int) -> int:
     return max(1, min(GROUP, GROUP_BYTES // image_bytes, images // MANY_SLOTS) // batch_size)
 
 
-def plan(slot_size: int, workers: int, *, on_gpu: bool = False) -> tuple[int, int]:
+def ring_for(slot_size: int, workers: int, *, on_gpu: bool = False) -> tuple[int, int]:
     """Images of a task, and slots of a ring, that keep so many workers busy.
 
     Beside a GPU a slot is shared by half of the workers: longer tasks are 15 % faster, 8 images for 4 on 8 cores.

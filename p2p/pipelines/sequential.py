@@ -16,12 +16,12 @@ def run(pairs: list[Pair], stages: Stages, *, batch_size: int) -> None:
         return
     stages.warmup(batch_size, images=len(pairs))
     with stages.clock("e2e", len(pairs)):
-        groups, large = strips.groups(pairs, stages, batch_size=batch_size)
-        for group in groups:
+        plan = stages.plan(pairs, batch_size=batch_size)
+        for group in plan.whole():
             loaded = [image for pair in group if (image := stages.load(pair))]
             if not loaded:  # nothing of it could be read
                 continue
             for image, frame_HWC in zip(loaded, stages.outputs(loaded, batch_size=batch_size), strict=True):
                 stages.save(image.pair, frame_HWC, image.size)
-        for pair in large:
+        for pair in plan.by_rows():
             strips.translate(pair, stages, batch_size=batch_size)

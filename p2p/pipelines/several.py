@@ -5,8 +5,9 @@
     cuda:1            [ the same there                                     ]
 
 A process for each, since Python runs one thread at a time, and the loop of one `overlap` keeps it busy. Whoever has
-time gets the next slots (`p2p.pipelines.share`). The processes write the images, and say here what failed; this one
-has the bar, the list of failures, the clock and the exit status. It touches no image and imports no torch.
+time gets the next slots (`p2p.pipelines.share`). Images at their own sizes are grouped here, by their headers, while
+the processes import torch. The processes write the images, and say here what failed; this one
+has the bar, the list of failures, the clock and the exit status. It imports no torch.
 
 A device that is lost, by a failure of the GPU, a kill, or because it hangs, leaves what it had not finished to the
 others. Any other error ends the run as on one device.
@@ -23,10 +24,12 @@ from os import dup
 import numpy as np
 
 from p2p.data.pairs import Pair
+from p2p.pipelines import groups
 from p2p.pipelines.device_processes import PATIENCE_S, Device, how_it_ended, tell
+from p2p.pipelines.groups import Groups
 from p2p.pipelines.job import Job
 from p2p.pipelines.messages import Broken
-from p2p.pipelines.one_of_several import FailedImage, Idle, Images, Lost, Said
+from p2p.pipelines.one_of_several import Alive, FailedImage, Idle, Images, Lost, Said
 from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.share import Queue, Want
 from p2p.pipelines.slots import SharedArray, share_pairs
@@ -55,13 +58,22 @@ def run(pairs: list[Pair], devices: list[Device], job: Job, *, outcome: Outcome,
     """
     if not pairs:
         return
+    plan = None
+    if job.size != "model":
+        batch_size = min(job.batch_size, len(pairs))
+        plan = groups.plan(pairs, job.files(), job.manifest, size=job.size, batch_size=batch_size)
+        pairs = plan.pairs
     arrays = share_pairs(pairs) | {"marks": SharedArray((len(pairs),), "uint8")}
+    if plan is not None:
+        arrays |= {"rows": SharedArray.of(plan.rows), "starts": SharedArray.of(np.array(plan.starts))}
+    described = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    images = Images(described, plan.large if plan else 0)
     for device in devices:
         tell(device, job._replace(device=device.device))
-        tell(device, Images(*((array.shape, array.dtype) for array in arrays.values())))
+        tell(device, images)
         with suppress(ConnectionError), socket.socket(fileno=dup(device.connection.fileno())) as line:
             socket.send_fds(line, [b"."], [array.fd for array in arrays.values()])
-    work = Work(pairs, devices, outcome, marks=arrays["marks"])
+    work = Work(pairs, devices, outcome, marks=arrays["marks"], plan=plan)
     try:
         work.until_done()
         clock.join(work.measured(), images=len(pairs))
@@ -79,11 +91,20 @@ class Work:
     Args:
         pairs, devices, outcome: see `run`.
         marks: of the images that are done.
+        plan: of images at their own sizes.
     """
 
-    def __init__(self, pairs: list[Pair], devices: list[Device], outcome: Outcome, *, marks: SharedArray):
-        self._pairs, self._outcome, self._marks = pairs, outcome, marks.array
-        self._queue = Queue(len(pairs), devices=len(devices))
+    def __init__(
+        self,
+        pairs: list[Pair],
+        devices: list[Device],
+        outcome: Outcome,
+        *,
+        marks: SharedArray,
+        plan: Groups | None = None,
+    ):
+        self._pairs, self._outcome, self._marks, self._plan = pairs, outcome, marks.array, plan
+        self._queue = Queue(len(pairs), devices=len(devices), large=plan and plan.large)
         self._devices = [*devices]  # that are left
         self._said: set[str] = set()
         self._numbers: dict[str, int] = {}  # of pairs by their names, when one has failed
@@ -100,7 +121,7 @@ class Work:
                 self._lose_silent()
         self._show()
         deadline = time.monotonic() + END_S
-        while not all(device.idle or device.slot_size is None for device in self._devices):
+        while not all(device.idle or device.starts is None for device in self._devices):
             if (left := deadline - time.monotonic()) <= 0:
                 return
             self._answer(left)
@@ -109,13 +130,13 @@ class Work:
         """Let the devices end, and return what each has measured, by its name; of one that hangs nothing."""
         found = {}
         for device in self._devices:
-            if device.slot_size is None:  # it comes too late for so few images
+            if device.starts is None:  # it comes too late for so few images
                 device.process.terminate()
                 continue
             tell(device, False)
         deadline = time.monotonic() + END_S
         for device in self._devices:
-            if device.slot_size is None:
+            if device.starts is None:
                 continue
             with suppress(EOFError, OSError):  # killed when nothing was left to do
                 if device.idle and device.connection.poll(max(0.0, deadline - time.monotonic())):
@@ -166,16 +187,19 @@ class Work:
 
     def _heed(self, device: Device, message: object) -> None:
         match message:
-            case Want(slot_size):
-                device.slot_size = slot_size
+            case Want(slot_size, large):
+                planned = self._plan.starts if self._plan is not None else [0]
+                device.starts = planned if slot_size is None else range(0, len(self._pairs), slot_size)
                 device.grants = [each for each in device.grants if not self._marks[slice(*each)].all()]
-                if (grant := self._queue.take(slot_size)) is not None:
+                if (grant := self._queue.take(device.starts, large=large)) is not None:
                     device.grants.append(grant)
                 tell(device, grant)
             case Idle():
                 device.idle, device.grants = True, []
             case FailedImage():
                 self._fail(message)
+            case Alive():  # which `_answer` has noted
+                pass
             case Said(line):
                 if line not in self._said:
                     self._said.add(line)
@@ -187,7 +211,8 @@ class Work:
 
     def _lose(self, device: Device, reason: str) -> None:
         self._devices.remove(device)
-        left = self._queue.give_back(device.grants, slot_size=device.slot_size or 1, marks=self._marks)
+        starts = [0] if device.starts is None else device.starts
+        left = self._queue.give_back(device.grants, starts=starts, marks=self._marks)
         if self._marks.all():  # it had only to end
             return
         if self._devices:

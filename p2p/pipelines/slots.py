@@ -157,22 +157,28 @@ def share_slots_of_any_size(
     }
 
 
-def lay_out(groups: list[list[tuple[int, int] | None]]) -> tuple[list[np.ndarray], int]:
-    """For the heights and widths of each group's images their `ROW`s, and the pixels that the largest group takes.
+def lay_out(groups: list[list[tuple[int, int] | None]]) -> np.ndarray:
+    """The `ROW`s of images that lie one behind the other in a slot of their group, by their heights and widths.
 
     One that nobody knows is of an image that will fail.
     """
-    rows = np.zeros(sum(map(len, groups)), ROW)
+    sizes = [size or (0, 0) for group in groups for size in group]
+    rows = np.zeros(len(sizes), ROW)
+    if not sizes:
+        return rows
     rows["pair"] = range(len(rows))
-    laid, first, pixels = [], 0, 1
+    rows["height"], rows["width"] = zip(*sizes, strict=True)
+    first = 0
     for group in groups:
         some = rows[first : first + len(group)]
-        some["height"], some["width"] = zip(*(size or (0, 0) for size in group), strict=True)
-        ends = np.cumsum(some["height"].astype(np.int64) * some["width"])
-        some["at"][1:] = ends[:-1]
-        laid.append(some)
-        first, pixels = first + len(group), max(pixels, int(ends[-1]))
-    return laid, pixels
+        some["at"][1:] = np.cumsum(pixels_of(some))[:-1]
+        first += len(group)
+    return rows
+
+
+def pixels_of(rows: np.ndarray) -> np.ndarray:
+    """Of each image how many pixels it has."""
+    return rows["height"].astype(np.int64) * rows["width"]
 
 
 def frame_in(slots: np.ndarray, slot: int, row: int, known: np.void) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from p2p.batch import from_frames, to_frames
-from p2p.codecs import tiff
 from p2p.codecs.codec import Codec, CodedFiles, GpuCodec
-from p2p.data.halves import size_of
 from p2p.data.pairs import Pair
 from p2p.data.transforms import cvcuda
 from p2p.data.transforms.sizing import Sizing
 from p2p.data.transforms.transform import Transform
 from p2p.deploy.engine import Engine
 from p2p.deploy.sizes import Size
-from p2p.pipelines.any_size import Frame, Tiles, any_size, stacked
+from p2p.pipelines import groups
+from p2p.pipelines.any_size import Frame, any_size, stacked
 from p2p.pipelines.files import Failure, files_for
 from p2p.pipelines.gpu_loader import GpuLoader
+from p2p.pipelines.groups import Groups
 from p2p.pipelines.image_stats import ImageStats
 from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.parts import Parts
@@ -63,6 +63,7 @@ class Stages(Outcome):
 
     Attributes:
         any_size: translates images at their own sizes; None: at the model's.
+        on_batch: called after each batch of images at their own sizes, of which a group may take minutes.
         loader: decodes on the GPU, where the codec has it do that; else None.
     """
 
@@ -83,6 +84,7 @@ class Stages(Outcome):
         super().__init__()
         self.engine = engine
         self.transform = transform
+        self._size = size
         self.any_size = any_size(size, engine.manifest, tile_stats=tile_stats)
         self._once = tile_stats == "image"  # a batch that is begun again would be counted twice
         self.files = files_for(
@@ -103,37 +105,15 @@ class Stages(Outcome):
             )
         self.parts = Parts(least=lambda: engine.manifest.program.min_batch)
         self.clock = clock
-
-    @property
-    def in_tiles(self) -> bool:
-        """Whether images are translated at their own sizes, in tiles."""
-        return isinstance(self.any_size, Tiles)
+        self.on_batch: Callable[[], object] = lambda: None
 
     def path(self, name: str) -> Path:
         """Where the output of that name is written."""
         return self.files.path(name)
 
-    def planned(self, pairs: list[Pair], *, batch_size: int) -> list[list[tuple[Pair, Size | None]]]:
-        """The pairs that are loaded, translated and saved together, in this order: the same in every pipeline.
-
-        With the sizes of images at their own; None of an image that nobody can read, and of all at the model's.
-        """
-        if self.any_size is None:
-            batches = (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size))
-            return [[(pair, None) for pair in batch] for batch in batches]
-        sizes = [self.size_of(pair) for pair in pairs]
-        return [[(pairs[place], sizes[place]) for place in group] for group in self.any_size.groups(sizes, batch_size)]
-
-    def size_of(self, pair: Pair) -> Size | None:
-        """Height and width of an input, by its header, or if need be decoded; None where it cannot be read."""
-        source = pair.input
-        if size := size_of(source.path) if source.page is None else tiff.size_of(Path(source.path), source.page):
-            width, height = size
-            return height, width if source.half is None else width // 2
-        try:
-            return self.files.load(pair, Clock())[1]
-        except Failure:  # which whoever loads it again will say
-            return None
+    def plan(self, pairs: list[Pair], *, batch_size: int) -> Groups:
+        """Which of the pairs are loaded, translated and saved together: the same in every pipeline."""
+        return groups.plan(pairs, self.files, self.engine.manifest, size=self._size, batch_size=batch_size)
 
     def warmup(self, batch_size: int, *, images: int) -> None:
         """Make the output's folder, and run the engine once on zeros, so that no image pays for its first-time work.
@@ -215,7 +195,9 @@ class Stages(Outcome):
         """`outputs` of images at their own sizes, into memory that is there."""
 
         def work(part_NHWC: torch.Tensor) -> torch.Tensor:  # a copy: a program may return the same memory
-            return self.generate(part_NHWC.to(self.engine.device)).clone()
+            done_NHWC = self.generate(part_NHWC.to(self.engine.device)).clone()
+            self.on_batch()
+            return done_NHWC
 
         def generate(frames_NHWC: torch.Tensor) -> torch.Tensor:
             if self._once:

@@ -29,6 +29,14 @@ def test_two_gpus_write_the_bytes_of_one(small, tmp_path):
     assert process.returncode == 0 and len(pictures(tmp_path / "three")) == 400
 
 
+def test_two_gpus_write_the_bytes_of_one_at_the_inputs_sizes(small, tmp_path):
+    options = [*OVERLAP, "codec=fast", "size=tile"]
+    run(*infer(small / "in", small / "graph", tmp_path / "one", *options))
+    out = run(*infer(small / "in", small / "graph", tmp_path / "two", *options, "devices=2"))
+    assert "400 images written" in out and "lost" not in out
+    assert pictures(tmp_path / "two") == pictures(tmp_path / "one")
+
+
 def test_a_third_gpu_is_refused(small, tmp_path):
     count = torch.cuda.device_count()
     out = run(*infer(small / "in", small / "graph", tmp_path / "out", *OVERLAP, f"devices={count + 1}"), code=1)

@@ -20,7 +20,7 @@ from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
 from p2p.models.resnet import ResNet
 from p2p.models.unet import UNet
-from p2p.pipelines import lightning, overlap, sequential
+from p2p.pipelines import groups, lightning, overlap, sequential
 from p2p.pipelines.any_size import Tiles, Whole
 from tests.conftest import picture
 from tests.pipelines.conftest import CPU, Negative, files, stages_for
@@ -220,7 +220,7 @@ def test_a_file_that_was_replaced_by_a_larger_one_is_refused(made, folder, tmp_p
     """Its place in a slot was laid out by the header that it had."""
     _, engine = made(32)
     stages = stages_for(engine, tmp_path / "out", size="tile")
-    monkeypatch.setattr(type(stages), "size_of", lambda self, pair: (20, 20))
+    monkeypatch.setattr(groups, "size_of", lambda pair, files: (20, 20))
     overlap.run([Pair("0", Source(folder / "0.png"))], stages, batch_size=1, workers=1)
     assert "was replaced meanwhile" in stages.failures["0"] and not files(tmp_path / "out")
 

@@ -219,6 +219,6 @@ def test_slots_of_large_images_hold_one_batch():
 @pytest.mark.parametrize("workers", [1, 2, 4, 8, 16, 64])
 @pytest.mark.parametrize("slot_size", [1, 8, 32, 128])
 def test_the_plan_gives_every_worker_a_task_and_the_next(slot_size, workers, on_gpu):
-    part, slots = overlap.plan(slot_size, workers, on_gpu=on_gpu)
+    part, slots = overlap.ring_for(slot_size, workers, on_gpu=on_gpu)
     assert 1 <= part <= slot_size and slots >= 3
     assert slots * -(-slot_size // part) >= 2 * workers

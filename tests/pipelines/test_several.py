@@ -15,17 +15,18 @@ import pytest
 
 import p2p
 from p2p.data.pairs import Pair, Source
-from p2p.pipelines import device_processes, several
+from p2p.deploy.sizes import Sizes
+from p2p.pipelines import device_processes, one_of_several, row_files, several
 from p2p.pipelines.device_processes import Device
 from p2p.pipelines.messages import Broken
-from p2p.pipelines.one_of_several import FailedImage, Idle, Lost, Said
+from p2p.pipelines.one_of_several import FailedImage, Idle, Lost, Pulse, Said
 from p2p.pipelines.outcome import Outcome
 from p2p.pipelines.several import Work
 from p2p.pipelines.share import Granted, Queue, Want
 from p2p.profiling.clock import Clock
 from p2p.system import cores, device, gpus
 from tests.conftest import picture
-from tests.pipelines.conftest import children, files
+from tests.pipelines.conftest import children, exported, files
 
 PAIRS = [Pair(f"{number:03d}", Source(f"{number:03d}.png")) for number in range(101)]
 
@@ -64,9 +65,44 @@ def test_two_processes_of_which_one_is_killed(export_folder, tmp_path, capsys):
     assert children(os.getpid()) <= before
 
 
-def kill_one(folder, before):
+@pytest.fixture(scope="module")
+def export_of_any_size(tmp_path_factory):
+    return exported(tmp_path_factory, stride=32, sizes=Sizes([32, 32], [32, 32], [128, 128], 32))
+
+
+@pytest.mark.parametrize("size", [pytest.param("input", marks=pytest.mark.soak), "tile"])
+def test_two_processes_at_the_inputs_sizes(export_of_any_size, tmp_path, capsys, monkeypatch, size):
+    """The same groups as in one process, also if one of two is killed; large TIFF files last, each by one of them."""
+    monkeypatch.setattr(row_files, "LARGE", 9000)  # 100x90 and more
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for number in range(60):
+        picture(30 + number % 9 * 8, 40, seed=number).save(folder / f"{number:02d}.png")
+    for number in range(6):
+        picture(100 + number, 90, seed=number).save(folder / f"large{number}.tif")
+    (folder / "07.png").write_bytes(b"broken")
+    (folder / "large5.tif").write_bytes((folder / "large5.tif").read_bytes()[:-9000])  # its header is whole
+    settings = [f"export={export_of_any_size}", f"input={folder}", f"run_dir={tmp_path}/run", "gallery=0"]
+    settings += ["batch_size=4", "device=cpu", "codec.format=tiff", f"size={size}"]
+    outputs = {}
+    for name, *how in (("one", "pipeline=sequential"), ("two", "pipeline=overlap", "devices=2", "pipeline.workers=1")):
+        before = children(os.getpid())
+        killer = threading.Thread(target=kill_one, args=(tmp_path / name, before, "*.tiff"))
+        if name == "two" and size == "tile":
+            killer.start()
+        with pytest.raises(ValueError, match=r"^2 of 66 images failed: "):
+            p2p.infer([*settings, f"output={tmp_path}/{name}", *how])
+        outputs[name] = {path: data for path, data in files(tmp_path / name).items() if path.endswith("tiff")}
+        with (tmp_path / name / "failures.csv").open() as file:
+            assert sorted(row["path"].rpartition("/")[2] for row in csv.DictReader(file)) == ["07.png", "large5.tif"]
+    assert len(outputs["one"]) == 64 and outputs["two"] == outputs["one"]
+    out = capsys.readouterr().out
+    assert ("ended by SIGKILL" in out) == (size == "tile") and out.count("64 images written") == out.count("┏") == 2
+
+
+def kill_one(folder, before, pattern="*.png"):
     deadline = time.monotonic() + 60
-    while len(list(folder.glob("*.png"))) < 20 and time.monotonic() < deadline:
+    while len(list(folder.glob(pattern))) < 20 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(min(children(os.getpid()) - before), signal.SIGKILL)
 
@@ -117,7 +153,7 @@ def translates(slot_size=4, upto=None, ends=None, seen=None, fails=()):
     def behave(share, connection):
         slots = 0
         while True:
-            for group in share.groups(np.arange(len(PAIRS)), slot_size):
+            for group in share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), slot_size)):
                 start = group[0]
                 if slots == upto:
                     if ends is not None:
@@ -160,7 +196,7 @@ def test_a_device_that_is_lost_leaves_its_share(work, capsys, ends):
 
 def test_the_heir_may_be_idle_already(work):
     def dies_late(share, connection):
-        next(share.groups(np.arange(len(PAIRS)), 4))
+        next(share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), 4)))
         time.sleep(0.3)
 
     assert work(dies_late, translates()).marks.all()
@@ -171,7 +207,7 @@ def test_a_device_that_hangs_leaves_its_share(work, capsys, monkeypatch):
     monkeypatch.setattr(several, "SILENCE", 5)
 
     def hangs(share, connection):
-        share.done(next(share.groups(np.arange(len(PAIRS)), 4)))
+        share.done(next(share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), 4))))
         while True:
             connection.recv()
 
@@ -190,7 +226,7 @@ def test_a_device_that_hangs_at_the_end_is_not_waited_for(work, capsys, monkeypa
     monkeypatch.setattr(several, "END_S", 0.3)
 
     def hangs_at_the_end(share, connection, *, says=()):
-        for group in share.groups(np.arange(len(PAIRS)), 4):
+        for group in share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), 4)):
             share.done(group)
         for message in says:
             connection.send(message)
@@ -244,7 +280,7 @@ def test_what_is_missing_is_named_when_all_are_lost(work):
 
 def test_a_device_that_is_lost_when_all_is_done_loses_nothing(work, capsys):
     def dies_at_the_end(share, connection):
-        for group in share.groups(np.arange(len(PAIRS)), 4):
+        for group in share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), 4)):
             share.done(group)
 
     done = work(dies_at_the_end)
@@ -271,16 +307,45 @@ def test_a_device_that_comes_too_late_is_not_waited_for(work):
 
 
 def test_grants_get_smaller_and_lost_slots_come_whole():
+    starts = range(0, 1003, 4)
     queue, marks = Queue(1003, devices=2), np.zeros(1003, np.uint8)
     grants = []
-    while grant := queue.take(4):
+    while grant := queue.take(starts):
         grants.append(grant)
     assert [first for first, _ in grants[1:]] == [stop for _, stop in grants[:-1]] and grants[-1][1] == 1003
     sizes = [stop - first for first, stop in grants]
     assert sizes[0] == 32 and sizes[-1] == 3 and sorted(sizes, reverse=True) == sizes
     marks[:5] = 1
-    assert queue.give_back(grants[:1], slot_size=4, marks=marks) == 28
-    assert queue.take(4) == (4, 8)
+    assert queue.give_back(grants[:1], starts=starts, marks=marks) == 28
+    assert queue.take(starts) == (4, 8)
+
+
+def test_planned_groups_and_large_images_are_asked_for_apart():
+    starts, marks = [0, 3, 4, 8, 9, 10], np.zeros(11, np.uint8)  # the last two images are large
+    queue = Queue(11, devices=2, large=9)
+    taken = [queue.take(starts), queue.take(starts, large=True), *(queue.take(starts) for _ in range(4))]
+    assert taken == [(0, 3), (9, 10), (3, 4), (4, 8), (8, 9), None]
+    marks[:2] = marks[4:8] = 1
+    assert queue.give_back([(0, 8), (9, 10)], starts=starts, marks=marks) == 5
+    taken = [queue.take(starts) for _ in range(3)] + [queue.take(starts, large=True) for _ in range(3)]
+    assert taken == [(0, 3), (3, 4), None, (10, 11), (9, 10), None]
+
+
+def test_a_device_that_is_at_work_on_one_image_for_long_is_alive(work, capsys, monkeypatch):
+    monkeypatch.setattr(several, "SILENCE", 5)
+    monkeypatch.setattr(one_of_several, "PULSE_S", 0.1)
+
+    def is_slow(share, connection):
+        pulse = Pulse(connection)
+        for group in share.groups(np.arange(len(PAIRS)), range(0, len(PAIRS), 4)):
+            for _ in range(20 if group[0] == 0 else 0):
+                time.sleep(0.05)
+                pulse()
+            share.done(group)
+        connection.send(Idle())
+        connection.send("measured" if not connection.recv() else None)
+
+    assert work(is_slow).measured == {"cuda:0": "measured"} and not capsys.readouterr().out
 
 
 def test_one_table_of_all():

@@ -14,7 +14,7 @@ from p2p.batch import from_frames, to_frames
 from p2p.codecs import tiff_pixels
 from p2p.codecs.fast import Fast
 from p2p.data.pairs import find_inputs
-from p2p.pipelines import lightning, overlap, sequential, strips
+from p2p.pipelines import lightning, overlap, row_files, sequential, strips
 from p2p.system.urls import located
 from tests.conftest import ROOT, picture
 from tests.pipelines.conftest import Negative, files, stages_for
@@ -51,7 +51,7 @@ def test_the_bytes_are_those_of_whole_frames(folder, tmp_path, monkeypatch, code
     sequential.run(pairs, stages, batch_size=3)
     expected, failed = files(tmp_path / "whole"), set(stages.failures)
     assert len(expected) == 10 and failed == {"8cut"}
-    monkeypatch.setattr(strips, "LARGE", 1000)
+    monkeypatch.setattr(row_files, "LARGE", 1000)
     by_rows = []
     real = strips.translate
     monkeypatch.setattr(
@@ -79,7 +79,7 @@ def test_the_whole_images_statistics_take_two_passes(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     picture(90, 70).save(tmp_path / "in/a.tif")
     for name, large in (("whole", 1 << 25), ("rows", 1000)):
-        monkeypatch.setattr(strips, "LARGE", large)
+        monkeypatch.setattr(row_files, "LARGE", large)
         stages = stages_for(Engine(), tmp_path / name, codec=Fast(format="tiff"), size="tile", tile_stats="image")
         sequential.run(find_inputs(str(tmp_path / "in")), stages, batch_size=3)
     assert files(tmp_path / "whole") == files(tmp_path / "rows") != {}
@@ -88,7 +88,7 @@ def test_the_whole_images_statistics_take_two_passes(tmp_path, monkeypatch):
 def test_what_is_in_a_store_is_read_and_written_whole(folder, tmp_path, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     pytest.importorskip("upath")
-    monkeypatch.setattr(strips, "LARGE", 1000)
+    monkeypatch.setattr(row_files, "LARGE", 1000)
     store = fsspec.filesystem("memory")
     store.pipe_file("/large/0plain.tif", (folder / "0plain.tif").read_bytes())
     (tmp_path / "here").mkdir()
@@ -103,7 +103,7 @@ def test_what_is_in_a_store_is_read_and_written_whole(folder, tmp_path, monkeypa
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing(folder, small_disk, monkeypatch):
-    monkeypatch.setattr(strips, "LARGE", 1000)
+    monkeypatch.setattr(row_files, "LARGE", 1000)
     picture(400, 300).save(folder / "0plain.tif")
     stages = stages_for(Negative(), small_disk / "out", codec=Fast(format="tiff"), image_size=16, size="tile")
     with pytest.raises(OSError, match="No space left") as error:
@@ -112,7 +112,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing(folder, small_disk, monkeyp
 
 
 def test_a_name_that_is_a_folder_fails_alone(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(strips, "LARGE", 1000)
+    monkeypatch.setattr(row_files, "LARGE", 1000)
     (tmp_path / "out/0plain.tiff/x").mkdir(parents=True)
     stages = stages_for(Negative(), tmp_path / "out", codec=Fast(format="tiff"), image_size=16, size="tile")
     sequential.run(find_inputs(str(folder))[:2], stages, batch_size=3)
