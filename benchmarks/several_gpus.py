@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What do 2, 4 or 8 GPUs of one machine bring, with 16 cores each? Whole commands, on real files.
 
-    python -m benchmarks.several_gpus [--devices 1,2] [--parts infer,train] [--output FILE]
+    python -m benchmarks.several_gpus [--devices 1,2] [--parts infer,train] [--others] [--output FILE]
 
 - `infer`: `infer.py +pipeline=overlap batch_size=32 codec.format=jpg` on the inputs of benchmarks/pipeline.py, which
   come again under other names. images/s from the first batch to the last file; `whole_s` is the process, with imports.
   All files of more GPUs are compared with those of the first run, byte by byte.
 - `train`: `train.py` at batch 16 for each GPU: images/s of all GPUs in the epochs after the first, which are of as many
-  steps on any number of GPUs. The pairs are those of benchmarks/training.py, which come again under other names. On
-  two GPUs also without capture, and by Lightning's own DistributedDataParallel.
+  steps on any number of GPUs. The pairs are those of benchmarks/training.py, which come again under other names. With
+  --others on two GPUs also without capture, and by Lightning's own DistributedDataParallel.
 
 `of_one` is the speed over that of the first number of devices.
 """
@@ -37,7 +37,7 @@ from p2p.system.gpus import gpu_addresses
 
 UNIQUE = 3840  # inputs; more are the same once more
 CAPTURED = {"train.py": ["model.capture=true"]}
-OTHERS = {  # on two
+OTHERS = {
     "train.py, model.capture=false": ["model.capture=false"],
     "DistributedDataParallel": ["trainer.strategy=ddp_find_unused_parameters_true"],
 }
@@ -112,7 +112,7 @@ def train(folder: Path, args: argparse.Namespace, add) -> None:
     for number in range(len(pairs), max(args.devices) * args.steps * args.batch):
         os.link(pairs[number % len(pairs)], folder / f"pairs/train/{number:06}.jpg")
     for devices in args.devices:
-        ways = {"train.py": []} if devices == 1 else CAPTURED | (OTHERS if devices == 2 else {})
+        ways = {"train.py": []} if devices == 1 else CAPTURED | (OTHERS if devices == 2 and args.others else {})
         for name, overrides in ways.items():
             run_dir = folder / "run"
             pace = folder / "pace.json"
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16 if on_gpu else 1)
     parser.add_argument("--epochs", type=int, default=10 if on_gpu else 2)
     parser.add_argument("--steps", type=int, default=80 if on_gpu else 4, help="of an epoch")
+    parser.add_argument("--others", action="store_true", help="other ways to train on two")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a command")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="of inputs and outputs")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/several-gpus.json")
