@@ -34,6 +34,7 @@ SMALL = {
     "model": ["generator.width=4", "discriminator.width=4"],
     "data": ["data.root=data/samples"],
     ("callbacks", "freeze"): ["init_from=runs/default"],
+    ("generator", "unet_lab"): ["data.input_channels=1"],
 }
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "experiment")

@@ -183,7 +183,7 @@ def load_reference(path: Path, *, image_size: ImageSize | None, direction: str, 
     """A generator of pytorch-CycleGAN-and-pix2pix, as export.py takes it: trained at batch 1."""
     check_direction(direction)
     weights = reference.read(path)
-    found = reference.recognize_generator(weights, path)
+    found = reference.as_colorization(reference.recognize_generator(weights, path))
     image_size = found.arguments["image_size"] if image_size is None else image_size
     found.check_image_size(image_size, path)
     network = found.network(**found.arguments)

@@ -18,6 +18,7 @@ from p2p.deploy.export import load_weights
 from p2p.image_size import height_and_width
 from p2p.interop.files import network_files
 from p2p.models.inference_view import resolve_norm_stats
+from p2p.models.lab import LabUNet
 from p2p.models.unet import UNet
 from p2p.run.checkpoint import check_checkpoint, write_checkpoint
 from p2p.run.record import read_record, validated_weights
@@ -85,7 +86,8 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     if not all(reading.of_pictures for reading in readings_of(record.data)):
         print("pytorch-CycleGAN-and-pix2pix does not have data.range and data.labels: give it images in [-1, 1]")
     options = [f"--netG {found.name} --ngf {width} --norm {norm} --input_nc {into} --output_nc {out}"]
-    of_data = _of_the_data(record, norm)
+    colorization = isinstance(generator, LabUNet)  # it reads colour photos, and makes their grey itself
+    of_data = _of_the_data(record, norm, direction="AtoB" if colorization else record.data.direction)
     # A U-Net has the same keys without dropout, so this only turns it off. A ResNet has others.
     if not record.generator.get("dropout") or found.network is UNet:
         options.append("--no_dropout")
@@ -104,7 +106,8 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
             " line for it"
         )
     where = shlex.join(["--checkpoints_dir", str(folder.parent.resolve()), "--name", folder.resolve().name])
-    print(f"next, there: python test.py --model pix2pix --dataroot PAIRS {where} {' '.join(options)}")
+    what = "colorization --dataroot PHOTOS" if colorization else "pix2pix --dataroot PAIRS"
+    print(f"next, there: python test.py --model {what} {where} {' '.join(options)}")
 
 
 def _discriminator(record: DictConfig, checkpoint: Path) -> nn.Module | None:
@@ -115,9 +118,9 @@ def _discriminator(record: DictConfig, checkpoint: Path) -> nn.Module | None:
     return discriminator
 
 
-def _of_the_data(record: DictConfig, norm: str) -> list[str]:
+def _of_the_data(record: DictConfig, norm: str, *, direction: str) -> list[str]:
     """What the reference's test.py has to know beside the networks; defaults are left out."""
-    options = [f"--direction {record.data.direction}"]
+    options = [f"--direction {direction}"]
     (height, width), preprocess = height_and_width(record.image_size), record.transform.preprocess
     if height != width and preprocess.endswith("crop"):
         print(f"the reference resizes to squares: the images of its PAIRS have to be {width}x{height} pixels already")

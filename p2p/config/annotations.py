@@ -49,19 +49,26 @@ def _kinds(hint: object) -> Iterator[Any]:
 
 
 def _read(module: str, attribute: str, name: str) -> Iterator[type]:
-    """The same as `_kinds` of a function's argument, or of a class's `__init__`, its own or that of its first base."""
+    """The same as `_kinds` of a function's argument, or of a class's `__init__`.
+
+    That of its first base counts if it has none of its own, or one that hands this argument on as a keyword.
+    """
     where, node = _definition(module, attribute)
     if not f"{where}.".startswith(OWN):  # a base of another package
         yield from argument_kinds(f"{where}.{attribute}", name)
     if isinstance(node, ast.ClassDef):
         inits = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-        if not inits and node.bases and isinstance(node.bases[0], ast.Name):
+        handed_on = all(init.args.kwarg and name not in _arguments(init) for init in inits)
+        if handed_on and node.bases and isinstance(node.bases[0], ast.Name):
             yield from _read(where, node.bases[0].id, name)
         node = inits[0] if inits else None
-    if isinstance(node, ast.FunctionDef):
-        for argument in (*node.args.args, *node.args.kwonlyargs):
-            if argument.arg == name and argument.annotation is not None:
-                yield from _kinds_in(argument.annotation, where)
+    if isinstance(node, ast.FunctionDef) and (annotation := _arguments(node).get(name)) is not None:
+        yield from _kinds_in(annotation, where)
+
+
+def _arguments(function: ast.FunctionDef) -> dict[str, ast.expr | None]:
+    """Its arguments by name, with their annotations."""
+    return {each.arg: each.annotation for each in (*function.args.args, *function.args.kwonlyargs)}
 
 
 def _kinds_in(node: ast.expr, module: str) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from torch import nn
 from p2p.data.pairs import check_direction
 from p2p.image_size import ImageSize
 from p2p.interop import reference
+from p2p.models.lab import LabUNet
 
 
 def reference_record(path: Path, *, image_size: ImageSize | None, direction: str) -> DictConfig:
@@ -21,7 +22,7 @@ def reference_record(path: Path, *, image_size: ImageSize | None, direction: str
         ValueError: the file is no generator, image_size does not suit it, or the direction is not known.
     """
     check_direction(direction)
-    found = reference.recognize_generator(reference.read(path), path)
+    found = reference.as_colorization(reference.recognize_generator(reference.read(path), path))
     record = hydra.compose("train", ["run_dir=unused"])
     record.image_size = image_size or found.arguments["image_size"]
     record.batch_size = 1
@@ -56,6 +57,8 @@ def start_from_reference(cfg: DictConfig) -> dict[str, tuple[Path, reference.Wei
     path = Path(cfg.init_from)
     start = {"generator": (path, reference.read(path))}
     found = reference.recognize_generator(start["generator"][1], path)
+    if cfg.data.target_channels != found.arguments["out_channels"]:
+        found = reference.as_colorization(found)
     channels = {"input_channels": found.arguments["in_channels"], "target_channels": found.arguments["out_channels"]}
     for key, value in channels.items():
         if cfg.data[key] != value:
@@ -65,6 +68,10 @@ def start_from_reference(cfg: DictConfig) -> dict[str, tuple[Path, reference.Wei
     beside = path.with_name(path.name.replace("_net_G", "_net_D"))
     other = Path(cfg.init_discriminator_from or beside)
     judged = cfg.adversarial is not None  # or there is no discriminator to start
+    if found.network is LabUNet:
+        if cfg.init_discriminator_from is not None:
+            raise ValueError(f"{typed} judges L, a and b, and here the discriminator judges RGB: leave it out")
+        judged = False
     if judged and (cfg.init_discriminator_from or (beside != path and beside.is_file())):
         start["discriminator"] = (other, reference.read(other))
         found = reference.recognize_discriminator(start["discriminator"][1], other, **channels)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from p2p.interop.reference import Architecture, Weights, recognize_discriminator, recognize_generator, to_reference
+from p2p.models.lab import LabUNet
 
 
 class NetworkFiles(NamedTuple):
@@ -44,6 +45,8 @@ def network_files(generator: nn.Module, discriminator: Callable[[], nn.Module | 
         network = discriminator()
         if network is None:
             raise ValueError("the run has no discriminator")
+        if isinstance(generator, LabUNet):
+            raise ValueError("that of pytorch-CycleGAN-and-pix2pix judges L, a and b, and here it judges RGB")
         state = to_reference(network)
         into, out = found.arguments["in_channels"], found.arguments["out_channels"]
         judge = recognize_discriminator(state, source, input_channels=into, target_channels=out).arguments

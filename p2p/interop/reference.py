@@ -14,6 +14,7 @@ from torch import nn
 
 from p2p.image_size import ImageSize, height_and_width, shown, suggestion
 from p2p.interop.names import OUTERMOST, names
+from p2p.models.lab import LabUNet
 from p2p.models.patchgan import PatchGAN, PixelGAN
 from p2p.models.resnet import ResNet
 from p2p.models.spectral import SpectralConv2d
@@ -55,7 +56,8 @@ class Architecture(NamedTuple):
     def __str__(self) -> str:
         """For the user's eyes."""
         into, out, width, norm = (self.arguments.get(key) for key in ("in_channels", "out_channels", "width", "norm"))
-        return f"{self.name}, width {width}, norm {norm}" + (f", {into} to {out} channels" if into else "")
+        what = ", grey to RGB by CIE Lab" if self.network is LabUNet else f", {into} to {out} channels" if into else ""
+        return f"{self.name}, width {width}, norm {norm}{what}"
 
 
 def read(path: Path) -> Weights:
@@ -91,6 +93,17 @@ def recognize_generator(weights: Weights, path: Path) -> Architecture:
             f"{path} holds no generator of pytorch-CycleGAN-and-pix2pix, as its latest_net_G.pth does"
         ) from error
     return _checked(architecture, weights, path)
+
+
+def as_colorization(found: Architecture) -> Architecture:
+    """Of a U-Net from 1 channel to 2, which is what `--model colorization` trains, the network from grey to RGB.
+
+    Any other network stays as it is.
+    """
+    channels = (found.arguments["in_channels"], found.arguments["out_channels"])
+    if found.network is not UNet or channels != (1, 2):
+        return found
+    return found._replace(network=LabUNet, arguments=found.arguments | {"out_channels": 3})
 
 
 def recognize_discriminator(weights: Weights, path: Path, *, input_channels: int, target_channels: int) -> Architecture:

@@ -72,6 +72,21 @@ def test_halves_are_kept_apart(tmp_path, capsys):
     np.testing.assert_array_equal(made(tmp_path / "padded/1.png"), np.hstack(expected))
 
 
+def test_grayscale_of_the_same_lightness(photos, tmp_path, capsys):
+    run("grayscale", photos, tmp_path / "grey", "--lightness")
+    assert "train experiment=colorization data.root=" in capsys.readouterr().out
+    photo, pair = made(photos / "val/square.png"), made(tmp_path / "grey/val/square.png")
+    assert (pair[:, 64:] == photo).all() and (np.ptp(pair[:, :64], axis=2) == 0).all()
+
+    def luminance(levels):  # Y of CIE XYZ, by IEC 61966-2-1
+        shares = levels / 255
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    grey, wanted = pair[:, :64].astype(float), luminance(photo)
+    assert (luminance(grey - 0.51) <= wanted).all() and (wanted <= luminance(grey + 0.51)).all()
+
+
 def test_grayscale_and_blank(photos, tmp_path, capsys):
     run("grayscale", photos, tmp_path / "grey")
     run("blank", photos, tmp_path / "blank")

@@ -31,7 +31,9 @@ def test_of_every_argument_of_every_option():
     for target in TARGETS:
         made = get_object(target)
         hints = get_type_hints(made.__init__ if isinstance(made, type) else made, localns=UNSEEN)
-        for name in inspect.signature(made).parameters:
+        for name, parameter in inspect.signature(made).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # no setting
+                continue
             expected = plain(hints[name]) if name in hints else set()
             assert argument_kinds(target, name) & PLAIN == expected, (target, name)
             checked += bool(expected)
@@ -43,6 +45,12 @@ def test_of_every_argument_of_every_option():
 )
 def test_of_what_is_not_there_nothing_is_said(target):
     assert argument_kinds(target, "quality") == set()
+
+
+def test_of_what_a_class_hands_on_to_its_base():
+    unet = "p2p.models.lab.LabUNet"
+    assert [argument_kinds(unet, name) for name in ("width", "depth")] == [{int}, {int, NoneType}]
+    assert argument_kinds("p2p.models.unet.UNet", "unet") == argument_kinds(unet, "nothing") == set()
 
 
 def test_of_another_package_by_importing_it():

@@ -17,9 +17,11 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
+import p2p
 from p2p.commands import to_reference
 from p2p.interop.config import load_start, reference_record
 from p2p.models.inference_view import inference_view
+from p2p.models.lab import coloured, lightness
 from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
@@ -107,6 +109,50 @@ def test_channels_that_the_format_has_not_are_refused_before_any_work(run, tmp_p
         assert not (tmp_path / "run/images").exists()
     run("infer", f"input={tmp_path}/photos", "codec.format=npy", "device=cpu")
     assert np.load(tmp_path / "run/images/x.npy").shape == (32, 32, 2)
+
+
+@pytest.fixture
+def colorization(tmp_path):
+    """What --model colorization of the reference trains: a generator, and the path of its file beside one of D."""
+    generator = theirs.unet(depth=5, into=1, out=2)
+    path = save(tmp_path, generator=generator, discriminator=theirs.patchgan(channels=3))
+    return generator, path
+
+
+def test_a_model_of_colorization_gives_rgb(run, colorization, tmp_path):
+    generator, path = colorization
+    (tmp_path / "photos").mkdir()
+    picture(32, 32).convert("L").save(tmp_path / "photos/x.png")
+    out = run("export", f"ckpt_path={path}", f"images_from={tmp_path}/photos", "device=cpu")
+    assert f"{path}: unet_32, width 4, norm batch, grey to RGB by CIE Lab" in out
+    run("infer", f"input={tmp_path}/photos", "device=cpu")
+
+    grey = pil_to_tensor(Image.open(tmp_path / "photos/x.png"))[None] / 127.5 - 1
+    with torch.no_grad():  # as it computes it when it tests; the colours are tested in tests/models/test_lab.py
+        rgb = coloured(grey, inference_view(generator, norm_stats="instance")(lightness(grey)))[0]
+    assert rgb.abs().max() > 1 and (rgb[0] - rgb[1]).abs().max() > 0.1
+    written = pil_to_tensor(Image.open(tmp_path / "run/images/x.png"))
+    assert (written - (rgb.clamp(-1, 1) + 1) * 127.5).abs().max() <= 0.51
+    loaded = np.asarray(p2p.load(path, device="cpu")(Image.open(tmp_path / "photos/x.png")))
+    assert np.abs(loaded.astype(int) - written.permute(1, 2, 0).numpy()).max() <= 1
+
+
+def test_a_model_of_colorization_is_trained_on_and_goes_out(run, colorization, tmp_path, capsys):
+    _, path = colorization
+    options = [*FAST, f"init_from={path}", "image_size=32", "discriminator.width=4"]
+    assert "grey to RGB by CIE Lab, but data.input_channels=3: set data.input_channels=1" in run("train", *options)
+    refused = run("train", *options, "data.input_channels=1", f"init_discriminator_from={tmp_path}/latest_net_D.pth")
+    assert "judges L, a and b, and here the discriminator judges RGB: leave it out" in refused
+    out = run("train", *options, "data.input_channels=1", "optimizer.lr=0")
+    assert "latest_net_D.pth" not in out
+    to_reference.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
+    out = capsys.readouterr().out
+    assert "no latest_net_D.pth: that of pytorch-CycleGAN-and-pix2pix judges L, a and b" in out
+    assert "test.py --model colorization --dataroot PHOTOS" in out
+    assert "--netG unet_32 --ngf 4 --norm batch --input_nc 1 --output_nc 2" in out and "--direction AtoB" in out
+    before, after = (torch.load(file, weights_only=True) for file in (path, tmp_path / "back/latest_net_G.pth"))
+    theirs.unet(depth=5, into=1, out=2).load_state_dict(after, strict=True)
+    assert torch.equal(after["model.model.0.weight"], before["model.model.0.weight"])
 
 
 def test_the_file_that_does_not_fit_is_the_one_that_is_named(tmp_path):

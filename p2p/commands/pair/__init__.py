@@ -38,19 +38,20 @@ def main(arguments: list[str]) -> None:
                 case "edges":
                     count = pairs.edges(args.photos, writing, sigma=args.sigma, low=args.low, high=args.high)
                 case "grayscale":
-                    count = pairs.grayscale(args.photos, writing)
+                    count = pairs.grayscale(args.photos, writing, lightness=args.lightness)
                 case "blank":
                     count = pairs.blank(args.photos, writing, share=args.share, colour=args.colour)
                 case _:
                     count = pairs.combine(args.a, args.b, writing)
     print(f"{counted(count, 'pair')} written to {args.out}")
-    _say_what_is_next(args.out)
+    _say_what_is_next(args.out, colorization=getattr(args, "lightness", False))
 
 
-def _say_what_is_next(out: Path) -> None:
+def _say_what_is_next(out: Path, *, colorization: bool) -> None:
     if (out / "train").is_dir() and (out / "val").is_dir():
         # Photos of several shapes make pairs of several shapes, which are refused unless their layout is told.
-        settings = {"data": "folder", "data.root": str(out), "data.layout": "side_by_side"}
+        first = {"experiment": "colorization"} if colorization else {"data": "folder"}
+        settings = first | {"data.root": str(out), "data.layout": "side_by_side"}
         print(f"next: {command_line('train', **settings)}")
     else:
         print(f"next: put them into {out}/train and {out}/val, as --val=0.15 does")

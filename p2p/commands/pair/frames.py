@@ -9,7 +9,7 @@ from p2p.data.transforms.sizing import LARGEST, resize
 
 
 def grey(frame_HWC: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> the same shape with its brightness (ITU-R 601-2) in all three channels."""
+    """uint8 (H, W, 3) -> the same shape with its luma (ITU-R 601-2) in all three channels."""
     return np.asarray(Image.fromarray(frame_HWC).convert("L").convert("RGB"))
 
 

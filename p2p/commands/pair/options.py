@@ -71,6 +71,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("--high", 0.05, "weakest edge that begins a line"),
     ):
         tools["edges"].add_argument(flag, type=float, default=default, metavar="X", help=f"{meaning} (%(default)s)")
+    tools["grayscale"].add_argument(
+        "--lightness",
+        action="store_true",
+        help="give the grey photo the lightness of the photo (L of CIE Lab), as train.py experiment=colorization needs"
+        " it (default: its luma, by ITU-R 601-2)",
+    )
     share = "share of width and height that is blank"
     tools["blank"].add_argument("--share", type=float, default=0.3, metavar="X", help=f"{share} (%(default)s)")
     tools["blank"].add_argument(

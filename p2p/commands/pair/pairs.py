@@ -48,9 +48,23 @@ def edges(photos: Path, writing: Writing, *, sigma: float = 1.5, low: float = 0.
     return of_photos(photos, writing, drawing)
 
 
-def grayscale(photos: Path, writing: Writing) -> int:
-    """Write (grey photo | photo), see `of_photos`."""
-    return of_photos(photos, writing, frames.grey)
+def grayscale(photos: Path, writing: Writing, *, lightness: bool = False) -> int:
+    """Write (grey photo | photo), see `of_photos`.
+
+    Args:
+        lightness: the grey has the photo's lightness L of CIE Lab; False: the luma of ITU-R 601-2, see `frames.grey`.
+    """
+    if not lightness:
+        return of_photos(photos, writing, frames.grey)
+    import torch  # here: the other tools do not need it
+
+    from p2p.batch import from_frames, to_frames
+    from p2p.models.lab import grey_of
+
+    def grey(photo: np.ndarray) -> np.ndarray:
+        return np.repeat(to_frames(grey_of(from_frames(torch.tensor(photo)[None])))[0].numpy(), 3, axis=2)
+
+    return of_photos(photos, writing, grey)
 
 
 def blank(photos: Path, writing: Writing, *, share: float, colour: str) -> int:
