@@ -5,34 +5,46 @@ Hydra imports this file for every program in the environment that uses it, so p2
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class Grid(BasicSweeper):
-    """Hydra's own sweeper, of all combinations, but every job's settings are checked before the first job starts."""
+    """All combinations, as Hydra's own sweeper, but every job's settings are checked before the first job starts.
+
+    Nor does a job that fails end a sweep of several batches (`hydra.sweeper.max_batch_size`).
+    """
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check them, then run them.
 
         Raises:
-            ValueError: the settings of a job cannot be, or two jobs have one folder.
+            ValueError: the settings of a job cannot be, two jobs have one folder, or a job has failed.
         """
-        from p2p.config.jobs import check_jobs
+        from p2p.config.jobs import check_jobs, raise_failure
 
         loader = self.hydra_context.config_loader
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*params, *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
         check_jobs(self.config, [job for batch in batches for job in batch], loader=loader)
-        return super().sweep(arguments)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        returns: list[list[JobReturn]] = []
+        for batch in batches:
+            returns.append([*self.launcher.launch(batch, initial_job_idx=sum(map(len, returns)))])
+        raise_failure(job for batch in returns for job in batch)
+        return returns
 
 
 class Optuna(Sweeper):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from p2p.config.cli import checked
+from p2p.config.sweep import JobFailed
 
 
 def check_jobs(config: DictConfig, jobs: Sequence[Sequence[str]], *, loader: ConfigLoader, apart: bool = True) -> None:
@@ -46,6 +48,14 @@ def check_jobs(config: DictConfig, jobs: Sequence[Sequence[str]], *, loader: Con
                 )
     finally:
         HydraConfig.instance().cfg = before
+
+
+def raise_failure(jobs: Iterable[JobReturn]) -> None:
+    """Raise what one of them has raised; a user's mistake without the line that Hydra adds, as the job has said it."""
+    for job in jobs:
+        if isinstance(job._return_value, JobFailed):
+            raise job._return_value
+        _ = job.return_value  # raises it
 
 
 def composed(config: DictConfig, overrides: Sequence[str], *, number: int, loader: ConfigLoader) -> Any:

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 
 from p2p.config import sweep
-from p2p.config.jobs import check_jobs
+from p2p.config.jobs import check_jobs, raise_failure
 from p2p.config.pasteable import command_line
 from p2p.system.cores import available_cores
 from p2p.system.plural import counted
@@ -61,8 +61,7 @@ def search(settings: Any, arguments: list[str]) -> list[JobReturn]:
             tell(study, trial.number, job, folder=Path(settings.config.hydra.sweep.dir))
             returns.append(job)
         todo -= len(trials)
-    for job in returns:
-        _ = job.return_value  # raises what a job has raised
+    raise_failure(returns)
     return returns
 
 

@@ -21,6 +21,7 @@ from p2p.system import atomic
 from p2p.system.plural import counted
 
 HIGHEST = 1024  # pixels of a column of sample pictures
+SHORT, SAID = 40, 10  # characters of a reason that is in the table, and longer ones that are below it
 
 
 def summarize(folder: Path, mark: str) -> str | None:
@@ -43,17 +44,22 @@ def summarize(folder: Path, mark: str) -> str | None:
             path.unlink()
     monitor = jobs[0]["monitor"]
     keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
-    varied = [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1] or keys
+    varied = [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1]
     cells = [[job["overrides"].get(key, "") for key in varied] for job in jobs]
-    ends = [[_score(job), f"{job['seconds'] / 60:.1f}", job["reason"] or job.get("note", "")] for job in jobs]
+    happened = [_in_short(job) for job in jobs]
+    ends = [[_score(job), f"{job['seconds'] / 60:.1f}", what] for job, what in zip(jobs, happened, strict=True)]
     rows = [[str(index), *row, *end] for index, (row, end) in enumerate(zip(cells, ends, strict=True), start=1)]
     header = ["", *last_words(varied), monitor, "minutes", "what happened"]
-    used = len(header) if any(end[-1] for end in ends) else -1
+    used = len(header) if any(happened) else -1
     show(f"sweep of {counted(len(jobs), 'job')}, the best first", header[:used], [row[:used] for row in rows])
+    failed = [job for job in jobs if job["reason"]]  # the last ones
+    if len(failed) > 1:  # the sentence says the reason of one
+        for rank, job in enumerate(failed[:SAID], start=len(jobs) - len(failed) + 1):
+            if len(job["reason"]) > SHORT:
+                print(f"row {rank} failed: {job['reason']}")
     _write_table(folder / "sweep.csv", jobs, keys)
-    page = publish("sweep", folder, title=f"p2p: {folder.name}", data=_data(jobs, varied, folder))
+    page = publish("sweep", folder, title=f"p2p: {folder.name}", data=_data(jobs, varied or keys, folder))
     print(f"look at {page} or {folder / 'sweep.csv'}")
-    failed = [job for job in jobs if job["reason"]]
     if not failed:
         return None
     words = zip(varied, last_words(varied), strict=True)
@@ -76,6 +82,12 @@ def ranked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _score(job: dict[str, Any]) -> str:
     return "" if job["score"] is None else score_text(job["score"])
+
+
+def _in_short(job: dict[str, Any]) -> str:
+    if job["reason"]:
+        return job["reason"] if len(job["reason"]) <= SHORT else "failed"
+    return job.get("note") or ""
 
 
 def _write_table(path: Path, jobs: list[dict[str, Any]], keys: list[str]) -> None:

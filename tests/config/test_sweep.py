@@ -53,7 +53,7 @@ def test_a_job_that_fails_stands_in_the_table_with_the_reason(sweep, tmp_path, c
         sweep(main)
     assert stopped.value.code.startswith("error: 1 of 3 jobs failed: batch_size=2: two is too many: use 1; ")
     said = capsys.readouterr()
-    assert said.err.startswith("error: two is too many: use 1\n") and "sweep of 3 jobs" in said.out
+    assert said.err == "error: two is too many: use 1\n" and "sweep of 3 jobs" in said.out  # nothing of Hydra's
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["batch_size"], row["reason"]) for row in rows] == [
@@ -61,6 +61,32 @@ def test_a_job_that_fails_stands_in_the_table_with_the_reason(sweep, tmp_path, c
         ("1", ""),
         ("2", "two is too many: use 1"),
     ]
+
+
+def test_batches_go_on_after_a_job_that_failed(sweep, capsys):
+    """Also where none of the settings differ between them."""
+    done = []
+
+    def main(cfg):
+        done.append(cfg.seed)
+        raise ValueError("there is no folder called photos in this place: make one")
+
+    for words, jobs, failed in (
+        (
+            ["seed=1,2,3", "hydra.sweeper.max_batch_size=1"],
+            [1, 2, 3],
+            "3 of 3 jobs failed: seed=1: there is no folder called",
+        ),
+        (["seed=4"], [4], "1 of 1 job failed: there is no folder called photos"),
+    ):
+        with pytest.raises(SystemExit, match=failed):
+            sweep(main, *words)
+        assert done == jobs
+        done.clear()
+        said = capsys.readouterr().out
+        assert [f"row {row} failed: there is no folder called photos" in said for row in (1, 2, 3)] == [
+            len(jobs) > 1
+        ] * 3
 
 
 def test_a_bug_keeps_its_stack_trace_and_the_table_is_shown_all_the_same(sweep, capsys):
