@@ -9,6 +9,7 @@ pip install 'tritonclient[http]' pillow
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,39 @@ def main() -> None:
     parser.add_argument("--url", default="localhost:8000", help="of the server, host:port")
     chosen = parser.parse_args()
 
+    outputs = named(chosen.images, chosen.output)
+    if problem := conflict(chosen.images, outputs):
+        parser.error(problem)
     client = triton.InferenceServerClient(chosen.url, concurrency=AT_ONCE)
     config = client.get_model_config(chosen.model)
     height, width, channels = map(int, config["input"][0]["dims"])  # -1, -1: images of any size
     chosen.output.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(chosen.images), AT_ONCE):
         paths = chosen.images[first : first + AT_ONCE]
+        targets = outputs[first : first + AT_ONCE]
         frames = [read(path, (width, height), mode={1: "L", 3: "RGB", 4: "RGBA"}[channels]) for path in paths]
         asked = [client.async_infer(chosen.model, [as_input(frame)]) for frame in frames]
-        for path, answer in zip(paths, asked, strict=True):
+        for target, answer in zip(targets, asked, strict=True):
             [frame] = answer.get_result().as_numpy("output_NHWC")
-            Image.fromarray(frame.squeeze()).save(chosen.output / f"{path.stem}.png")
+            Image.fromarray(frame.squeeze()).save(target)
+
+
+def named(images: list[Path], folder: Path) -> list[Path]:
+    """Where each answer is saved: a.jpg as a.png, but a.jpg and a.webp as a.jpg.png and a.webp.png."""
+    stems = Counter(path.stem for path in images)
+    return [folder / f"{path.stem if stems[path.stem] == 1 else path.name}.png" for path in images]
+
+
+def conflict(images: list[Path], outputs: list[Path]) -> str | None:
+    """Why the answers cannot be saved there, if they cannot."""
+    owners: dict[Path, Path] = {}
+    inputs = {path.resolve() for path in images}
+    for image, output in zip(images, outputs, strict=True):
+        if (other := owners.setdefault(output, image)) is not image:
+            return f"the answers to {other} and {image} would both be {output}: send them to two folders"
+        if output.resolve() in inputs:
+            return f"the answer to {image} would replace an image that is sent, {output}: choose another folder"
+    return None
 
 
 def read(path: Path, size: tuple[int, int], *, mode: str) -> np.ndarray:

@@ -90,9 +90,9 @@ def on_cluster(job: Job, pipeline: DictConfig, *, clock: Clock) -> tuple[Outcome
     """What is noted here of the processes of Ray that have the stages, and what has them work."""
     from p2p.pipelines import ray  # here: other pipelines need none of it
 
-    ray.check_installed()
     if job.size != "model":
         raise ValueError(f"pipeline=ray needs size=model: use that, or another pipeline with size={job.size}")
+    ray.check(job.device, actors=pipeline.actors, ray_address=pipeline.ray_address)
     outcome, job = Outcome(), job._replace(whole=job.manifest.program_is_whole(job.program))
     return outcome, partial(instantiate(pipeline), job=job, outcome=outcome, clock=clock)
 

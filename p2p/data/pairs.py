@@ -13,7 +13,8 @@ from p2p.data.halves import shape_of_halves, size_of
 from p2p.data.lists import listed
 from p2p.data.pages import Named, Pages, paged
 from p2p.data.remote import images_at
-from p2p.data.shards import Member, images_in, is_shard
+from p2p.data.shards import images_in, is_shard
+from p2p.data.tar import Member
 from p2p.data.walk import Skipped, folders_in, images_below, images_like, is_image
 from p2p.system.urls import is_url, located
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from p2p.data.pairs import Pair
-from p2p.data.shards import add
+from p2p.data.tar import add
 from p2p.pipelines.outcome import Outcome
 from p2p.system import atomic
 from p2p.system.urls import asked, is_url

@@ -30,6 +30,7 @@ from p2p.pipelines.workers import TraceOfWorker
 from p2p.profiling.clock import Clock
 from p2p.system import signals
 from p2p.system.cores import available_cores
+from p2p.system.gpus import gpu_addresses
 from p2p.system.quiet import no_stderr
 
 STORE_BYTES = 1 << 30  # of shared memory, for the frames between two stages
@@ -45,10 +46,24 @@ SETTINGS = {  # environment variables of Ray's: it is quiet, and its processes c
 }
 
 
-def check_installed() -> None:
-    """Raise a ValueError, which says what to install, if there is no Ray."""
+def check(device: str, *, actors: int | None = None, ray_address: str | None = None) -> None:
+    """Find what cannot be before anything starts or is written; for the arguments see `run`.
+
+    Raises:
+        ValueError: Ray is not installed, nobody answers at the address, or this machine has not what is asked for.
+    """
     if find_spec("ray") is None:
         raise ValueError("pipeline=ray needs the package ray, which is not installed: pip install 'ray[data]'")
+    if ":" in device:
+        raise ValueError(f"device={device} is one GPU, and with pipeline=ray Ray chooses: use device=cuda")
+    if ray_address is None:
+        place(device, actors, {"CPU": here(), "GPU": len(gpu_addresses()), "node:here": 1})
+    check_address(ray_address)
+
+
+def here() -> int:
+    """The CPUs of a cluster on this machine: one loads and saves."""
+    return max(2, available_cores())
 
 
 def run(
@@ -148,8 +163,6 @@ def place(device: str, actors: int | None, resources: dict[str, float]) -> tuple
         ValueError: the cluster does not have what is asked for.
     """
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    if ":" in device:
-        raise ValueError(f"device={device} is one GPU, and with pipeline=ray Ray chooses: use device=cuda")
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     if device == "cuda" and not gpus:
@@ -167,14 +180,13 @@ def place(device: str, actors: int | None, resources: dict[str, float]) -> tuple
 @contextmanager
 def started(address: str | None) -> Iterator[dict[str, float]]:
     """Connect to a cluster, or start one that ends with the block; yields what it has: CPU, GPU, node:..."""
-    check_address(address)
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     import ray
 
     options: dict = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        options |= {"num_cpus": max(2, available_cores()), "include_dashboard": False}
+        options |= {"num_cpus": here(), "include_dashboard": False}
         options |= {"object_store_memory": STORE_BYTES}
     if "P2P_TRUST" in os.environ:
         options["runtime_env"] = {"env_vars": {"P2P_TRUST": os.environ["P2P_TRUST"]}}

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from p2p.data.pairs import Pair, Source
-from p2p.data.shards import Member
+from p2p.data.tar import Member
 from p2p.system.urls import located
 
 # What is known of a row of a slot: which pair it is, the height and width that its file had, where it is, and bytes

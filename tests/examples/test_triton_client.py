@@ -4,6 +4,7 @@ import importlib.util
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,11 +49,29 @@ class Negative(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("dims", "size"), [(("48", "64", "3"), (64, 48)), (("-1", "-1", "3"), (80, 40))])
-def test_every_image_comes_back_under_its_name(tmp_path, monkeypatch, dims, size):
+@pytest.fixture
+def client():
     spec = importlib.util.spec_from_file_location("triton_client", ROOT / "examples" / "triton_client.py")
-    client = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(client)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_images_of_one_stem_are_kept_apart(client, tmp_path, monkeypatch, capsys):
+    found = client.named([Path("a.png"), Path("x/a.jpg"), Path("b.jpg")], Path("out"))
+    assert found == [Path("out/a.png.png"), Path("out/a.jpg.png"), Path("out/b.png")]
+    for images, why in (
+        (["x/a.png", "y/a.png"], "the answers to x/a.png and y/a.png would both be out/a.png.png"),
+        (["out/a.png", "b.png"], "the answer to out/a.png would replace an image that is sent, out/a.png"),
+    ):
+        monkeypatch.setattr("sys.argv", ["client", "mine", "out", *images])
+        with pytest.raises(SystemExit, match="2"):
+            client.main()
+        assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dims", "size"), [(("48", "64", "3"), (64, 48)), (("-1", "-1", "3"), (80, 40))])
+def test_every_image_comes_back_under_its_name(client, tmp_path, monkeypatch, dims, size):
     paths = [tmp_path / f"{index}.png" for index in range(10)]  # more than are under way at once
     for index, path in enumerate(paths):
         picture(80, 40, seed=index).save(path)

@@ -1,10 +1,13 @@
+import fcntl
+import os
 import tarfile
 
 import pytest
 
 from p2p.codecs.pillow import Pillow
+from p2p.data import parquet
 from p2p.data.pairs import find_inputs
-from p2p.data.shards import add
+from p2p.data.tar import add
 from p2p.pipelines import overlap, sequential
 from tests.pipelines.conftest import Negative, files, stages_for
 
@@ -46,6 +49,20 @@ def test_a_broken_image_is_named_with_its_shard(tmp_path):
     assert stages.failures == {"x/deep/bad": f"cannot read {tmp_path}/x.tar (x/deep/bad.png): it is not an image"}
 
 
+def test_sizes_are_known_without_a_look_at_the_pixels(shards, tmp_path):
+    class Counting(Pillow):
+        decoded = 0
+
+        def decode(self, data, *, channels=3):
+            self.decoded += 1
+            return super().decode(data, channels=channels)
+
+    codec = Counting()
+    stages = stages_for(Negative(), tmp_path / "out", image_size=16, codec=codec, size="tile")
+    sequential.run(find_inputs(f"{shards}/*.tar"), stages, batch_size=4)
+    assert len(files(tmp_path / "out")) == codec.decoded == 11
+
+
 def test_names_that_differ_in_suffix_alone(inputs, tmp_path):
     data = next(iter(files(inputs).values()))
     pack(tmp_path / "x.tar", {"a.png": data, "a.jpg": data, "b.png": data})
@@ -68,6 +85,39 @@ def test_what_is_no_shard_is_one_sentence(tmp_path, content, why):
 def test_a_pattern_of_no_shard(tmp_path):
     with pytest.raises(ValueError, match="matches no file"):
         find_inputs(f"{tmp_path}/*.tar")
+
+
+def test_a_pattern_of_too_many(tmp_path):
+    with pytest.raises(ValueError, match=r"x-{0..999999999}.tar stands for 1,000,000,000 shards: use 100,000 or fewer"):
+        find_inputs(f"{tmp_path}/x-{{0..999999999}}.tar")
+
+
+def test_copies_that_were_used_last_are_kept_unless_another_process_reads_any(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(parquet, "KEPT_BYTES", 250)
+    monkeypatch.setattr(parquet, "_lock", None)
+    monkeypatch.setattr(parquet, "_rows", lambda shard: [("a.png", b"")])
+    folder = tmp_path / "p2p/shards"
+    folder.mkdir(parents=True)
+    for index in range(5):
+        (folder / f"{index}.tar").write_bytes(bytes(100))
+        (folder / f"{index}.used").touch()
+        os.utime(folder / f"{index}.used", (index, index))
+    (folder / ".p2p-dead.partial").touch()
+    shard = tmp_path / "x.parquet"
+    shard.touch()
+    held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_SH)  # as another process
+    [path] = parquet.unpacked([shard])
+    assert len([*folder.glob("*.tar")]) == 6
+    os.close(held)
+    made = path.stat().st_ctime_ns
+    assert parquet.unpacked([shard]) == [path]  # which is not counted
+    assert {each.name for each in folder.glob("*.tar")} == {"3.tar", "4.tar", path.name}
+    assert {each.name for each in folder.glob("*.used")} == {"3.used", "4.used", f"{path.stem}.used"}
+    assert not [*folder.glob("*.partial")]
+    assert path.stat().st_ctime_ns == made  # or skip_existing=true would take its images for changed
+    os.close(parquet._lock)
 
 
 def test_no_name_leads_out_of_the_outputs(inputs, tmp_path):
