@@ -1,7 +1,6 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +9,11 @@ from PIL import Image
 
 from p2p.data.pairs import Pair, Source
 from p2p.system import signals
+from tests.composing import compose_once
+from tests.started import ROOT, Commands
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # tests/kernels; read when Triton is imported, which Lightning does
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +27,14 @@ def a_build_cache_of_its_own(tmp_path_factory):
     """Exports, also those of processes that tests start, leave the user's cache alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def conf_is_merged_once():
+    """See `tests.composing`."""
+    with pytest.MonkeyPatch.context() as patch:
+        compose_once(patch)
         yield
 
 
@@ -56,6 +63,14 @@ def pair_folder(tmp_path):
         for index in range(count):
             picture(128, 64, seed=index).save(folder / f"{index}.png")
     return tmp_path / "pairs"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """Fast starts of the three commands, with a temporary folder and a build cache of their own."""
+    commands = Commands(tmp_path_factory.mktemp("commands"))
+    yield commands
+    commands.close()
 
 
 @pytest.fixture

@@ -47,6 +47,20 @@ def run(command, *overrides, code=0):
     return out, err
 
 
+@pytest.fixture(scope="module")
+def forked(commands):
+    """Run a command in a process of its own that needs no start: what it prints to either stream."""
+
+    def run_forked(command, *overrides, code=0):
+        process = commands.start(f"{command}.py", *overrides, apart=True)
+        ended, out, err = process.wait(240), process.said(), process.complained()
+        assert ended == code, out + err
+        assert "Traceback" not in err
+        return out, err
+
+    return run_forked
+
+
 @pytest.fixture
 def inside(monkeypatch, capsys):
     """Run a command in this process, which saves its start, and return what it prints."""
@@ -78,18 +92,13 @@ def refusal(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def name(tmp_path_factory):
+def name(tmp_path_factory, forked):
     """A trained and exported run; `runs/<name>` leads to a temporary folder."""
-    return train_in(tmp_path_factory.mktemp("run"), "epochs=2", export=True)
-
-
-def train_in(folder, *overrides, export=False):
-    name = os.path.relpath(folder, ROOT / "runs")
-    out, err = run("train", f"name={name}", *SMALL, *overrides)
+    name = os.path.relpath(tmp_path_factory.mktemp("run"), ROOT / "runs")
+    out, err = run("train", f"name={name}", *SMALL, "epochs=2")
     assert err.strip() == ""
     assert "input unchanged" in out and "after training" in out
-    if export:
-        run("export", f"name={name}", "min_psnr=60")
+    forked("export", f"name={name}", "min_psnr=60")
     return name
 
 
@@ -112,9 +121,9 @@ def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
     assert (record["epoch"], record["global_step"]) == (1, 128)
 
 
-def test_infer_by_both_pipelines(name, inside):
+def test_infer_by_both_pipelines(name, inside, forked):
     folder = folder_of(name)
-    out, _ = run("infer", f"name={name}", "batch_size=8")
+    out, _ = forked("infer", f"name={name}", "batch_size=8")
     assert "16 images written" in out and "0 failed" in out
     for stage in ("start", "warm-up", "decode", "preprocess", "generate", "encode", "write", "end to end"):
         assert stage in out
@@ -148,13 +157,13 @@ def test_infer_by_both_pipelines(name, inside):
     assert Image.open(folder / "gallery.png").width > 3 * 32
 
 
-def test_infer_on_a_folder_with_a_broken_file(name, tmp_path, inside):
+def test_infer_on_a_folder_with_a_broken_file(name, tmp_path, inside, forked):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     Image.new("RGB", (50, 40), "red").save(folder / "deep/a.bmp")
     (folder / "b.jpg").write_bytes(b"no image")
     arguments = [f"name={name}", f"input={folder}", f"output={tmp_path}/out", "codec.format=jpg"]
-    out, err = run("infer", *arguments, code=1)
+    _, err = forked("infer", *arguments, code=1)
     assert err.strip().startswith("error: 1 of 2 images failed: cannot read")
     assert "b.jpg: it is not an image" in err
     assert [path.name for path in (tmp_path / "out").rglob("*.jpg")] == ["a.jpg"]
@@ -177,23 +186,23 @@ def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path, inside):
     }
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path, inside):
+def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path, inside, commands, forked):
     name = os.path.relpath(tmp_path, ROOT / "runs")
-    process = start("train", f"name={name}", *SMALL, "epochs=500")
+    process = commands.start("train.py", f"name={name}", *SMALL, "epochs=500", apart=True)
     while not (tmp_path / "checkpoints/last.ckpt").exists():
-        assert process.poll() is None, process.communicate()
+        assert process.ended() is None, process.complained()
         time.sleep(0.1)
     time.sleep(0.5)  # into the next epoch
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
+    os.kill(process.pid, signal.SIGINT)
+    ended, out, err = process.wait(60), process.said(), process.complained()
+    assert ended == 130, out + err
     assert "Traceback" not in err
     assert "stopped by Ctrl-C" in err and "ckpt_path=last" in out
     step = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert step > 64
     inside("export", f"name={name}")
     epochs = step // 64 + 1  # one more if it was stopped in the validation after an epoch
-    out, _ = run("train", f"name={name}", f"epochs={epochs}", "ckpt_path=last")
+    out, _ = forked("train", f"name={name}", f"epochs={epochs}", "ckpt_path=last")
     assert f"/{epochs}" in out and f"epoch   1/{epochs}" not in out
     assert (tmp_path / "csv/version_0").is_dir() and (tmp_path / "csv/version_1").is_dir()
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs
@@ -206,10 +215,10 @@ class Score(hydra.experimental.callback.Callback):
         Score.found = job_return.return_value
 
 
-def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
+def test_a_sweep_gives_each_job_a_folder(tmp_path, inside, forked):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
-    run("train", f"name={name}", "-m", *SMALL, *fast, "model.lambda_l1=10,100")
+    forked("train", f"name={name}", "-m", *SMALL, *fast, "model.lambda_l1=10,100")
     jobs = {path.parent.parent.name: path for path in tmp_path.rglob("last.ckpt")}
     assert len(jobs) == 2
     for weight in (10, 100):
@@ -223,14 +232,14 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path, inside):
     assert Score.found == psnr["worst"]
 
 
-def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path, inside):
+def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path, inside, forked):
     for split in ("train", "val"):
         for side, colour in (("A", "red"), ("B", "grey")):
             (tmp_path / "pairs" / split / side).mkdir(parents=True)
             Image.new("RGB", (40, 40), colour).save(tmp_path / "pairs" / split / side / "x.png")
     data = ["data=folder", f"data.root={tmp_path}/pairs", "data.direction=BtoA", "data.input_channels=1"]
     name = os.path.relpath(tmp_path / "run", ROOT / "runs")
-    out, _ = run("train", f"name={name}", *SMALL, *data, "epochs=1")
+    out, _ = forked("train", f"name={name}", *SMALL, *data, "epochs=1")
     assert "input unchanged" not in out  # 1 and 3 channels cannot be compared
     out = inside("export", f"name={name}", "frames=true")
     assert "exported_program, fp32 on frames," in out

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from types import NoneType
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -60,9 +62,18 @@ def check_settings(cfg: DictConfig, *, config_name: str, overrides: list[str]) -
     settle_channels(cfg)
     groups = GlobalHydra.instance().config_loader().list_groups("")
     choices = [override for override in overrides if split_override(override)[0] in groups]
-    check_types(cfg, hydra.compose(config_name, overrides=choices))
+    check_types(cfg, defaults_of(GlobalHydra.instance().hydra, config_name, tuple(choices)))
     check_ranges(cfg)
     check_modes(cfg)
+
+
+@lru_cache(maxsize=16)
+def defaults_of(current: Hydra, config_name: str, choices: tuple[str, ...]) -> DictConfig:
+    """The config with these options of groups and no other setting, made once for all jobs of a sweep.
+
+    `current` is Hydra's instance, of which each command has its own: one that comes later reads conf/ anew.
+    """
+    return hydra.compose(config_name, overrides=[*choices])
 
 
 def settle_channels(cfg: DictConfig) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import picture
-from tests.faults.conftest import SMALL, make_pairs, partials_in, processes_of
+from tests.faults.conftest import SMALL, make_pairs, partials_in
+from tests.started import processes_of
 
 pytestmark = pytest.mark.soak
 

@@ -25,8 +25,8 @@ from tests.faults.conftest import (
     listing,
     make_pairs,
     partials_in,
-    processes_of,
 )
+from tests.started import processes_of
 
 pytestmark = pytest.mark.soak
 

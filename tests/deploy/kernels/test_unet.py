@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def view(norm_stats, **options):
     torch.manual_seed(0)
-    network = UNet(image_size=32, width=16, **options)
+    network = UNet(image_size=32, depth=4, width=16, **options)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
@@ -36,6 +36,11 @@ def view(norm_stats, **options):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return fold_batch_norm(inference_view(network, norm_stats=norm_stats))
+
+
+def tile(rows, columns, depth, *, splits=1):
+    """One that fits the product."""
+    return Tile(64, 16 if columns <= 16 else 64, min(depth, 64), 2, 4, splits)
 
 
 WITHOUT_BATCH_NORM = {"instance norm": {"norm": "instance"}, "no norm": {"norm": "none"}}
@@ -51,13 +56,12 @@ KINDS = {"unet": {}, "no skips": {"skips": False}, "channels": {"in_channels": 1
 def test_the_kernels_compute_the_network(kind, norm_stats):
     options = (KINDS | WITHOUT_BATCH_NORM)[kind]
     network = view(norm_stats, **options)
-    height, width = 64, 32  # not square: rows and columns must not be confused
+    height, width = 32, 16  # not square: rows and columns must not be confused
     images = torch.rand(2, options.get("in_channels", 3), height, width) * 2 - 1
     weights = weights_of(network, dtype=torch.float32)
     run = UNetKernels(weights, batch=2, height=height, width=width, device=CPU)
-    columns = [columns for _, columns, _ in run.products]
     # Some with their terms in one piece, some in two.
-    run.tune([Tile(64, 16 if count <= 16 else 64, 16, 2, 4, 1 + index % 2) for index, count in enumerate(columns)])
+    run.tune([tile(*product, splits=1 + index % 2) for index, product in enumerate(run.products)])
     expected = network(images)
     assert (run(images) - expected).abs().max() < 1e-5
     # What one call leaves in the buffers must not disturb the next.
@@ -67,23 +71,23 @@ def test_the_kernels_compute_the_network(kind, norm_stats):
 @torch.inference_mode()
 def test_a_program_of_frames_converts_them_around_the_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(triton, "Captured", lambda program, *, device, dtype: program)
-    network, frames = view("running"), torch.randint(0, 256, (2, 64, 32, 3), dtype=torch.uint8)
+    network, frames = view("running"), torch.randint(0, 256, (2, 32, 16, 3), dtype=torch.uint8)
     weights = weights_of(network, dtype=torch.float32)
-    products = UNetKernels(weights, batch=2, height=64, width=32, device=CPU).products
+    products = UNetKernels(weights, batch=2, height=32, width=16, device=CPU).products
     record = {
-        "takes": Signature(1, 2, (64, 32, 3), "uint8").to_text(),
+        "takes": Signature(1, 2, (32, 16, 3), "uint8").to_text(),
         "skips": True,
         "down": [vars(layer) for layer in weights.down],
         "up": [vars(layer) for layer in weights.up],
-        "tiles": {2: [astuple(Tile(64, 16 if columns <= 16 else 64, 16, 2, 4, 1)) for _, columns, _ in products]},
+        "tiles": {2: [astuple(tile(*product)) for product in products]},
     }
     torch.save(record, tmp_path / "generator.pt")
     program = Program("triton", "generator.pt", "uint8", 2, {})
     run, expected = triton.load(program, tmp_path, device=CPU), Frames(network)(frames)
     difference = (run(frames).int() - expected.int()).abs()
     assert difference.max() <= 1 and difference.float().mean() < 1e-3
-    with pytest.raises(ValueError, match="takes batches of 1 to 2 images of 64x32x3 in uint8, not 2 of 3x64x32 in"):
-        run(torch.zeros(2, 3, 64, 32))
+    with pytest.raises(ValueError, match="takes batches of 1 to 2 images of 32x16x3 in uint8, not 2 of 3x32x16 in"):
+        run(torch.zeros(2, 3, 32, 16))
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["down", "up"])
