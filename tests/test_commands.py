@@ -22,6 +22,7 @@ from p2p.report.page import data_of
 from tests.conftest import ROOT
 
 SMALL = ["image_size=32", "generator.width=8", "discriminator.width=8", "discriminator.layers=1"]
+SHORT = ["+trainer.limit_train_batches=8", "+trainer.limit_val_batches=2"]
 
 
 def start(command, *overrides):
@@ -95,7 +96,7 @@ def refusal(monkeypatch, capsys):
 def name(tmp_path_factory, forked):
     """A trained and exported run; `runs/<name>` leads to a temporary folder."""
     name = os.path.relpath(tmp_path_factory.mktemp("run"), ROOT / "runs")
-    out, err = run("train", f"name={name}", *SMALL, "epochs=2")
+    out, err = run("train", f"name={name}", *SMALL, *SHORT, "epochs=2")
     assert err.strip() == ""
     assert "input unchanged" in out and "after training" in out
     forked("export", f"name={name}", "min_psnr=60")
@@ -112,13 +113,13 @@ def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "train.yaml", "csv/version_0/metrics.csv"} <= found
     assert {"samples/epoch_0001.png", "samples/epoch_0002.png"} <= found
     assert {".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"} <= found
-    assert yaml.safe_load((folder / ".hydra/overrides.yaml").read_text()) == [f"name={name}", *SMALL, "epochs=2"]
+    assert yaml.safe_load((folder / ".hydra/overrides.yaml").read_text()) == [f"name={name}", *SMALL, *SHORT, "epochs=2"]
     assert any(path.startswith("tensorboard/version_0/events") for path in found)
     header = (folder / "csv/version_0/metrics.csv").read_text().splitlines()[0]
     columns = {"train/D", "train/G_gan", "train/G_l1", "val/L1", "val/PSNR", "val/SSIM", "lr/G", "lr/D"}
     assert columns <= set(header.split(","))
     record = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert (record["epoch"], record["global_step"]) == (1, 128)
+    assert (record["epoch"], record["global_step"]) == (1, 16)
 
 
 def test_infer_by_both_pipelines(name, inside, forked):
@@ -188,7 +189,7 @@ def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path, inside):
 
 def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path, inside, commands, forked):
     name = os.path.relpath(tmp_path, ROOT / "runs")
-    process = commands.start("train.py", f"name={name}", *SMALL, "epochs=500", apart=True)
+    process = commands.start("train.py", f"name={name}", *SMALL, *SHORT, "epochs=500", apart=True)
     while not (tmp_path / "checkpoints/last.ckpt").exists():
         assert process.ended() is None, process.complained()
         time.sleep(0.1)
@@ -199,13 +200,13 @@ def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_p
     assert "Traceback" not in err
     assert "stopped by Ctrl-C" in err and "ckpt_path=last" in out
     step = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert step > 64
+    assert step > 8
     inside("export", f"name={name}")
-    epochs = step // 64 + 1  # one more if it was stopped in the validation after an epoch
+    epochs = step // 8 + 1  # one more if it was stopped in the validation after an epoch
     out, _ = forked("train", f"name={name}", f"epochs={epochs}", "ckpt_path=last")
     assert f"/{epochs}" in out and f"epoch   1/{epochs}" not in out
     assert (tmp_path / "csv/version_0").is_dir() and (tmp_path / "csv/version_1").is_dir()
-    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 64 * epochs
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 8 * epochs
 
 
 class Score(hydra.experimental.callback.Callback):
