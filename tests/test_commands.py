@@ -113,7 +113,8 @@ def test_train_leaves_checkpoints_logs_pictures_and_its_record(name):
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "train.yaml", "csv/version_0/metrics.csv"} <= found
     assert {"samples/epoch_0001.png", "samples/epoch_0002.png"} <= found
     assert {".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"} <= found
-    assert yaml.safe_load((folder / ".hydra/overrides.yaml").read_text()) == [f"name={name}", *SMALL, *SHORT, "epochs=2"]
+    typed = yaml.safe_load((folder / ".hydra/overrides.yaml").read_text())
+    assert typed == [f"name={name}", *SMALL, *SHORT, "epochs=2"]
     assert any(path.startswith("tensorboard/version_0/events") for path in found)
     header = (folder / "csv/version_0/metrics.csv").read_text().splitlines()[0]
     columns = {"train/D", "train/G_gan", "train/G_l1", "val/L1", "val/PSNR", "val/SSIM", "lr/G", "lr/D"}
