@@ -11,8 +11,9 @@ import torch
 
 from p2p.codecs.codec import CodedFiles
 from p2p.data.pairs import Pair
+from p2p.pipelines.files import CODED_BYTES
 from p2p.pipelines.messages import LOAD, SAVE, Task
-from p2p.pipelines.overlap import CODED_BYTES, plan
+from p2p.pipelines.overlap import ring_for
 from p2p.pipelines.slots import SharedArray, hwc, share_pairs, share_slots
 from p2p.pipelines.stages import Stages
 from p2p.pipelines.workers import Workers
@@ -22,7 +23,7 @@ from p2p.system.cores import available_cores
 def loading(stages: Stages, pairs: list[Pair], batch: int) -> float:
     """Images/s of the workers that read and, unless the GPU does it, decode and preprocess."""
     with _workers(stages, pairs, batch) as (pool, arrays):
-        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs), part=plan_of(stages, batch)[0])
+        return _speed(pool, LOAD, arrays["loaded"].array, len(pairs), part=ring_of(stages, batch)[0])
 
 
 def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: int) -> float:
@@ -32,7 +33,7 @@ def saving(stages: Stages, frames: list[np.ndarray], pairs: list[Pair], batch: i
         for row in range(output.shape[0] * batch):
             output[divmod(row, batch)] = frames[row % len(frames)]
         arrays["saved"].array["height"], arrays["saved"].array["width"] = frames[0].shape[:2]
-        return _speed(pool, SAVE, arrays["saved"].array, len(pairs), part=plan_of(stages, batch)[0])
+        return _speed(pool, SAVE, arrays["saved"].array, len(pairs), part=ring_of(stages, batch)[0])
 
 
 def generating(stages: Stages, batch: int, seconds: float = 0.5) -> float:
@@ -76,16 +77,16 @@ def decoding(stages: Stages, pairs: list[Pair], batch: int) -> float:
     return len(starts) * batch / seconds
 
 
-def plan_of(stages: Stages, batch: int) -> tuple[int, int]:
+def ring_of(stages: Stages, batch: int) -> tuple[int, int]:
     """As the pipeline would share such slots."""
-    return plan(batch, available_cores(), on_gpu=stages.engine.device.type == "cuda")
+    return ring_for(batch, available_cores(), on_gpu=stages.engine.device.type == "cuda")
 
 
 @contextmanager
 def _workers(stages: Stages, pairs: list[Pair], batch: int) -> Iterator[tuple[Workers, dict[str, SharedArray]]]:
     manifest = stages.engine.manifest
     arrays = share_pairs(pairs) | share_slots(
-        slots=plan_of(stages, batch)[1],
+        slots=ring_of(stages, batch)[1],
         slot_size=batch,
         input_shape=manifest.input_shape,
         output_shape=manifest.output_shape,
