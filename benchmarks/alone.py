@@ -1,4 +1,4 @@
-"""Each stage with nothing beside it: what the whole is compared with."""
+"""The speed of each stage alone, which the speed of the whole pipeline is compared with."""
 
 from __future__ import annotations
 

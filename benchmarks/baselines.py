@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What a translation must beat: the input returned unchanged, and a table of colours.
+"""Two baselines for a translation: the input returned unchanged, and a table of colours.
 
     python -m benchmarks.baselines data/emoji [--image-size 256]
 
-The table gives each input colour, in 16 levels a channel, the mean of what the training pairs show in its place: the
-best that can be done pixel by pixel without looking at the neighbours. Colours that training never showed stay as
-they are. PSNR and SSIM as in validation: of each image, then averaged.
+The table replaces each input colour, in 16 levels a channel, by the mean of the targets' colours in its place in the
+training pairs. No method that works pixel by pixel is better. Colours that are in no training pair stay as they are.
+PSNR and SSIM are computed for each image and then averaged, as in validation.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Images by OpenCV, in its order of channels, as most would read and write them; the peers' codec.
+"""The codec of the peers: OpenCV, in its own order of channels (BGR).
 
-Where OpenCV is missing, simplejpeg makes the same JPEG files, byte by byte, and Pillow writes PNG.
+If OpenCV is missing, simplejpeg writes JPEG files of the same bytes, and Pillow writes PNG.
 """
 
 from __future__ import annotations

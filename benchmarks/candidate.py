@@ -1,4 +1,4 @@
-"""One program among several that are timed against each other."""
+"""A program that is timed, among several that take turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pipeline=ray costs on one machine, beside overlap: the same images by each, in turns, in processes of their own.
+"""How much slower is pipeline=ray than overlap on one machine? The same images by each, in turns, in new processes.
 
 python -m benchmarks.cluster --rounds 2
 """

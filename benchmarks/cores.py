@@ -1,4 +1,4 @@
-"""Fewer cores than there are, for this process and all that it has started or will start; and their processor time."""
+"""Limit this process and its children to some of the cores, and measure their processor time."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What does it take to decode A|B pairs, whole by each library, or only the half that is wanted? One core, no GPU.
+"""How long does each library take to decode A|B pairs, whole or only the half that is needed? One core, no GPU.
 
     python -m benchmarks.decoders FOLDER [FOLDER ...] [--turbojpeg LIBRARY] [--rounds 9] [--output FILE]
 
 Processor time an image, median of rounds in which all take turns, and the largest difference from Pillow's pixels.
 OpenCV and imagecodecs are measured where they are installed. LIBRARY is a libturbojpeg.so of version 3, whose
-tj3SetCroppingRegion transforms only what is asked for; no Python package offers it, so it is called by ctypes.
+tj3SetCroppingRegion decodes only a part; no Python package offers it, so it is called by ctypes.
 """
 
 import argparse

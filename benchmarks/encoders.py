@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Which encoder saves an image with the least of the processor, and how close to the frame? One core, no GPU.
+"""Which encoder takes the least processor time for an image, and how exact is it? One core, no GPU.
 
     python -m benchmarks.encoders [--steps 300] [--frames FILE.npy] [--photos FOLDER] [--rounds 9] [--output FILE]
 
-Frames are what a narrow U-Net draws that was taught for so many steps (four minutes; FILE keeps them), and the left
-squares of photos, reduced to 256x256. All candidates take turns, and each has the median of its rounds, in processor
-time an image. Other libraries than p2p's are measured where they are:
+Frames are outputs of a narrow U-Net that is trained for --steps steps (four minutes; FILE keeps them), and the left
+squares of photos, resized to 256x256. All candidates take turns. The figure of each is the median of its rounds, in
+processor time an image. Other libraries than p2p's are measured if they are installed:
 
     pip install imagecodecs opencv-python-headless 'pyvips[binary]' pyjpegli deflate zlib-ng
 """

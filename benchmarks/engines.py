@@ -1,4 +1,4 @@
-"""The generator that the benchmarks of inference translate with, as a module and as an engine."""
+"""The generator of the inference benchmarks, as a module and as an engine."""
 
 from __future__ import annotations
 

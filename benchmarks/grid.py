@@ -1,4 +1,4 @@
-"""How much of a grid is in the flat areas of generated images: what transposed convolutions of stride 2 leave there."""
+"""How strong is the grid that transposed convolutions of stride 2 leave in flat areas of generated images?"""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Many different A|B pairs out of the 80 that the repository ships, and a generator that has seen some."""
+"""Make many different A|B pairs from the 80 that p2p ships, and train a generator on some of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What does each step from one image after another to everything at once gain, on the same images?
+"""How much faster does each step from `sequential` to `overlap` make infer.py, on the same images?
 
     python -m benchmarks.ladder [--images 128] [--batch 8] [--repeats 3] [--image-size 128] [--rungs NAME,...]
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Does memory grow with the number of images? Resident memory of all processes and the GPU's, on the way.
+"""Does memory grow with the number of images? Measures the memory of all processes and of the GPU during the run.
 
     python -m benchmarks.memory [--images 50000] [--batch 32] [--codec fast] [--output FILE]
 
-The shipped pairs, varied, as often as needed; every output is written.
+The inputs are variations of the shipped pairs. Every output is written.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Our own rows of `benchmarks.pipeline`: the whole from disk to disk, and each stage alone."""
+"""The rows of `benchmarks.pipeline` that measure p2p: the whole from disk to disk, and each stage alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that a run has written: whether they are what they should be."""
+"""Check the files that a run has written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.training` hangs into `train.py`: the pace of each epoch, the GPU's queue waited for."""
+"""A callback of `train.py` for `benchmarks.training`: it waits for the GPU and records the speed of each epoch."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What others would write, measured as our own rows are: a search for its best settings, then runs with them."""
+"""The rows of `benchmarks.pipeline` that measure the peers: a search for their best settings, then runs with these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.whole_training` hangs into `train.py`: when each phase began, the GPU's queue waited for."""
+"""A callback of `train.py` for `benchmarks.whole_training`: it waits for the GPU and records when each phase began."""
 
 import json
 import time

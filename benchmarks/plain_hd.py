@@ -1,4 +1,4 @@
-"""A training step of pix2pixHD as one would write it first: the networks of p2p, and nothing else of it."""
+"""A plain training step of pix2pixHD, with the networks of p2p and no other code of it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A training step of pix2pix as one would write it first, and the same made ready to be captured."""
+"""A plain training step of pix2pix, and the same step in a form that a CUDA graph can record."""
 
 from collections.abc import Callable
 from functools import partial

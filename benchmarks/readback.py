@@ -12,8 +12,8 @@ palette, and is compared with the class of the same pixel in the true labels (Lo
 - class: the same share of each class, averaged over the classes.
 - IoU: of each class the pixels that are it in both, over those that are it in either, averaged over the classes.
 
-What this reader can reach is the row of the real photos; where it starts, a row that says facade everywhere. PSNR asks
-whether this very photo came out, and rewards the mean of all possible ones; this asks whether the photo shows what the
+The row of the real photos is the most that this reader can reach. A row that reads "facade" everywhere is the least.
+PSNR compares with one photo, and rewards the mean of all possible ones. This score asks whether a photo shows what the
 labels say.
 """
 

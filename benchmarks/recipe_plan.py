@@ -1,8 +1,8 @@
 """The runs of `benchmarks.recipes`, and how several processes share them by files of one folder.
 
-First the paper's recipe with one change at a time. Of each kind of change the best one that gains is a winner. The
-others are then added to the best of them, two in turn, and those stay that gain again. What comes out is run with two
-more seeds, as is the paper's recipe, and both once more for longer.
+First come runs of the paper's recipe with one change each. Of each kind of change, the best one that improves the score
+is a winner. Then the other winners are added to the best one, two at a time, and stay if they improve the score again.
+The result and the paper's recipe are run with two more seeds, and once more for longer.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What every benchmark writes at the head of its JSON."""
+"""The first fields of every benchmark's JSON: machine, versions, commit."""
 
 import os
 import platform

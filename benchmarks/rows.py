@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.pipeline`: read from its command line, and shown as a table."""
+"""The rows of `benchmarks.pipeline`: read from its command line, and printed as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the peers do with what the network drew: copy it back, encode and write it in processes of their own."""
+"""How the peers save outputs: copy them from the GPU, then encode and write them in other processes."""
 
 from __future__ import annotations
 

@@ -3,9 +3,10 @@
 
     python -m benchmarks.serving [--weights emoji] [--clients 64] [--images 512] [--rounds 3] [--output FILE]
 
-Two servers, of batches of 1 and of 8, run at the same time and are asked in turns: by one client, which sends its next
-image when it has the last answer, and by many at once. Every answer is compared with the first one of its image. At
-last a server with 16 places, where clients that get 429 try again: nothing may be lost.
+Two servers, with batches of 1 and of 8, run at the same time and are measured in turns: with one client, which sends
+its next image after the last answer, and with many clients at once. Every answer is compared with the first one of its
+image. In the end a server with a queue of 16 images is measured. Its clients try again after status 429, and no image
+may be lost.
 """
 
 import argparse

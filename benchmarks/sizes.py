@@ -1,4 +1,4 @@
-"""What tiles and padding do to pictures, and what sizes cost: python -m benchmarks.sizes WHAT EXPORT PHOTOS.
+"""How tiles and padding change pictures, and what each size costs: python -m benchmarks.sizes WHAT EXPORT PHOTOS.
 
     seams      size=tile beside the whole image, and tiles that are cut hard: steps across tiles' borders and elsewhere
     padding    what the last columns before a padded border lose, mirrored and repeated, against those of a larger photo

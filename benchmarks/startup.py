@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How long do commands take from the shell's prompt to the next, beside `import torch`? Whole processes, in turns.
+"""How long do whole commands take, beside `import torch` alone? Processes that take turns.
 
     python -m benchmarks.startup [--before FOLDER] [--repeats 5] [--image-size 128] [--images 16 50] [--output FILE]
 
 Each checkout (this one, and a worktree of an earlier commit, if there is one) trains for a moment and exports with its
 own commands into a temporary folder; then the rows take turns. On a CPU the backend is exported_program; on a GPU they
 are eager, triton and torch_tensorrt, with fewer rows and rounds: four minutes there. Ratios are those of medians.
-Processor time, user and system with all children, tells what a busy machine hides.
+On a busy machine compare the processor time (user and system, with all children).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Several trainings as one multirun of `train.py`, which goes on where it was stopped."""
+"""Several trainings as one sweep of `train.py`, which continues after a stop."""
 
 import subprocess
 import sys

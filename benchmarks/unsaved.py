@@ -1,4 +1,4 @@
-"""Images that are translated and not saved. In a file of its own, which workers import without torch."""
+"""Files that are read, with outputs that are not saved. In a module of its own, which workers import without torch."""
 
 import numpy as np
 

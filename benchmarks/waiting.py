@@ -3,9 +3,10 @@
 
     python -m benchmarks.waiting [--repeats 3] [--busy 0 2] [--output FILE]
 
-libgomp's threads spin before they sleep: for ever by OMP_WAIT_POLICY=ACTIVE, never by PASSIVE, and for GOMP_SPINCOUNT
-turns where that is given; 300,000 are its default. It reads both when it is loaded, so each row is a process of its
-own: the demo's network on the shipped pairs, images/s of its second epoch. Rows take turns.
+Threads of libgomp spin before they sleep: always with OMP_WAIT_POLICY=ACTIVE, never with PASSIVE, and for
+GOMP_SPINCOUNT turns if that is set (the default is 300,000). libgomp reads both when it is loaded, so each row is a
+process of its own. It trains the demo's network on the shipped pairs, and the row has the images/s of its second epoch.
+Rows take turns.
 """
 
 import argparse

@@ -17,6 +17,7 @@ import tritonclient.http as triton
 from PIL import Image
 
 AT_ONCE = 8  # requests under way, of which the server makes batches
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
 
 
 def main() -> None:
@@ -34,15 +35,17 @@ def main() -> None:
     client = triton.InferenceServerClient(chosen.url, concurrency=AT_ONCE)
     config = client.get_model_config(chosen.model)
     height, width, channels = map(int, config["input"][0]["dims"])  # -1, -1: images of any size
+    if channels not in MODES:
+        parser.error(f"{chosen.model} takes {channels} channels, and image files have 1, 3 or 4")
     chosen.output.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(chosen.images), AT_ONCE):
         paths = chosen.images[first : first + AT_ONCE]
         targets = outputs[first : first + AT_ONCE]
-        frames = [read(path, (width, height), mode={1: "L", 3: "RGB", 4: "RGBA"}[channels]) for path in paths]
+        frames = [read(path, (width, height), mode=MODES[channels]) for path in paths]
         asked = [client.async_infer(chosen.model, [as_input(frame)]) for frame in frames]
         for target, answer in zip(targets, asked, strict=True):
             [frame] = answer.get_result().as_numpy("output_NHWC")
-            Image.fromarray(frame.squeeze()).save(target)
+            Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame).save(target)
 
 
 def named(images: list[Path], folder: Path) -> list[Path]:

@@ -132,9 +132,9 @@ def palette(choice: str, frames: list[np.ndarray]) -> dict[str, str]:
     _, of, count = np.unique(pixels // 16, axis=0, return_inverse=True, return_counts=True)
     chosen: list[np.ndarray] = []
     for group in np.argsort(-count, kind="stable"):
-        colour = np.median(pixels[of.ravel() == group], axis=0) if len(chosen) < COLOURS else None
-        if colour is None:
+        if len(chosen) == COLOURS:
             break
+        colour = np.median(pixels[of.ravel() == group], axis=0)
         if all(np.abs(colour - other).sum() > APART for other in chosen):
             chosen.append(colour)
     return {name: name for name in ("#{:02x}{:02x}{:02x}".format(*colour.astype(int)) for colour in chosen)}

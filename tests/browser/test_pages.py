@@ -90,6 +90,28 @@ def test_images_are_sorted_searched_and_opened(visit, tmp_path):
     page.wait_for_function("document.activeElement.textContent.includes('00020')")
 
 
+def test_a_file_that_arrives_late_does_not_change_the_next_image(visit, tmp_path):
+    results(tmp_path, 2)
+    (tmp_path / "images/00000.png").write_bytes(
+        encode_png(np.zeros((80, 120, 3), np.uint8))
+    )  # not as large as the next
+    page = visit(tmp_path / "index.html")
+    width = page.evaluate(
+        """async () => {
+          const asked = [], Ours = Image;
+          window.Image = function () { return asked[asked.push(new Ours()) - 1] };
+          show(0);
+          await Promise.all(asked.map((picture) => picture.decode()));
+          const late = [...asked];
+          show(1);
+          await Promise.all(asked.map((picture) => picture.decode()));
+          late.forEach((picture) => picture.onload());
+          return stage.style.getPropertyValue("--w");
+        }"""
+    )
+    assert width == "96"
+
+
 def test_only_what_is_near_has_pictures(visit, tmp_path):
     page = visit(results(tmp_path, 400))
     page.wait_for_function("document.images.length > 0")

@@ -21,6 +21,7 @@ from p2p.deploy.engine import load_engine, load_program
 from p2p.deploy.export import export
 from p2p.models.inference_view import inference_view
 from p2p.models.init import initialize
+from p2p.models.lab import LabUNet
 from p2p.models.unet import UNet
 from p2p.pipelines import overlap, sequential
 from p2p.pipelines.stages import Stages
@@ -83,6 +84,18 @@ def test_every_batch_size_gives_the_same_images(exported, images):
     for size in (1, 3, 8):
         outputs = torch.cat([engine(batch).cpu() for batch in images.split(size)])
         assert psnr_db(outputs, expected).min() > 40
+
+
+def test_a_network_that_converts_colours(images, tmp_path):
+    torch.manual_seed(0)
+    network = LabUNet(image_size=128, width=32, dropout=0.0)
+    initialize(network, gain=0.05)
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.touch()
+    facts = {"norm_stats": "instance", "direction": "AtoB", "checkpoint": checkpoint, "device": CUDA}
+    backend = partial(torch_tensorrt.export, max_batch=4)
+    manifest = export(network, images.mean(dim=1, keepdim=True), tmp_path / "export", backend=backend, **facts)
+    assert manifest.output_shape == [3, 128, 128] and manifest.psnr_db["worst"] > 40
 
 
 @pytest.mark.parametrize("exported", ["running"], indirect=True)

@@ -183,6 +183,7 @@ $("clear").onclick = () => { abandon(); sheet.clear() };
 // Images from elsewhere
 
 async function open(source) {
+  if (!model.draws) return;
   try {
     const image = await createImageBitmap(source);
     abandon();
@@ -235,7 +236,7 @@ const KEYS = {
   o: () => $("open").click(), c: () => $("camera").click(), s: () => $("save").click(), "?": () => $("help").click(),
 };
 addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]") || event.altKey) return;
+  if (!model.draws || document.querySelector("dialog[open]") || event.altKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" && key !== "y") return;
