@@ -19,14 +19,13 @@ from tests.conftest import ROOT
 from tests.faults.conftest import (
     SMALL,
     Reader,
-    as_in_a_terminal,
     files_in,
     flaw,
     listing,
     make_pairs,
     partials_in,
 )
-from tests.started import processes_of
+from tests.started import as_in_a_terminal, processes_of
 
 pytestmark = pytest.mark.soak
 
