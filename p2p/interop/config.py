@@ -67,12 +67,14 @@ def start_from_reference(cfg: DictConfig) -> dict[str, tuple[Path, reference.Wei
 
     beside = path.with_name(path.name.replace("_net_G", "_net_D"))
     other = Path(cfg.init_discriminator_from or beside)
-    judged = cfg.adversarial is not None  # or there is no discriminator to start
+    if cfg.adversarial is None or not (cfg.init_discriminator_from or (beside != path and beside.is_file())):
+        return start  # there is no discriminator to start, or no file for it
     if found.network is LabUNet:
+        other_colours = "judges L, a and b, and here the discriminator judges RGB"
         if cfg.init_discriminator_from is not None:
-            raise ValueError(f"{typed} judges L, a and b, and here the discriminator judges RGB: leave it out")
-        judged = False
-    if judged and (cfg.init_discriminator_from or (beside != path and beside.is_file())):
+            raise ValueError(f"{typed} {other_colours}: leave it out")
+        rank_zero_only(print)(f"{other} is not used: it {other_colours}")
+    else:
         start["discriminator"] = (other, reference.read(other))
         found = reference.recognize_discriminator(start["discriminator"][1], other, **channels)
         _adopt(cfg, "discriminator", found, other)

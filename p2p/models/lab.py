@@ -40,7 +40,7 @@ class LabUNet(UNet):
     def __init__(self, *, in_channels: int = 1, out_channels: int = 3, **unet: Any):
         if (in_channels, out_channels) != (1, 3):
             raise ValueError(
-                f"generator=unet_lab makes RGB of grey images, not {out_channels} channels of {in_channels}: use"
+                f"generator=unet_lab turns 1 channel into 3, not {in_channels} into {out_channels}: use"
                 " data.input_channels=1 data.target_channels=3"
             )
         super().__init__(in_channels=1, out_channels=2, **unet)

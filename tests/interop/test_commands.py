@@ -144,7 +144,7 @@ def test_a_model_of_colorization_is_trained_on_and_goes_out(run, colorization, t
     refused = run("train", *options, "data.input_channels=1", f"init_discriminator_from={tmp_path}/latest_net_D.pth")
     assert "judges L, a and b, and here the discriminator judges RGB: leave it out" in refused
     out = run("train", *options, "data.input_channels=1", "optimizer.lr=0")
-    assert "latest_net_D.pth" not in out
+    assert "latest_net_D.pth is not used: it judges L, a and b, and here the discriminator judges RGB" in out
     to_reference.write_reference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "back")
     out = capsys.readouterr().out
     assert "no latest_net_D.pth: that of pytorch-CycleGAN-and-pix2pix judges L, a and b" in out

@@ -98,7 +98,7 @@ def test_the_output_keeps_the_lightness_and_is_clipped_only_in_use(network):
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match=r"not 3 channels of 3: use data\.input_channels=1 data\.target_channels=3"):
+    with pytest.raises(ValueError, match=r"not 3 into 3: use data\.input_channels=1 data\.target_channels=3"):
         LabUNet(in_channels=3)
 
 
