@@ -29,6 +29,7 @@ MORE_ADVICE = {
         "png": ", or codec.format=jpg, whose files are smaller than png",
     },
 }
+DECODER_ADVICE = "codec=fast, which decodes on all cores, or a larger batch_size"  # where a GPU decodes
 NOTHING_LEFT = "a faster machine"
 OVERLAP = "pipeline=overlap"
 IDLE = 0.7  # where nothing is busier than this, no stage is the limit
@@ -71,9 +72,10 @@ def pools(clock: Clock) -> list[Pool]:
 
 def advice(stage: str, clock: Clock, *, format: str | None, done: Collection[str]) -> str:
     """What to do about a stage, where files of that format are written, but for what was done."""
+    text = ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format or "", "")
     if stage == "decode" and any(lane.startswith("decoder") for lane in clock.lanes.get(stage, ())):
-        return "codec=fast, which decodes on all cores, or a larger batch_size"
-    choices = (ADVICE[stage] + MORE_ADVICE.get(stage, {}).get(format or "", "")).split(", or ")
+        text = DECODER_ADVICE
+    choices = text.split(", or ")
     return ", or ".join(each for each in choices if not any(setting in each for setting in done)) or NOTHING_LEFT
 
 

@@ -22,7 +22,7 @@ def profile(clock: Clock, *, folder: str | Path, batches: int = 12) -> Iterator[
         batches: how many the picture shows, of the middle of the run; the other file has all.
 
     Raises:
-        ValueError: `batches` is none.
+        ValueError: `batches` is below 1.
     """
     if batches < 1:
         raise ValueError(f"profile.batches={batches} is too small: use 1 or more")

@@ -92,6 +92,7 @@ def test_what_is_so_already_is_not_recommended():
     assert limit(clock, format="npy")[1].endswith(": more cores")
     on_gpu = clock_of(10, ("generate", "engine stream", 3, 96), ("decode", "decoder 0", 9, 96))
     assert limit(on_gpu)[1].endswith(": codec=fast, which decodes on all cores, or a larger batch_size")
+    assert limit(on_gpu, done={"batch_size"})[1].endswith(": codec=fast, which decodes on all cores")
 
 
 def test_a_run_in_which_all_wait_has_no_limit():
