@@ -38,3 +38,8 @@ def test_its_settings_fit_together(command, words, monkeypatch, tmp_path):
 def test_its_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_it_has_no_conflicts_of_a_merge(page):
+    assert not re.findall("^(?:<<<<<<<|>>>>>>>) .*", page.read_text(), re.MULTILINE)
