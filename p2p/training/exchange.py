@@ -1,11 +1,12 @@
-"""What processes that train together exchange: means of gradients and of losses, and the buffers of the first process.
+"""What processes that train together exchange: means of gradients and of losses, buffers, and whether to stop.
 
-Nothing here waits on the host, so that a step that exchanges can be recorded in a CUDA graph.
+Nothing here waits on the host, so that a step that exchanges can be recorded in a CUDA graph, and the host can be steps
+ahead of the GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -77,6 +78,25 @@ def start_average(flat: torch.Tensor) -> distributed.Work:
     if distributed.get_backend() == "nccl":
         return distributed.all_reduce(flat, distributed.ReduceOp.AVG, async_op=True)
     return distributed.all_reduce(flat.div_(distributed.get_world_size()), async_op=True)
+
+
+def ask(yes: bool, device: torch.device) -> Callable[[], bool]:
+    """Ask all processes, on whose devices it is asked between two steps; gives what tells whether any has said yes.
+
+    It waits until the device has come so far. Some steps later it has.
+    """
+    answer = torch.full((1,), float(yes), device=device)
+    distributed.all_reduce(answer, distributed.ReduceOp.MAX)
+    if device.type != "cuda":
+        return lambda: bool(answer)
+    here, asked = torch.cuda.Stream(device), torch.cuda.current_stream(device).record_event()
+
+    def hear() -> bool:
+        here.wait_event(asked)
+        with torch.cuda.stream(here):  # which waits for none of the steps behind the question
+            return bool(answer)
+
+    return hear
 
 
 @torch.no_grad()

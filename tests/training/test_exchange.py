@@ -68,3 +68,13 @@ def test_a_backward_that_fails_waits_for_nobody(monkeypatch):
         network(torch.rand(2, 4, 8, 8)).sum().backward()
         raise RuntimeError("lost")
     network(torch.rand(2, 4, 8, 8)).sum().backward()
+
+
+@pytest.mark.parametrize(("mine", "others", "answer"), [(False, 0.0, False), (True, 0.0, True), (False, 1.0, True)])
+def test_one_process_that_says_yes_is_enough(mine, others, answer, monkeypatch):
+    def all_reduce(tensor, op):
+        assert op == torch.distributed.ReduceOp.MAX
+        tensor.clamp_(min=others)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    assert exchange.ask(mine, torch.device("cpu"))() is answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from lightning import Callback, LightningModule, Trainer
@@ -11,8 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from p2p.batch import Batch
 from p2p.system import signals
+from p2p.training.exchange import ask
 
-ASK_EVERY = 8  # batches: of several GPUs, which wait for each other's answer, and the host for them
+ASK_EVERY = 8  # batches of several GPUs: a question is answered by the time of the next
 
 
 class Interrupt(Callback):
@@ -23,12 +25,17 @@ class Interrupt(Callback):
     exception, after which a checkpoint is saved, and a third one ends the process.
     """
 
+    _answer: Callable[[], bool]  # of several GPUs, to the last question whether to stop
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over until training ends, however it ends: Lightning has noted by now whose they were.
 
         Any earlier, and that would be what Lightning gives the signals back to.
         """
         signals.answer(self._remember)
+        self._answer = lambda: False
+        # Lightning's own question in every batch, to which the host waits for the GPU: 4 ms and more a step.
+        setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Stop here, before anything of this batch is done; of several processes all stop before the same.
@@ -36,9 +43,14 @@ class Interrupt(Callback):
         Raises:
             Stop: a signal was received, by this process or another.
         """
-        if trainer.world_size > 1 and pl_module.device.type == "cuda" and batch_idx % ASK_EVERY:
-            return
-        if trainer.strategy.reduce_boolean_decision(signals.received is not None, all=False):
+        stop = signals.received is not None
+        if trainer.world_size > 1 and pl_module.device.type == "cuda":
+            if batch_idx % ASK_EVERY:
+                return
+            stop, self._answer = self._answer(), ask(stop, pl_module.device)
+        elif trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
             raise signals.Stop
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 import signal
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from p2p.batch import Batch
-from p2p.training.callbacks.interrupt import Interrupt
+from p2p.system import signals
+from p2p.training.callbacks import interrupt
+from p2p.training.callbacks.interrupt import ASK_EVERY, Interrupt
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
 
@@ -74,3 +77,30 @@ def test_whatever_ends_the_training_the_signal_is_pythons_again(error, tmp_path,
     with pytest.raises(error) if error else nullcontext():
         train(tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_of_several_gpus_all_stop_at_the_question_after_the_one_that_was_answered_yes(monkeypatch):
+    """The host never waits for an answer that cannot be there yet, and Lightning asks nothing."""
+    asked, loop = [], SimpleNamespace(_broadcast_sigterm_tensor=lambda: pytest.fail("the host waits"))
+
+    def ask(yes, device):
+        asked.append(yes)
+        return lambda: yes or len(asked) == 3  # the third time another process says it
+
+    monkeypatch.setattr(interrupt, "ask", ask)
+    monkeypatch.setattr(signals, "answer", lambda how: None)
+    monkeypatch.setattr(signals, "received", None)
+    trainer = SimpleNamespace(world_size=2, fit_loop=SimpleNamespace(epoch_loop=loop))
+    model, callback = SimpleNamespace(device=torch.device("cuda:0")), Interrupt()
+    callback.on_train_start(trainer, model)
+    loop._broadcast_sigterm_tensor()
+    with pytest.raises(signals.Stop):
+        for batch in range(100):
+            callback.on_train_batch_start(trainer, model, None, batch)
+    assert batch == 3 * ASK_EVERY and asked == [False] * 4
+    monkeypatch.setattr(signals, "received", signal.SIGINT)
+    callback.on_train_start(trainer, model)
+    with pytest.raises(signals.Stop):
+        for batch in range(100):
+            callback.on_train_batch_start(trainer, model, None, batch)
+    assert batch == ASK_EVERY
