@@ -83,7 +83,8 @@ def from_frames(frames_NHWC: torch.Tensor) -> torch.Tensor:
 def to_frames(images_NCHW: torch.Tensor) -> torch.Tensor:
     """float (N, C, H, W) in [-1, 1], clipped, or frames as they are -> uint8 (N, H, W, C) on the same device, dense.
 
-    Rounds to the nearest; the reference truncates, which darkens every image by half a level.
+    Rounds to the nearest; pytorch-CycleGAN-and-pix2pix truncates, which darkens every image by half a
+    level.
     """
     if images_NCHW.dtype == torch.uint8:
         return images_NCHW.contiguous()

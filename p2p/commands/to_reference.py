@@ -1,4 +1,4 @@
-"""`p2p to-reference CKPT OUT`: a checkpoint of train.py as the reference's .pth files."""
+"""`p2p to-reference CKPT OUT`: a checkpoint of train.py as .pth files of pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write_reference(checkpoint: Path, folder: Path, *, weights: Literal["trained
     if not record.generator.get("dropout") or found.network is UNet:
         options.append("--no_dropout")
     elif "--eval" not in of_data:
-        print("the reference tests this ResNet with dropout, so its outputs differ from those of infer.py")
+        print("pytorch-CycleGAN-and-pix2pix tests this ResNet with dropout: its outputs differ from those of infer.py")
     if judge is None:
         print(f"no latest_net_D.pth: {files.left_out}")
     else:
@@ -123,7 +123,10 @@ def _of_the_data(record: DictConfig, norm: str, *, direction: str) -> list[str]:
     options = [f"--direction {direction}"]
     (height, width), preprocess = height_and_width(record.image_size), record.transform.preprocess
     if height != width and preprocess.endswith("crop"):
-        print(f"the reference resizes to squares: the images of its PAIRS have to be {width}x{height} pixels already")
+        print(
+            "pytorch-CycleGAN-and-pix2pix resizes to squares: the images of its PAIRS have to be"
+            f" {width}x{height} pixels already"
+        )
         preprocess = "none"
     elif (height, width) != (CROP_SIZE, CROP_SIZE):
         options.append(f"--load_size {width} --crop_size {height}")

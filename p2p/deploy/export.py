@@ -33,7 +33,7 @@ def load_weights(
 ) -> None:
     """Fill the generator, or another `part` of the model, with a checkpoint's weights, in place.
 
-    A checkpoint is one of train.py or, by its suffix .pth, a file of the reference.
+    A checkpoint is one of train.py or, by its suffix .pth, a file of pytorch-CycleGAN-and-pix2pix.
 
     Args:
         weights: "trained", or "ema" for their average (`p2p.training.callbacks.ema`).

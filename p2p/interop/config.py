@@ -1,4 +1,4 @@
-"""The networks of the reference's .pth files as nodes of a config."""
+"""The networks in .pth files of pytorch-CycleGAN-and-pix2pix, the reference, as nodes of a config."""
 
 from __future__ import annotations
 

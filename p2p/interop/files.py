@@ -1,4 +1,4 @@
-"""What the reference's `_net_G.pth` and `_net_D.pth` hold of a pair of networks."""
+"""What `_net_G.pth` and `_net_D.pth` of pytorch-CycleGAN-and-pix2pix, the reference, hold of a pair of networks."""
 
 from __future__ import annotations
 

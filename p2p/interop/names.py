@@ -1,4 +1,4 @@
-"""What the reference calls the layers of its networks, in the keys of its state dicts."""
+"""What pytorch-CycleGAN-and-pix2pix, the reference, calls its layers, in the keys of its state dicts."""
 
 from torch import nn
 

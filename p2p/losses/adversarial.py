@@ -64,7 +64,7 @@ class Vanilla(Adversarial):
 class LeastSquares(Adversarial):
     """LSGAN: the squared distance of the logits from 0 for fake and 1 for real (Mao et al. 2017, eq. 9).
 
-    As in the reference, the discriminator's loss is halved and the generator's is not.
+    As in pytorch-CycleGAN-and-pix2pix, the discriminator's loss is halved and the generator's is not.
 
     Args:
         smoothing: see `Vanilla`.

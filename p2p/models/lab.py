@@ -1,7 +1,8 @@
 """A U-Net that adds colours to a grey image: it sees the lightness L of CIE 1976 L*a*b*, and predicts a and b.
 
-As with `--model colorization` of the reference, L / 50 - 1 goes in, and a / 110 and b / 110 come out. RGB is sRGB
-(IEC 61966-2-1), of which D65 is the white. A grey pixel of sRGB has a = b = 0, and its L depends on its level alone.
+As with `--model colorization` of pytorch-CycleGAN-and-pix2pix, L / 50 - 1 goes in, and a / 110 and b / 110 come out.
+RGB is sRGB (IEC 61966-2-1), of which D65 is the white. A grey pixel of sRGB has a = b = 0, and its L depends on its
+level alone.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ def check_width(width: int, *, network: str) -> None:
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """The layer for `channels` channels: "batch", "instance" (without affine weights, as the reference) or "none"."""
+    """The layer for `channels` channels: "batch", "instance" or "none".
+
+    That of "instance" has no affine weights, as in pytorch-CycleGAN-and-pix2pix.
+    """
     match norm:
         case "batch":
             return nn.BatchNorm2d(channels)

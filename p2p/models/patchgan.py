@@ -49,7 +49,7 @@ class PatchGAN(Judge):
         target_channels: channels of the image to be judged.
         layers: convolutions of stride 2, 1 or more; two of stride 1 follow. 1 sees 16x16 pixels, 3 70x70,
             5 286x286 (Table 3 of the paper). Images need a side of 3 * 2**layers.
-        width: channels of the first convolution, `ndf` in the reference.
+        width: channels of the first convolution, `ndf` in pytorch-CycleGAN-and-pix2pix.
         norm: "batch", "instance" or "none".
         conditional: show it the input beside the image; False gives the "GAN" rows of the paper's Table 1.
         spectral_norm: of every convolution, see `SpectralConv2d`. A norm behind it undoes the scale: use norm="none".
@@ -101,13 +101,13 @@ class PatchGAN(Judge):
 class PixelGAN(Judge):
     """Judges every pixel on its own, by 1x1 convolutions: C64-C128, then one logit.
 
-    It can make colours plausible, but no texture (Table 3 of the paper, 1x1). As in the reference, the last
-    convolution has no bias under batch norm.
+    It can make colours plausible, but no texture (Table 3 of the paper, 1x1). As in pytorch-CycleGAN-and-pix2pix, the
+    last convolution has no bias under batch norm.
 
     Args:
         input_channels: channels of the input image, the condition.
         target_channels: channels of the image to be judged.
-        width: channels of the first convolution, `ndf` in the reference.
+        width: channels of the first convolution, `ndf` in pytorch-CycleGAN-and-pix2pix.
         norm: "batch", "instance" or "none".
         conditional: show it the input beside the image.
         spectral_norm: see `PatchGAN`.

@@ -1,4 +1,4 @@
-"""The ResNet generator of the reference, after Johnson et al. 2016 (arXiv 1603.08155), and of pix2pixHD."""
+"""The ResNet of pytorch-CycleGAN-and-pix2pix, after Johnson et al. 2016 (arXiv 1603.08155), and of pix2pixHD."""
 
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ def check_sides(image_size: ImageSize, stride: int, *, network: str) -> None:
 def conv(into: int, out: int, side: int, *, norm: str, stride: int = 1, transposed: bool = False) -> list[nn.Module]:
     """A convolution that keeps the side, halves it or, transposed, doubles it, and its norm.
 
-    Padding is by reflection at stride 1 and by zeros otherwise, as in the reference.
+    Padding is by reflection at stride 1 and by zeros otherwise, as in pytorch-CycleGAN-and-pix2pix.
     """
     bias = norm != "batch"
     if transposed:
@@ -47,7 +47,7 @@ class Block(nn.Sequential):
         )
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """No ReLU behind the sum, as in the reference."""
+        """No ReLU behind the sum, as in pytorch-CycleGAN-and-pix2pix."""
         return x_NCHW + super().forward(x_NCHW)
 
 
@@ -55,17 +55,17 @@ class ResNet(nn.Sequential):
     """Downsamplings, residual blocks where the side is smallest, as many upsamplings; no other skip connections.
 
     In the notation of Zhu et al. 2017 (appendix 7.2): c7s1-64, d128, d256, R256 for each block, u128, u64,
-    c7s1-3. Nine blocks have the 11.383 M parameters of the reference's `resnet_9blocks`, six the 7.841 M of
-    `resnet_6blocks`. With four downsamplings, to 1024 channels, and instance norm, nine blocks are the global generator
-    of pix2pixHD (Wang et al. 2018, sec. 3.1), of 182.443 M parameters.
+    c7s1-3. Nine blocks have the 11.383 M parameters of `resnet_9blocks` in pytorch-CycleGAN-and-pix2pix, six
+    the 7.841 M of `resnet_6blocks`. With four downsamplings, to 1024 channels, and instance norm, nine blocks are the
+    global generator of pix2pixHD (Wang et al. 2018, sec. 3.1), of 182.443 M parameters.
 
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output image.
         image_size: side of the training crops in pixels, or [height, width]; checked and otherwise not used.
         blocks: residual blocks: 9 for 256 pixels and more, 6 for 128 (Zhu et al. 2017).
-        width: channels of the first convolution, `ngf` in the reference.
-        downsamplings: each halves the side and doubles the channels; 2 in the reference, 4 in pix2pixHD.
+        width: channels of the first convolution, `ngf` in pytorch-CycleGAN-and-pix2pix.
+        downsamplings: each halves the side and doubles the channels; 2 in pytorch-CycleGAN-and-pix2pix, 4 in pix2pixHD.
         norm: "batch", "instance" or "none".
         dropout: probability inside the blocks; 0 turns it off.
         checkpointing: train in less memory, see `p2p.models.checkpointing`.

@@ -14,8 +14,8 @@ MIN_DEPTH = 5
 def depth_for(image_size: ImageSize, depth: int | None = None) -> int:
     """Downsamplings that bring a side of `image_size` pixels to 1, at most 8; or `depth`, if the side allows it.
 
-    256 gives 8 and 128 gives 7, the reference's unet_256 and unet_128. A side that is no power of two is
-    halved while it stays whole: 96 gives 5 and a bottleneck of 3x3. Of a rectangle both sides have to allow it:
+    256 gives 8 and 128 gives 7, unet_256 and unet_128 of pytorch-CycleGAN-and-pix2pix. A side that is no power of two
+    is halved while it stays whole: 96 gives 5 and a bottleneck of 3x3. Of a rectangle both sides have to allow it:
     [256, 512] gives 8 and a bottleneck of 1x2.
 
     Raises:
@@ -71,8 +71,8 @@ class Up(nn.Sequential):
 class UNet(nn.Module):
     """An encoder and a decoder, with a skip connection between layers of equal size or without.
 
-    With `image_size=256` these are the 54.414 M parameters of the reference's `unet_256`, with 128 the
-    41.829 M of `unet_128`. Dropout stands in the decoder's blocks of 8 * width channels, but the
+    With `image_size=256` these are the 54.414 M parameters of `unet_256` in pytorch-CycleGAN-and-pix2pix, with 128
+    the 41.829 M of `unet_128`. Dropout stands in the decoder's blocks of 8 * width channels, but the
     innermost: three of them in unet_256, two in unet_128.
 
     Without skips it is the encoder-decoder of the paper's Table 2: the same layers, of which the decoder's
@@ -82,7 +82,7 @@ class UNet(nn.Module):
         in_channels: channels of the input image.
         out_channels: channels of the output image.
         image_size: side of the training crops in pixels, or [height, width]; sets the depth (`depth_for`).
-        width: channels of the first convolution, `ngf` in the reference.
+        width: channels of the first convolution, `ngf` in pytorch-CycleGAN-and-pix2pix.
         norm: "batch", "instance" or "none".
         dropout: probability in the inner decoder blocks; 0 turns it off.
         depth: downsamplings, 1 or more; None leaves it to image_size.

@@ -28,7 +28,8 @@ USUAL = ("#ffffff", "#000000", "#808080", "#e11d48", "#f97316", "#facc15", "#22c
 RECORD = "train.yaml"
 log = logging.getLogger(__name__)
 # The labels of the CMP facade data base (Tylecek and Sara 2013), in the colours of pix2pix's facades.tar.gz: 12 of
-# MATLAB's jet(64). In flat areas of its JPEG files the medians are within 1 of them.
+# MATLAB's jet(64). Its files are JPEG: in flat areas of 125 of the 500 pairs, 4 pixels away from other labels, each
+# label's median is within 1 of them, and 87 to 98 % of its pixels are within 3.
 FACADES = {
     "background": "#0000df",
     "wall": "#0030ff",

@@ -26,7 +26,8 @@ def linear(
         epochs: length of the whole training, n + d.
         decay_fraction: share of it that decays, d / (n + d), 0 to 1.
         constant_epochs, decay_epochs: n and d themselves, in place of the share. One of them is enough.
-        ahead: epochs that the schedule is ahead by: 1 is the reference since July 2020, which steps before an epoch.
+        ahead: epochs that the schedule is ahead by: 1 is pytorch-CycleGAN-and-pix2pix since July 2020, which steps
+            before an epoch.
 
     Raises:
         ValueError: the fraction is no fraction, or n and d do not add up to `epochs`.

@@ -60,8 +60,8 @@ class Sizing:
 
         Args:
             frame_HWC: uint8 in [0, 255], uint16 in [0, 65535] or float32 in [0, 1]; any number of channels. uint8
-                with 1 or 3 is resized in 8 bits, as the reference does, all else in float32. int32 are labels, which
-                stay what they are.
+                with 1 or 3 is resized in 8 bits, as in pytorch-CycleGAN-and-pix2pix, all else in float32. int32 are
+                labels, which stay what they are.
 
         Raises:
             ValueError: it is smaller than the crop.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Torchvision:
     """The geometry of pix2pix (Isola et al. 2017, appendix 6.2), through Pillow's bicubic resize.
 
-    What becomes of a frame, by `preprocess`, whose names are those of the reference:
+    What becomes of a frame, by `preprocess`, whose names are those of pytorch-CycleGAN-and-pix2pix (the
+    reference):
 
     | preprocess | training | evaluation |
     |---|---|---|

@@ -1,4 +1,4 @@
-"""The networks as the reference's .pth files, every few epochs."""
+"""The networks as .pth files of pytorch-CycleGAN-and-pix2pix, the reference, every few epochs."""
 
 from __future__ import annotations
 
