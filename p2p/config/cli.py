@@ -175,6 +175,8 @@ def quiet_libraries() -> None:
         "fabric.utilities.distributed",
     ):
         logging.getLogger(f"lightning.{module}").addFilter(lambda record: record.levelno >= logging.WARNING)
+    for library in ("botocore", "aiobotocore"):  # which say where they have found credentials
+        logging.getLogger(library).setLevel(logging.WARNING)
     for message in (
         r".*CUDA initialization.*",  # p2p.system.device says it
         r".*does not have many workers.*",  # loading is a hundredth of a CPU step; see PairedImages

@@ -42,13 +42,20 @@ def read_history(folder: Path) -> History:
 
 
 def add_to_history(folder: Path, settings: dict) -> None:
-    """Say that from now on such settings write to a folder, unless its history ends with them."""
+    """Say that from now on such settings write to a folder, unless its history ends with them.
+
+    Raises:
+        ValueError: it is in a store, which does not take it.
+    """
     history = read_history(folder)
     if history and history[-1][1] == settings:
         return
     if is_url(folder):  # of which the store's clock is asked
-        urls.write(folder / HISTORY, _as_text(history))
-        urls.write(folder / HISTORY, _as_text([*history, (urls.modified_ns(folder / HISTORY), settings)]))
+        try:
+            urls.write(folder / HISTORY, _as_text(history))
+            urls.write(folder / HISTORY, _as_text([*history, (urls.modified_ns(folder / HISTORY), settings)]))
+        except OSError as error:  # the first that the store is told of the output
+            raise ValueError(f"output={folder} cannot be written ({error.strerror})") from error
         return
     with atomic.replacing(folder / HISTORY, durable=False) as partial:
         partial.write_bytes(_as_text([*history, (partial.stat().st_mtime_ns, settings)]))

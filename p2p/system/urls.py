@@ -21,6 +21,15 @@ NANO = 1_000_000_000
 MODIFIED = ("LastModified", "updated", "last_modified", "mtime", "created")  # what stores call the time of an object
 # Listings are not kept: other processes write. An image is read by one request, without asking for its size before.
 OPTIONS = {"s3": {"max_concurrency": 1}}
+PACKAGES = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+}
 CHECK = "check its name, and the endpoint and credentials in the environment (docs/clusters.md)"
 
 
@@ -46,8 +55,9 @@ def located(text: str | Path) -> Any:
         url = UPath(text, use_listings_cache=False, **OPTIONS.get(scheme, {}))
         _ = url.fs  # which imports what the scheme needs
     except ImportError as error:
-        package = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "universal-pathlib s3fs")
-        raise ValueError(f"{text} needs a package that is not installed ({error}): pip install {package}") from error
+        package = "universal-pathlib" if error.name == "upath" else PACKAGES.get(scheme)
+        hint = f"pip install {package}" if package else "install it"
+        raise ValueError(f"{text} needs a package that is not installed ({error}): {hint}") from error
     except ValueError as error:
         raise ValueError(f"{text} is not a URL that fsspec knows ({error}): use s3://, gs:// or https://") from error
     return url
@@ -71,7 +81,7 @@ def asked(url: object) -> Iterator[None]:
 
 def _reason(error: Exception, otherwise: str) -> str:
     said = " ".join(str(getattr(error, "strerror", None) or error).split())
-    return f"{said or otherwise}: {CHECK}"
+    return f"{said.rstrip('.') or otherwise}: {CHECK}"
 
 
 def read(url: Any, *, start: int | None = None, end: int | None = None) -> bytes:

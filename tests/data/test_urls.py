@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,23 @@ def test_paths(text):
 
 def test_a_file_by_its_url_is_a_path():
     assert located("file:///photos/x.png") == Path("/photos/x.png")
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ImportError('SFTPFileSystem requires "paramiko" to be installed'), "install it"),
+        (ModuleNotFoundError("No module named 'upath'", name="upath"), "pip install universal-pathlib"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(monkeypatch, error, hint):
+    def missing(*_, **__):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "upath", SimpleNamespace(UPath=missing))
+    with pytest.raises(ValueError, match=r"^sftp://host/x needs a package that is not installed \(.*\): ") as raised:
+        located("sftp://host/x")
+    assert str(raised.value).endswith(f": {hint}")
 
 
 def test_local_paths_import_nothing_of_stores(tmp_path):

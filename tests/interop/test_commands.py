@@ -278,7 +278,10 @@ def test_a_resnet_with_dropout_is_said_to_differ(run, tmp_path, capsys):
     run("train", *FAST, *resnet, "image_size=16", "adversarial=none")
     to_reference.main([f"{tmp_path}/run/checkpoints/last.ckpt", f"{tmp_path}/out"])
     out = capsys.readouterr().out
-    assert "tests this ResNet with dropout, so its outputs differ" in out and "--no_dropout" not in out
+    assert (
+        "pytorch-CycleGAN-and-pix2pix tests this ResNet with dropout: its outputs differ" in out
+        and "--no_dropout" not in out
+    )
     state = torch.load(tmp_path / "out/latest_net_G.pth", weights_only=True)
     theirs.resnet(blocks=1).load_state_dict(state, strict=True)
 
