@@ -15,7 +15,6 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from p2p.config import sweep
 from p2p.config.jobs import check_jobs, raise_failure
-from p2p.config.pasteable import command_line
 from p2p.system.cores import available_cores
 from p2p.system.plural import counted
 
@@ -47,10 +46,9 @@ def search(settings: Any, arguments: list[str]) -> list[JobReturn]:
     study = open_study(settings, [*fixed, *(each.input_line for each in spaces)])
     todo = settings.n_trials - len(ended(study))
     if todo <= 0:
-        more = command_line(settings.config.hydra.job.name, "-m", "hydra/sweeper=optuna")
         raise ValueError(
             f"the study in {settings.storage} has its {settings.n_trials} trials: for more of them use"
-            f" {more} hydra.sweeper.n_trials={2 * settings.n_trials}, for a new study another name="
+            f" hydra.sweeper.n_trials={2 * settings.n_trials} in the same command, for a new study another name="
         )
     at_a_time = settings.n_jobs if settings.n_jobs > 0 else available_cores()
     returns: list[JobReturn] = []
