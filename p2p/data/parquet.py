@@ -41,12 +41,11 @@ def unpacked(shards: list[Any]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     _use(folder, paths)
     for shard, path in zip(shards, paths, strict=True):
+        if not path.is_file():
+            with atomic.replacing(path) as partial, tarfile.open(partial, "w") as archive:
+                for name, data in _rows(shard):
+                    add(archive, name, data)
         path.with_suffix(USED).touch()
-        if path.is_file():
-            continue
-        with atomic.replacing(path) as partial, tarfile.open(partial, "w") as archive:
-            for name, data in _rows(shard):
-                add(archive, name, data)
     return paths
 
 

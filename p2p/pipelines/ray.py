@@ -196,6 +196,10 @@ def started(address: str | None) -> Iterator[dict[str, float]]:
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
+        if address == "auto":
+            raise ValueError(
+                "pipeline.ray_address=auto finds no cluster on this machine: start it by ray start --head, or leave it out"
+            ) from error
         where = (
             "no cluster could be started here" if address is None else f"pipeline.ray_address={address} is no cluster"
         )
@@ -212,8 +216,10 @@ def check_address(address: str | None) -> None:
     if address in (None, "auto"):
         return
     try:
+        if not host or not port.isdecimal():
+            raise ValueError("it has no port")
         socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ValueError(
             f"pipeline.ray_address={address} is no cluster ({error}): use auto, host:port or ray://host:port, or leave"
             " it out for a cluster on this machine"

@@ -15,7 +15,7 @@ from tests.conftest import picture
         (["device=cuda"], "device=cuda needs a GPU, and Ray has none"),
         (["device=cuda:1"], "device=cuda:1 is one GPU, and with pipeline=ray Ray chooses"),
         (["pipeline.ray_address=127.0.0.1:1"], "pipeline.ray_address=127.0.0.1:1 is no cluster"),
-        (["pipeline.ray_address=here"], "pipeline.ray_address=here is no cluster"),
+        (["pipeline.ray_address=here"], r"pipeline.ray_address=here is no cluster \(it has no port\)"),
         (["size=tile"], "pipeline=ray needs size=model"),
     ],
 )

@@ -91,6 +91,10 @@ def test_what_is_lost_costs_no_image(infer, cluster, tmp_path, what):
 
 
 def test_no_cluster_at_an_address_is_one_sentence(infer, photos, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"pipeline.ray_address=auto finds no cluster on this machine: start it by ray"
+    ):
+        infer("pipeline=ray", "pipeline.ray_address=auto", input=photos, output=tmp_path / "out")
     with pytest.raises(ValueError, match=r"pipeline.ray_address=127.0.0.1:1 is no cluster"):
         infer("pipeline=ray", "pipeline.ray_address=127.0.0.1:1", input=photos, output=tmp_path / "out")
 
