@@ -198,7 +198,8 @@ def started(address: str | None) -> Iterator[dict[str, float]]:
         reason = " ".join(str(error).split())
         if address == "auto":
             raise ValueError(
-                "pipeline.ray_address=auto finds no cluster on this machine: start it by ray start --head, or leave it out"
+                "pipeline.ray_address=auto finds no cluster on this machine: start it by ray start --head, or leave it"
+                " out"
             ) from error
         where = (
             "no cluster could be started here" if address is None else f"pipeline.ray_address={address} is no cluster"
