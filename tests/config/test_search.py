@@ -122,7 +122,9 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert states.count("COMPLETE") == 8 and states.count("FAIL") == 2  # two were running when it stopped
     assert {job[0] for _, job in settings.launched}.isdisjoint(job[0] for _, job in again.launched)
     assert {job["sweep"] for job in jobs_of(tmp_path).values()} == {"second"}  # the summary shows all
-    with pytest.raises(ValueError, match=r"has its 8 trials: .* hydra.sweeper.n_trials=16 in the same command, for a new study another"):
+    with pytest.raises(
+        ValueError, match=r"has its 8 trials: .* hydra.sweeper.n_trials=16 in the same command, for a new study another"
+    ):
         search(again, [])
     with pytest.raises(ValueError, match=r"is a study with none of y=3: type the same settings"):
         search(again, ["y=3"])
