@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,11 +30,14 @@ from p2p.report.page import address, publish
 from p2p.report.picture import contact_sheet, spread
 from p2p.report.thumbnails import LARGEST, longest_side, strip
 from p2p.system import atomic
+from p2p.system.cores import available_cores
 from p2p.system.plural import counted
 
 MOST = 1 << 25  # pixels of an image of any size that is shown
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 COLUMNS = ["input", "output", "target"]
+THREADS = 4  # that read images, each of which may be as large as MOST
+T, R = TypeVar("T"), TypeVar("R")
 
 
 @dataclass
@@ -118,9 +123,10 @@ def collect(
         return Entry(pair.name, images[0], output, target, scores, files, unchanged)
 
     missing: dict[str, Exception] = {}
-    for pair, path in spread(list(zip(pairs, outputs, strict=True)), count):
+    chosen = spread(list(zip(pairs, outputs, strict=True)), count)
+    for (pair, _), made in ahead(lambda each: entry(*each), chosen, threads=min(THREADS, available_cores())):
         try:
-            yield entry(pair, path)
+            yield made.result()
         except (ValueError, OSError) as error:  # noqa: PERF203 - beside reading a file it costs nothing
             missing[pair.name] = error
     if missing:
@@ -128,6 +134,18 @@ def collect(
         print(
             f"{counted(len(missing), 'image is', 'images are')} not in the gallery, such as {shown(f'{name}: {first}')}"
         )
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[tuple[T, Future[R]]]:
+    """Each item with what becomes of it, in order; only a few are begun, as all together may not fit into memory."""
+    with ThreadPoolExecutor(threads, "gallery") as pool:
+        begun: deque[tuple[T, Future[R]]] = deque()
+        for item in items:
+            begun.append((item, pool.submit(work, item)))
+            if len(begun) > threads:
+                yield begun.popleft()
+        while begun:
+            yield begun.popleft()
 
 
 def as_seen(letterbox: Letterbox) -> Callable[[np.ndarray], torch.Tensor]:

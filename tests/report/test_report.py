@@ -1,6 +1,7 @@
 import base64
 import csv
 import io
+import time
 
 import numpy as np
 import pytest
@@ -173,3 +174,20 @@ def test_the_table_of_backends_fits_80_columns(capsys, monkeypatch):
     assert out.endswith(
         "torch_tensorrt refused: 30.9 dB is below min_psnr=40\nonnx left out: onnxruntime cannot be imported\n"
     )
+
+
+def test_a_few_images_are_read_ahead_in_order_and_a_failure_is_that_images():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.01 * (number % 3))  # out of order
+        if number == 5:
+            raise ValueError("five")
+        return number * number
+
+    found = []
+    for number, made in gallery.ahead(work, range(20), threads=3):
+        assert len(begun) <= number + 1 + 2 * 3
+        found.append(str(made.exception()) if number == 5 else made.result())
+    assert found == [number * number if number != 5 else "five" for number in range(20)]
