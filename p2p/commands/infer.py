@@ -58,6 +58,8 @@ def translate(cfg: DictConfig, clock: Clock, start_workers: Callable[[int], None
         add_to_history(plan.folder, plan.settings)
         try:
             run(plan, outcome, work)
+            if len(plan.devices) > 1:  # of which one may have been killed while it wrote
+                sweep(plan.folder, plan.outputs)
         except BaseException:
             sweep(plan.folder, plan.outputs)
             if outcome.failures:

@@ -96,6 +96,7 @@ def test_two_processes_at_the_inputs_sizes(export_of_any_size, tmp_path, capsys,
         with (tmp_path / name / "failures.csv").open() as file:
             assert sorted(row["path"].rpartition("/")[2] for row in csv.DictReader(file)) == ["07.png", "large5.tif"]
     assert len(outputs["one"]) == 64 and outputs["two"] == outputs["one"]
+    assert not [*(tmp_path / "two").glob("*.partial")]
     out = capsys.readouterr().out
     assert ("ended by SIGKILL" in out) == (size == "tile") and out.count("64 images written") == out.count("┏") == 2
 
@@ -104,6 +105,7 @@ def kill_one(folder, before, pattern="*.png"):
     deadline = time.monotonic() + 60
     while len(list(folder.glob(pattern))) < 20 and time.monotonic() < deadline:
         time.sleep(0.005)
+    (folder / ".p2p-dead.partial").touch()  # as it may leave a file that it was writing
     os.kill(min(children(os.getpid()) - before), signal.SIGKILL)
 
 
