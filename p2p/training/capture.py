@@ -34,24 +34,19 @@ Losses = dict[str, torch.Tensor]
 T = TypeVar("T")
 
 
-Exchange = Literal["none", "in the step", "by hooks"]
-
-
-def reason_against(
-    optimizers: list[Optimizer], *, device: torch.device, exchange: Exchange, accumulate: int
-) -> str | None:
+def reason_against(optimizers: list[Optimizer], *, device: torch.device, by_hooks: bool, accumulate: int) -> str | None:
     """Why a step cannot be recorded, as the end of a sentence; None if it can be.
 
     Args:
         optimizers: those of both networks.
         device: where it trains.
-        exchange: of gradients among processes that train together: there are no others, it is a call within the step
-            (`p2p.training.each_network`), or DistributedDataParallel's hooks do it.
+        by_hooks: whether DistributedDataParallel exchanges gradients with other processes. What
+            `p2p.training.exchange` does is recorded with the rest.
         accumulate: batches to a step.
     """
     if device.type != "cuda":
         return "the training does not run on an NVIDIA GPU"
-    if exchange == "by hooks":
+    if by_hooks:
         return "DistributedDataParallel exchanges the gradients"
     if accumulate > 1:
         return f"a step takes model.accumulate={accumulate} batches"
@@ -67,7 +62,7 @@ def capture_if_possible(
     wanted: bool | Literal["auto"],
     optimizers: list[Optimizer],
     device: torch.device,
-    exchange: Exchange,
+    by_hooks: bool,
     accumulate: int,
 ) -> CapturedStep | None:
     """The step, to be captured, or None where that cannot be, or is not wanted; on a GPU "auto" says why not.
@@ -77,9 +72,7 @@ def capture_if_possible(
     """
     if wanted is False:
         return None
-    against = reason_against(optimizers, device=device, exchange=exchange, accumulate=accumulate)
-    if against is None and exchange == "in the step" and wanted == "auto":  # not before it was seen to work and to pay
-        against = "several processes exchange their gradients, which model.capture=true records with the rest"
+    against = reason_against(optimizers, device=device, by_hooks=by_hooks, accumulate=accumulate)
     if against is None:
         return CapturedStep(step, optimizers=optimizers, device=device)
     if wanted is True:

@@ -286,7 +286,7 @@ class Pix2Pix(LightningModule):
             wanted=self._capture,
             optimizers=optimizers,
             device=self.device,
-            exchange="in the step" if self._together else "none" if self.trainer.world_size == 1 else "by hooks",
+            by_hooks=self.trainer.world_size > 1 and not self._together,
             accumulate=self.accumulate,
         )
 

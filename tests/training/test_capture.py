@@ -45,7 +45,7 @@ def fused_adam(parameters, **options):
 
 def decide(**options):
     parameters = [nn.Parameter(torch.zeros(1))]
-    arguments = {"wanted": "auto", "device": GPU, "exchange": "none", "accumulate": 1}
+    arguments = {"wanted": "auto", "device": GPU, "by_hooks": False, "accumulate": 1}
     arguments["optimizers"] = [fused_adam(parameters)]
     return capture_if_possible(lambda batch: {}, **arguments | options)
 
@@ -53,7 +53,7 @@ def decide(**options):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"exchange": "by hooks"}, "DistributedDataParallel exchanges the gradients"),
+        ({"by_hooks": True}, "DistributedDataParallel exchanges the gradients"),
         ({"accumulate": 4}, "a step takes model.accumulate=4 batches"),
         ({"optimizers": [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)]}, "the optimizer is SGD and must be"),
         (
@@ -72,11 +72,6 @@ def test_what_cannot_be_captured_says_why(options, reason, capsys):
         decide(wanted=True, **options)
     assert decide(wanted=False, **options) is None
     assert capsys.readouterr().out == ""
-
-
-def test_several_processes_are_captured_on_demand(capsys):
-    assert decide(exchange="in the step") is None
-    assert "several processes exchange their gradients, which model.capture=true records" in capsys.readouterr().out
 
 
 def test_on_a_cpu_auto_says_nothing(capsys):
