@@ -37,7 +37,8 @@ MOST = 1 << 25  # pixels of an image of any size that is shown
 PICTURE_ROWS = 8  # of gallery.png; the page has them all
 COLUMNS = ["input", "output", "target"]
 THREADS = 4  # that read images, each of which may be as large as MOST
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
