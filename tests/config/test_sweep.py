@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 
+import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -165,6 +166,15 @@ def test_processes_of_a_launcher_report_and_one_that_dies_is_named(launcher, tmp
     assert "error: 1 of 2 jobs failed: batch_size=2: it was stopped, or its process died; " in done.stderr
     with (tmp_path / "runs/x/sweep.csv").open() as file:
         assert [(row["batch_size"], row["images/s"]) for row in csv.DictReader(file)] == [("1", "1.0"), ("2", "")]
+
+
+def test_the_defaults_are_composed_once_for_all_jobs_and_again_for_the_next_command(sweep, tmp_path, monkeypatch):
+    asked = []
+    compose = hydra.compose
+    monkeypatch.setattr(hydra, "compose", lambda name, overrides: asked.append(overrides) or compose(name, overrides))
+    for _ in range(2):
+        sweep(lambda cfg: Translated(tmp_path, written=1, skipped=0, score=1.0), "codec=fast,pillow", "batch_size=1,2")
+    assert asked == [["codec=fast"], ["codec=pillow"]] * 2
 
 
 def test_a_job_of_joblib_sees_one_gpu_and_keeps_it(monkeypatch):
