@@ -37,13 +37,23 @@ def key(backend: Export, network: nn.Module, images: torch.Tensor, *, device: to
         "device": device.type,
         "cpu": instructions(),
         "gpu": gpu_facts(device),
-        "versions": versions(*filter(None, (distribution.name for distribution in metadata.distributions()))),
+        "versions": installed() | versions(),
         "sources": sources(Path(__file__).parent),
         "others": {name: sources_beside(name) for name in _others(target.__module__, *arguments.get("backends") or ())},
     }
     if arguments.get("precision") in EIGHT_BITS or target.__module__ == "p2p.deploy.fastest":
         facts["images"] = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def installed() -> dict[str, str]:
+    """The version of every installed package; of one that is there twice, that which is imported."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        about = distribution.metadata  # which is read anew each time
+        if about["Name"]:
+            found.setdefault(about["Name"], about["Version"])
+    return found
 
 
 def fingerprint(network: nn.Module, image: torch.Tensor) -> str:

@@ -114,9 +114,8 @@ def test_where_it_is_compiled_changes_the_key(change, network, monkeypatch):
 
     def stage():
         monkeypatch.setattr(cache_key, "gpu_facts", lambda device: facts)
-        found = [SimpleNamespace(name=name) for name in installed]
+        found = [SimpleNamespace(metadata={"Name": name, "Version": installed[name]}) for name in installed]
         monkeypatch.setattr("p2p.deploy.cache_key.metadata.distributions", lambda: found)
-        monkeypatch.setattr("p2p.deploy.manifest.metadata.version", installed.__getitem__)
         return key(backend, network, IMAGES, device=CPU)
 
     before = stage()
