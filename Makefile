@@ -15,7 +15,7 @@ comma := ,
 EXTRAS := dev,serve$(if $(shell command -v nvidia-smi 2>/dev/null),$(comma)gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint soak test-gpu test-browser test-scale test-notebook docs bench clean
+.PHONY: help demo test test-slow test-wheel lint soak test-gpu test-browser test-scale test-notebook docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out
 
 test: lint ## ruff, mypy and the tests that need no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal
+
+test-slow: $(INSTALLED) ## the slow tests, 4 minutes: whole commands, that are stopped and resumed, killed, run as several processes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal -m 'slow and not soak and not gpu'
 
 test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run every command in an empty folder
 	PY=$(PY) tests/wheel.sh

@@ -188,6 +188,7 @@ def test_infer_on_a_list_at_the_inputs_sizes(name, tmp_path, inside):
     }
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_exports_and_resumes_into_new_logs(tmp_path, inside, commands, forked):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     process = commands.start("train.py", f"name={name}", *SMALL, *SHORT, "epochs=500", apart=True)
@@ -217,6 +218,7 @@ class Score(hydra.experimental.callback.Callback):
         Score.found = job_return.return_value
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_each_job_a_folder(tmp_path, inside, forked):
     name = os.path.relpath(tmp_path, ROOT / "runs")
     fast = ["epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
@@ -234,6 +236,7 @@ def test_a_sweep_gives_each_job_a_folder(tmp_path, inside, forked):
     assert Score.found == psnr["worst"]
 
 
+@pytest.mark.slow
 def test_two_folders_grey_to_colour_in_the_other_direction(tmp_path, inside, forked):
     for split in ("train", "val"):
         for side, colour in (("A", "red"), ("B", "grey")):

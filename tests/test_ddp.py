@@ -31,6 +31,8 @@ from tests.test_commands import SMALL, run
 from tests.test_resume import train
 from tests.training.test_pix2pix import TinyDiscriminator, parameters_of, pix2pix, small_networks
 
+pytestmark = pytest.mark.slow
+
 
 class Pairs(Dataset):
     def __init__(self):

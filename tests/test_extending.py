@@ -15,6 +15,8 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.test_commands import Score
 
+pytestmark = pytest.mark.slow
+
 TEXT = (ROOT / "docs/extending.md").read_text()
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (mine/\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^    python (\w+)\.py ((?:.*\\\n)*.*)", re.MULTILINE)

@@ -11,6 +11,8 @@ from p2p.models.multi_scale import MultiScale
 from p2p.training.start import find_start, start_from_run
 from tests.test_configs import compose_command
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["~logger", "+trainer.enable_progress_bar=false", "~callbacks.progress", "~callbacks.samples", "trainer=cpu"]
 FEW = ["+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1", "epochs=1", "losses=[feature_matching]"]
 SMALL = ["generator.blocks=1", "generator.downsamplings=1", "discriminator.width=2", "discriminator.layers=1"]

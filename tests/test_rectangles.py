@@ -19,6 +19,8 @@ from p2p.run.record import read_record
 from tests.conftest import picture
 from tests.test_configs import compose_command
 
+pytestmark = pytest.mark.slow
+
 TINY = ["trainer=cpu", "generator.width=4", "discriminator=pixel", "discriminator.width=4", "epochs=1"]
 QUIET = ["~logger", "+trainer.enable_progress_bar=false", "~callbacks.progress"]
 

@@ -8,6 +8,8 @@ from hydra.utils import instantiate
 
 from p2p.config.cli import CONF
 
+pytestmark = pytest.mark.slow
+
 # 64 pixels: the smallest side at which the U-Net has a block with dropout.
 TINY = ["image_size=64", "generator.width=4", "discriminator.width=4", "discriminator.layers=1"]
 TINY += ["callbacks.samples.count=1", "batch_size=4", "data=folder", "epochs=4"]

@@ -17,6 +17,8 @@ from p2p.commands.start import run_command
 from p2p.system import signals
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["image_size=32", "generator.width=4", "discriminator.width=4", "trainer=cpu", "epochs=1", "name=mine"]
 SMALL += ["+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1"]
 MISTAKES = {

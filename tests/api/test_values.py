@@ -51,6 +51,7 @@ def test_processes_that_train_together_measure_percentiles_once(tmp_path, monkey
     assert second == first and len(second.data.range) == len(second.data.target_range) == 2
 
 
+@pytest.mark.slow
 def test_percentiles_are_kept_from_training_to_outputs(tmp_path, monkeypatch):
     inputs = write_pairs(tmp_path / "pairs")
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,8 @@ from benchmarks.candidate import Candidate
 from p2p.data.pairs import find_pairs
 from p2p.models.unet import UNet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ from PIL import Image
 
 from benchmarks import ladder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ def run_export(folder, images, *, backend=exported_program.export, **options):
     return export(network(), images, folder, backend=backend, **options)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_runs_the_program_without_this_project(tmp_path, images):
     folder = tmp_path / "export"
     run_export(folder, images)
@@ -77,6 +78,7 @@ def test_the_manifest_says_what_was_exported(tmp_path, images):
     assert record["psnr_db"]["worst"] > 100
 
 
+@pytest.mark.slow
 def test_a_program_of_frames_is_the_network_between_two_roundings(tmp_path, images, capsys):
     folder, backend = tmp_path / "export", partial(exported_program.export, rewrites=())
     manifest = run_export(folder, images, backend=backend, frames=True)
@@ -95,6 +97,7 @@ def test_a_program_of_frames_is_the_network_between_two_roundings(tmp_path, imag
         run_export(folder, images, backend=backend, frames=True, min_psnr=60)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what is chosen without a GPU is tested")
 @pytest.mark.parametrize("choice", [auto.export, partial(fastest.export, batch_size=2, backends=["exported_program"])])
 def test_a_backend_that_chooses_passes_frames_on(tmp_path, images, choice):
@@ -116,6 +119,7 @@ def test_an_engine_takes_any_batch_up_to_its_largest(tmp_path, images):
         engine.check_batch_size(0)
 
 
+@pytest.mark.slow
 def test_a_program_too_far_from_fp32_leaves_nothing_and_keeps_the_old_one(tmp_path, images):
     folder = tmp_path / "export"
     with pytest.raises(ValueError, match=r"too far from fp32: .* dB .* \([012]\), .* over 3, where min_psnr=100"):

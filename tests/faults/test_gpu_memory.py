@@ -12,6 +12,8 @@ from p2p.deploy.backends import exported_program
 from p2p.models.unet import UNet
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["image_size=32", "generator.width=8", "discriminator.width=8", "discriminator.layers=1", "trainer=cpu"]
 FULL = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.00 MiB is free."

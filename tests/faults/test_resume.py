@@ -16,6 +16,8 @@ from p2p.training.schedules import cosine, linear
 from tests.faults.test_resume_exact import TINY, best_score, pairs, run  # noqa: F401
 from tests.training.test_pix2pix import TinyDiscriminator, TinyGenerator, fit, pix2pix
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(pairs, tmp_path_factory):  # noqa: F811

@@ -13,6 +13,8 @@ from p2p.training.callbacks.interrupt import Interrupt
 from tests.conftest import picture
 from tests.test_resume import assert_same
 
+pytestmark = pytest.mark.slow
+
 # 64 pixels: the smallest side at which the U-Net has a block with dropout.
 TINY = ["image_size=64", "generator.width=2", "discriminator.width=2", "discriminator.layers=1", "trainer=cpu"]
 TINY += ["batch_size=2", "data=folder", "epochs=2", "~callbacks.samples", "trainer.log_every_n_steps=1", "logger=csv"]

@@ -11,6 +11,8 @@ from p2p.data import shared_memory
 from p2p.data.shared_memory import workers_that_fit
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 mount -t tmpfs -o size=8k tmpfs /dev/shm && cat /dev/zero > /dev/shm/full 2> /dev/null
 exec {python} train.py name={name} image_size=64 batch_size=4 epochs=1 generator.width=4 discriminator.width=4 \

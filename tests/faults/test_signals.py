@@ -15,6 +15,8 @@ import torch
 from p2p.system import signals
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "image_size=32",
     "generator.depth=2",

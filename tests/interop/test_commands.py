@@ -26,6 +26,8 @@ from p2p.models.patchgan import PatchGAN
 from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
 
+pytestmark = pytest.mark.slow
+
 spec = importlib.util.spec_from_file_location("networks", Path(__file__).parent / "reference_networks.py")
 theirs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(theirs)

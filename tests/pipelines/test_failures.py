@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 from tests.pipelines.codecs import Codec, Cropping, NotHere
 from tests.pipelines.conftest import Negative, children, files, shared_memory, stages_for
 
+pytestmark = pytest.mark.slow
+
 WHOLE = np.full((16, 16, 3), 200, np.uint8)  # the negative of 55
 LIMIT_S = 2 + 3  # by the specification, and for the start, which a busy machine delays
 

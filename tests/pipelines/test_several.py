@@ -31,6 +31,7 @@ from tests.pipelines.conftest import children, exported, files
 PAIRS = [Pair(f"{number:03d}", Source(f"{number:03d}.png")) for number in range(101)]
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_is_killed(export_folder, tmp_path, capsys):
     """The files of one process, each failure once, one table; the images of the one that dies are the other's."""
     folder = tmp_path / "inputs"
@@ -70,6 +71,7 @@ def export_of_any_size(tmp_path_factory):
     return exported(tmp_path_factory, stride=32, sizes=Sizes([32, 32], [32, 32], [128, 128], 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [pytest.param("input", marks=pytest.mark.soak), "tile"])
 def test_two_processes_at_the_inputs_sizes(export_of_any_size, tmp_path, capsys, monkeypatch, size):
     """The same groups as in one process, also if one of two is killed; large TIFF files last, each by one of them."""

@@ -11,6 +11,8 @@ from p2p.deploy.export import export
 from p2p.models.unet import UNet
 from tests.conftest import ROOT, picture
 
+pytestmark = pytest.mark.slow
+
 SECONDS = {"lightning", "torchvision", "torchmetrics", "matplotlib", "tensorboard", "torch._dynamo", "sympy", "triton"}
 
 

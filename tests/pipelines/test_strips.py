@@ -156,6 +156,7 @@ def peak_kb(path, output, pipeline):
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 def test_a_large_tiff_takes_the_memory_of_a_few_rows_of_tiles(tmp_path):
     """34 megapixels, 4 MB each frame's row of tiles, and 12 MB its sums; of whole frames each would have 101 MB."""
     tile = np.asarray(picture(5600, 500))

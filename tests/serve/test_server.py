@@ -254,6 +254,7 @@ def test_the_settings():
         assert str(raised.value) == sentence
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_ends_at_ctrl_c(translate):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -19,6 +19,8 @@ from p2p.deploy.kernels.tiles import Tile
 from p2p.deploy.kernels.unet import UNetKernels
 from p2p.deploy.kernels.weights import pack_down, pack_up, weights_of
 
+pytestmark = pytest.mark.slow
+
 
 def nearest(values, scale, dtype):
     """Rounded to scale times a number of that dtype."""
