@@ -138,15 +138,22 @@ def collect(
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[tuple[T, Future[R]]]:
-    """Each item with what becomes of it, in order; only a few are begun, as all together may not fit into memory."""
-    with ThreadPoolExecutor(threads, "gallery") as pool:
-        begun: deque[tuple[T, Future[R]]] = deque()
-        for item in items:
-            begun.append((item, pool.submit(work, item)))
-            if len(begun) > threads:
+    """Each item with what becomes of it, in order; only a few are begun, as all together may not fit into memory.
+
+    Torch's operations have one thread each: on single images they take longer when several share them.
+    """
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, "gallery", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            begun: deque[tuple[T, Future[R]]] = deque()
+            for item in items:
+                begun.append((item, pool.submit(work, item)))
+                if len(begun) > threads:
+                    yield begun.popleft()
+            while begun:
                 yield begun.popleft()
-        while begun:
-            yield begun.popleft()
+    finally:
+        torch.set_num_threads(before)
 
 
 def as_seen(letterbox: Letterbox) -> Callable[[np.ndarray], torch.Tensor]:

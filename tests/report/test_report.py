@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from p2p.codecs.pillow import decode
@@ -181,13 +182,15 @@ def test_a_few_images_are_read_ahead_in_order_and_a_failure_is_that_images():
 
     def work(number):
         begun.append(number)
+        assert torch.get_num_threads() == 1
         time.sleep(0.01 * (number % 3))  # out of order
         if number == 5:
             raise ValueError("five")
         return number * number
 
-    found = []
+    found, threads = [], torch.get_num_threads()
     for number, made in gallery.ahead(work, range(20), threads=3):
         assert len(begun) <= number + 1 + 2 * 3
         found.append(str(made.exception()) if number == 5 else made.result())
     assert found == [number * number if number != 5 else "five" for number in range(20)]
+    assert torch.get_num_threads() == threads
