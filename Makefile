@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## train on the shipped pairs, export, translate the held-out
 test: lint ## ruff, mypy and the tests that need no GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal
 
-test-slow: $(INSTALLED) ## the slow tests, 4 minutes: whole commands, that are stopped and resumed, killed, run as several processes
+test-slow: $(INSTALLED) ## 4 minutes of tests more: whole commands that are stopped, resumed, killed, run as several processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses 2 --dist worksteal -m 'slow and not soak and not gpu'
 
 test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run every command in an empty folder

@@ -37,6 +37,7 @@ def test_the_preset():
     assert (cfg.generator.in_channels, cfg.generator.out_channels, cfg.discriminator.input_channels) == (1, 3, 1)
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_colours_a_grey_photo(folder, tmp_path):
     made = [f"run_dir={folder}/run", "device=cpu"]
     p2p.export([*made, f"backend={BACKEND}", f"output={tmp_path}/export", f"cache_dir={tmp_path}/cache"])

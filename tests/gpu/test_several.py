@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2,
 
 
 def test_two_gpus_write_the_bytes_of_one(small, tmp_path):
-    """Also where the process of one of them is killed."""
-    run(*infer(small / "in", small / "graph", tmp_path / "one", *OVERLAP, "codec=nvjpeg"))
-    out = run(*infer(small / "in", small / "graph", tmp_path / "two", *OVERLAP, "codec=nvjpeg", "devices=2"))
+    """Also where one process is killed. With `eager` they need not: cuDNN chooses its kernels in each process anew."""
+    run(*infer(small / "in", small / "plain", tmp_path / "one", *OVERLAP, "codec=nvjpeg"))
+    out = run(*infer(small / "in", small / "plain", tmp_path / "two", *OVERLAP, "codec=nvjpeg", "devices=2"))
     assert "400 images written" in out and out.count("┏") == 1 and "lost" not in out
     assert pictures(tmp_path / "two") == pictures(tmp_path / "one")
-    process = start(*infer(small / "in", small / "graph", tmp_path / "three", *OVERLAP, "codec=fast", "devices=[1,0]"))
+    process = start(*infer(small / "in", small / "plain", tmp_path / "three", *OVERLAP, "codec=fast", "devices=[1,0]"))
     while len(list((tmp_path / "three").glob("*.png"))) < 8:
         assert process.poll() is None
         time.sleep(0.002)
@@ -31,15 +31,15 @@ def test_two_gpus_write_the_bytes_of_one(small, tmp_path):
 
 def test_two_gpus_write_the_bytes_of_one_at_the_inputs_sizes(small, tmp_path):
     options = [*OVERLAP, "codec=fast", "size=tile"]
-    run(*infer(small / "in", small / "graph", tmp_path / "one", *options))
-    out = run(*infer(small / "in", small / "graph", tmp_path / "two", *options, "devices=2"))
+    run(*infer(small / "in", small / "plain", tmp_path / "one", *options))
+    out = run(*infer(small / "in", small / "plain", tmp_path / "two", *options, "devices=2"))
     assert "400 images written" in out and "lost" not in out
     assert pictures(tmp_path / "two") == pictures(tmp_path / "one")
 
 
 def test_a_third_gpu_is_refused(small, tmp_path):
     count = torch.cuda.device_count()
-    out = run(*infer(small / "in", small / "graph", tmp_path / "out", *OVERLAP, f"devices={count + 1}"), code=1)
+    out = run(*infer(small / "in", small / "plain", tmp_path / "out", *OVERLAP, f"devices={count + 1}"), code=1)
     assert f"error: devices={count + 1} asks for cuda:{count}, and this machine has {count} GPUs" in out
 
 

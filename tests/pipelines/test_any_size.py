@@ -78,6 +78,7 @@ def folder(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "batch_size"), [("input", 3), ("tile", 1)])
 def test_all_pipelines_write_the_same_bytes_at_the_inputs_sizes(made, folder, tmp_path, size, batch_size):
     _, engine = made(32)

@@ -29,6 +29,7 @@ def loose(tmp_path):
     return {name: data for name, data in files(tmp_path / "loose").items() if name.endswith(".png")}
 
 
+@pytest.mark.slow
 def test_tar_files_hold_the_outputs(infer, inputs, tmp_path):
     infer("gallery=0", "pipeline=sequential", output="loose")
     (inputs / "bad.png").write_bytes(b"broken")

@@ -34,6 +34,7 @@ def test_both_write_the_same_bytes(engine, inputs, tmp_path, format, batch_size)
     assert set(written["overlap"]) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocess", ["resize_and_crop", "scale_width_and_crop"])
 def test_outputs_at_their_inputs_sizes(engine, inputs, tmp_path, preprocess):
     """Both pipelines, halves of pairs, turned photos, and one that cannot be read before others of its batch."""

@@ -110,6 +110,7 @@ def trials(most):
     return attempt, tried
 
 
+@pytest.mark.slow
 def test_the_size_that_fits(capsys):
     attempt, tried = trials(9)
     with pytest.raises(ValueError, match=r"does not hold batch_size=50 \(2.50 GiB .*: batch_size=6 fits, as a trial"):
