@@ -19,7 +19,6 @@ from p2p.pipelines.outcome import Outcome
 from p2p.profiling.clock import Clock
 from p2p.system import signals
 from p2p.system.device import pick_device
-from p2p.system.gpus import wake_gpu
 from p2p.system.imports import beside, lasting
 
 if TYPE_CHECKING:
@@ -60,12 +59,7 @@ def devices_for(cfg: DictConfig, devices: list[str], todo: list[Pair]) -> list[s
 
 def on_one(job: Job, pipeline: DictConfig, todo: list[Pair], *, clock: Clock) -> tuple[Stages, Work]:
     """The stages on job.device, and the pipeline that arranges them."""
-    with (
-        signals.starting(),
-        lasting(),
-        beside(wake_gpu, job.device),
-        beside(job.manifest.program_is_whole, job.program) as whole,
-    ):
+    with signals.starting(), lasting(), beside(job.manifest.program_is_whole, job.program) as whole:
         from p2p.pipelines.load import load_stages
 
         run: Pipeline = instantiate(pipeline)

@@ -25,21 +25,6 @@ def gpu_addresses() -> list[str]:
     return found
 
 
-def wake_gpu(device: str) -> None:
-    """Make the driver's context on a device, "auto" or "cuda:1", say, which torch then finds there.
-
-    The driver takes its time without Python's lock, so that torch can be imported beside it. Whatever is wrong with
-    the device, torch says.
-    """
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return
-    number, found, context = int(device.partition(":")[2] or 0), ctypes.c_int(), ctypes.c_void_p()
-    if device != "cpu" and not cuda.cuInit(0) and not cuda.cuDeviceGet(ctypes.byref(found), number):
-        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), found)
-
-
 def one_gpu(number: int) -> dict[str, str]:
     """The environment of a process that is to see that GPU alone, by its number among those that this one sees."""
     seen = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
