@@ -77,18 +77,18 @@ def put(new: Path, folder: Path, *, check: Check | None = None) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     while not _taken(new, folder):
-        try:
+        with _locked(folder.parent), _kept(folder) as there:
+            if not there:
+                continue
             if not exchange(new, folder):
                 _replace_in_two_steps(new, folder, check)
                 break
-        except FileNotFoundError:  # of another export, which is putting its own there
-            continue
-        try:
-            check(new, f"output={folder}")
-        except ValueError:
-            exchange(new, folder)
-            raise
-        break
+            try:
+                check(new, f"output={folder}")
+            except ValueError:
+                exchange(new, folder)
+                raise
+            break
     flush_folder(folder.parent)
 
 
@@ -119,11 +119,10 @@ def exchange(one: Path, other: Path) -> bool:
 def _replace_in_two_steps(new: Path, folder: Path, check: Check) -> None:
     """Move the old artifact aside and the new one in; a kill between them is what `recover` is for."""
     aside = _aside(folder)
-    with _locked(folder.parent):
-        check(folder, f"output={folder}")
-        shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed before it could
-        folder.rename(aside)
-        new.rename(folder)
+    check(folder, f"output={folder}")
+    shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed before it could
+    folder.rename(aside)
+    new.rename(folder)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -147,5 +146,24 @@ def _locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[bool]:
+    """Lock what is there, so that no other export's `sweep` removes it while it has a temporary name.
+
+    Gives whether anything is there.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        with suppress(OSError):  # a file system without locks, where `sweep` removes nothing
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield True
     finally:
         os.close(descriptor)

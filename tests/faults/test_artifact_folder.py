@@ -182,6 +182,21 @@ def test_exports_at_once_and_readers_meet_whole_artifacts_alone(tmp_path):
     assert content(folder) in whole - {b"0" * 1000} and names(tmp_path) == ["export"]
 
 
+def test_another_exports_sweep_does_not_take_what_is_checked(tmp_path):
+    """What was replaced has a temporary name while it is looked at: half of it would be a stranger's, and put back."""
+    folder, new = fill(tmp_path / "export", b"old"), fill(tmp_path / ".p2p-012345678901.partial", b"new")
+
+    def check(replaced, said):
+        sweep(tmp_path)
+        artifact.check_replaceable(replaced, said)
+        assert content(replaced) == b"old"
+
+    put(new, folder, check=check)
+    assert content(folder) == b"new" and content(new) == b"old"
+    sweep(tmp_path)
+    assert names(tmp_path) == ["export"]
+
+
 def stop_when(moment, folder, stop):
     """Have an export of this process call `stop` at a moment."""
     if moment == "filled":
