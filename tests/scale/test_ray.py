@@ -1,6 +1,7 @@
 """pipeline=ray on a real Ray: the bytes of sequential, failures, and processes and machines that are lost."""
 
 import csv
+import functools
 import os
 import signal
 import threading
@@ -90,7 +91,11 @@ def test_what_is_lost_costs_no_image(infer, cluster, tmp_path, what):
     assert not [name for name in files(out) if "partial" in name]
 
 
-def test_no_cluster_at_an_address_is_one_sentence(infer, photos, tmp_path):
+def test_no_cluster_at_an_address_is_one_sentence(infer, photos, tmp_path, monkeypatch):
+    services = "ray._private.services"  # which would find other tests' cluster
+    monkeypatch.setattr(f"{services}.find_bootstrap_address", lambda temp_dir: None)
+    monkeypatch.setattr(f"{services}.find_gcs_addresses", functools.cache(set))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         ValueError, match=r"pipeline.ray_address=auto finds no cluster on this machine: start it by ray"
     ):
